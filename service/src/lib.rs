@@ -2,6 +2,7 @@
 //! the listener for operators, the admin socket and what a program prints. It knows no protocol.
 
 pub mod clock;
+mod http1;
 pub mod logs;
 pub mod metrics;
 pub mod ops;
