@@ -1,0 +1,82 @@
+//! A chunk: a run of a file's bytes that is what its name says.
+
+use thiserror::Error;
+
+use crate::ChunkId;
+use crate::digest::Digest;
+
+/// Bytes that are known to be what their [`ChunkId`] says.
+///
+/// There is no other way to make one than [`Chunk::verify`], so a function that takes a `Chunk`
+/// need not ask where it came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Chunk<'a> {
+    bytes: &'a [u8],
+    id: ChunkId,
+}
+
+impl<'a> Chunk<'a> {
+    /// Takes `bytes` from somewhere untrusted, if they are the chunk called `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if their digest is another one.
+    pub fn verify(bytes: &'a [u8], wanted: ChunkId) -> Result<Self, Mismatch> {
+        let got = ChunkId(Digest::of(bytes));
+        if got == wanted {
+            Ok(Self { bytes, id: wanted })
+        } else {
+            Err(Mismatch { wanted, got })
+        }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn id(&self) -> ChunkId {
+        self.id
+    }
+}
+
+/// One chunk of a file as an index lists it: name, and length in bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChunkRef {
+    /// The chunk's name.
+    pub id: ChunkId,
+    /// Its length in bytes: 1 to the profile's maximum.
+    pub length: u32,
+}
+
+/// Bytes that are not the chunk they were said to be.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("chunk check failed: want {wanted}, got {got}")]
+pub struct Mismatch {
+    /// The name they came under.
+    pub wanted: ChunkId,
+    /// The name that they have.
+    pub got: ChunkId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_bytes_make_a_chunk() {
+        let id = ChunkId(Digest::of(b"bread"));
+        assert_eq!(
+            Chunk::verify(b"bread", id).map(|chunk| chunk.bytes()),
+            Ok(&b"bread"[..])
+        );
+        let error = Chunk::verify(b"bred", id).unwrap_err();
+        assert_eq!(
+            (error.wanted, error.got),
+            (id, ChunkId(Digest::of(b"bred")))
+        );
+    }
+}
