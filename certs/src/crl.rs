@@ -1,0 +1,385 @@
+//! Certificate revocation lists: signing, reading, and the store that verifiers ask.
+//!
+//! The TLS library would verify a list's signature in *every* handshake, takes an old list
+//! for a new one, and knows no grace. So a list is verified here, once, when it is loaded,
+//! and kept as a sorted array of serials: a look-up costs well under a microsecond whether
+//! there are ten revocations or a million.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use thiserror::Error;
+
+use crate::ca_cert::{CaCert, CaCertError};
+use crate::der::DerError;
+use crate::digest::{from_hex, sha256, write_hex};
+use crate::issue::{BACKDATE, Ca};
+use crate::serial::Serial;
+
+mod reader;
+mod store;
+
+pub use store::{CrlStore, CrlWatcher, Freshness, Rollback, Verdict};
+
+/// The name of an issuer: SHA-256 of its public key. Its text form is 64 lower-case
+/// hexadecimal digits.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct IssuerId([u8; 32]);
+
+impl IssuerId {
+    /// The name of the issuer with this SubjectPublicKeyInfo.
+    pub fn of_spki(spki_der: &[u8]) -> Self {
+        Self(sha256(spki_der))
+    }
+
+    /// Takes back a name that was stored.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IssuerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IssuerId({self})")
+    }
+}
+
+impl fmt::Display for IssuerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, &self.0)
+    }
+}
+
+impl FromStr for IssuerId {
+    type Err = IssuerIdError;
+
+    fn from_str(text: &str) -> Result<Self, IssuerIdError> {
+        from_hex(text).map(Self).ok_or(IssuerIdError)
+    }
+}
+
+/// A text that names no issuer.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("cannot read an issuer's name: want 64 lower-case hexadecimal digits")]
+pub struct IssuerIdError;
+
+/// Why a certificate was revoked (RFC 5280 §5.3.1): as many codes as we have use for.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum RevocationReason {
+    /// Nobody said, or a code that we do not use.
+    #[default]
+    Unspecified,
+    /// Somebody else may have the key.
+    KeyCompromise,
+    /// The issuer's key is not its own any more.
+    CaCompromise,
+    /// The device moved to another owner.
+    AffiliationChanged,
+    /// It has been replaced.
+    Superseded,
+    /// The device is out of service.
+    CessationOfOperation,
+    /// The device may do less than it could.
+    PrivilegeWithdrawn,
+}
+
+impl RevocationReason {
+    /// The code in a list's entry.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Unspecified => 0,
+            Self::KeyCompromise => 1,
+            Self::CaCompromise => 2,
+            Self::AffiliationChanged => 3,
+            Self::Superseded => 4,
+            Self::CessationOfOperation => 5,
+            Self::PrivilegeWithdrawn => 9,
+        }
+    }
+
+    /// The reason with this code; codes that we do not use count as unspecified, since the
+    /// certificate is revoked all the same.
+    pub fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::KeyCompromise,
+            2 => Self::CaCompromise,
+            3 => Self::AffiliationChanged,
+            4 => Self::Superseded,
+            5 => Self::CessationOfOperation,
+            9 => Self::PrivilegeWithdrawn,
+            _ => Self::Unspecified,
+        }
+    }
+
+    fn to_rcgen(self) -> Option<rcgen::RevocationReason> {
+        match self {
+            // RFC 5280 §5.3.1: rather say nothing than "unspecified".
+            Self::Unspecified => None,
+            Self::KeyCompromise => Some(rcgen::RevocationReason::KeyCompromise),
+            Self::CaCompromise => Some(rcgen::RevocationReason::CaCompromise),
+            Self::AffiliationChanged => Some(rcgen::RevocationReason::AffiliationChanged),
+            Self::Superseded => Some(rcgen::RevocationReason::Superseded),
+            Self::CessationOfOperation => Some(rcgen::RevocationReason::CessationOfOperation),
+            Self::PrivilegeWithdrawn => Some(rcgen::RevocationReason::PrivilegeWithdrawn),
+        }
+    }
+}
+
+/// One revoked certificate, as the origin's ledger has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RevokedCert {
+    /// Its serial.
+    pub serial: Serial,
+    /// When it was revoked, in Unix seconds.
+    pub revoked_at: i64,
+    /// Why.
+    pub reason: RevocationReason,
+}
+
+/// Signs a list, in DER. `number` must be higher than any that `ca` ever published.
+///
+/// `this_update` is for the caller to backdate: see [`backdated`].
+///
+/// # Errors
+///
+/// Fails if `next_update` is not after `this_update`, or the library would not sign.
+pub fn sign(
+    ca: &Ca,
+    number: u64,
+    entries: &[RevokedCert],
+    this_update: i64,
+    next_update: i64,
+) -> Result<Vec<u8>, SignCrlError> {
+    let date = |at: i64| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(at).unwrap_or(0))
+    };
+    let revoked_certs = entries
+        .iter()
+        .map(|entry| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
+            revocation_time: date(entry.revoked_at),
+            reason_code: entry.reason.to_rcgen(),
+            invalidity_date: None,
+        })
+        .collect();
+    let params = CertificateRevocationListParams {
+        this_update: date(this_update),
+        next_update: date(next_update),
+        crl_number: SerialNumber::from(number),
+        issuing_distribution_point: None,
+        revoked_certs,
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let issuer = ca.issuer().map_err(|source| SignCrlError { source })?;
+    let list = params
+        .signed_by(&issuer)
+        .map_err(|source| SignCrlError { source })?;
+    Ok(list.der().to_vec())
+}
+
+/// The `this_update` of a list signed at `now`: ten minutes earlier, for clocks that lag.
+pub fn backdated(now: i64) -> i64 {
+    now - BACKDATE.as_secs() as i64
+}
+
+/// A list could not be signed.
+#[derive(Debug, Error)]
+#[error("cannot sign a revocation list")]
+pub struct SignCrlError {
+    source: rcgen::Error,
+}
+
+/// A list whose signature has been verified.
+#[derive(Clone)]
+pub struct Crl {
+    der: Vec<u8>,
+    digest: [u8; 32],
+    issuer: IssuerId,
+    next_update: i64,
+    number: u64,
+    /// Parallel to `serials`.
+    reasons: Vec<u8>,
+    /// Sorted.
+    serials: Vec<u128>,
+    this_update: i64,
+}
+
+impl Crl {
+    /// Reads a list and verifies that `issuer_cert_der` signed it and may.
+    ///
+    /// Two parsers read it, ours and the TLS library's; if they disagree it is refused.
+    /// An old list is not an error here: [`CrlStore`] judges freshness at each look-up.
+    ///
+    /// # Errors
+    ///
+    /// Fails on more than 64 MiB, on anything malformed or unsupported (indirect, delta or
+    /// partitioned lists, critical extensions), on another issuer's list or a wrong
+    /// signature, and on a list from more than ten minutes after `now`.
+    pub fn verify(der: &[u8], issuer_cert_der: &[u8], now: i64) -> Result<Self, CrlError> {
+        if der.len() > CRL_BYTES_MAX {
+            return Err(CrlError::TooLong);
+        }
+        let issuer =
+            CaCert::parse(issuer_cert_der).map_err(|source| CrlError::Issuer { source })?;
+        let list = reader::List::split(der)?;
+        if list.issuer_der != issuer.subject_der() {
+            return Err(CrlError::OtherIssuer);
+        }
+        // The signature comes before the entries: a stranger's list costs us no parsing.
+        verify_signature(&list, issuer.spki_der())?;
+        if list.next_update <= list.this_update {
+            return Err(CrlError::Times);
+        }
+        if list.this_update > now.saturating_add(SKEW_MAX.as_secs() as i64) {
+            return Err(CrlError::FromTheFuture);
+        }
+        let mut entries = list.entries()?;
+        reader::agree(der, &entries)?;
+        entries.sort_unstable_by_key(|(serial, _)| *serial);
+        let (serials, reasons) = entries.into_iter().unzip();
+        Ok(Self {
+            der: der.to_vec(),
+            digest: sha256(der),
+            issuer: issuer.id(),
+            next_update: list.next_update,
+            number: list.number,
+            reasons,
+            serials,
+            this_update: list.this_update,
+        })
+    }
+
+    /// The list in DER, as it was signed.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// SHA-256 of the list in DER: a good ETag.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// Who signed it.
+    pub fn issuer(&self) -> IssuerId {
+        self.issuer
+    }
+
+    /// How many certificates are on it.
+    pub fn len(&self) -> usize {
+        self.serials.len()
+    }
+
+    /// Whether no certificate is on it.
+    pub fn is_empty(&self) -> bool {
+        self.serials.is_empty()
+    }
+
+    /// When the next one is due at the latest, in Unix seconds.
+    pub fn next_update(&self) -> i64 {
+        self.next_update
+    }
+
+    /// Its number: each list of an issuer has a higher one.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// From when on it holds, in Unix seconds.
+    pub fn this_update(&self) -> i64 {
+        self.this_update
+    }
+
+    /// Why the certificate with this serial was revoked, if it was.
+    pub fn revoked(&self, serial: Serial) -> Option<RevocationReason> {
+        let at = self.serials.binary_search(&serial.as_u128()).ok()?;
+        Some(RevocationReason::from_code(self.reasons[at]))
+    }
+}
+
+impl fmt::Debug for Crl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crl")
+            .field("issuer", &self.issuer)
+            .field("number", &self.number)
+            .field("entries", &self.serials.len())
+            .field("next_update", &self.next_update)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a list was refused.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum CrlError {
+    /// The TLS library reads something else into it than we do.
+    #[error("cannot trust a revocation list that two parsers read differently")]
+    Disagreement,
+    /// It holds from a time that is yet to come.
+    #[error("cannot use a revocation list from the future")]
+    FromTheFuture,
+    /// The issuer's certificate is not in order.
+    #[error("cannot use this issuer's revocation lists")]
+    Issuer {
+        /// What is wrong with it.
+        source: CaCertError,
+    },
+    /// Malformed.
+    #[error("cannot read the revocation list")]
+    Malformed {
+        /// What is wrong with it.
+        source: DerError,
+    },
+    /// Without a number, nobody can tell an old list from a new one.
+    #[error("cannot use a revocation list without a number of at most 64 bits")]
+    Number,
+    /// Signed in the name of another issuer.
+    #[error("cannot use another issuer's revocation list")]
+    OtherIssuer,
+    /// An entry's serial is none of ours.
+    #[error("cannot read a serial number in the revocation list")]
+    Serial,
+    /// Not signed by the issuer.
+    #[error("cannot verify the revocation list's signature")]
+    Signature,
+    /// It ends before it begins.
+    #[error("cannot use a revocation list that ends before it begins")]
+    Times,
+    /// Longer than any that we load.
+    #[error("cannot take a revocation list of more than {CRL_BYTES_MAX} bytes")]
+    TooLong,
+    /// Delta, indirect or partitioned lists, or extensions that must not be ignored.
+    #[error("cannot use this kind of revocation list")]
+    Unsupported,
+}
+
+impl From<DerError> for CrlError {
+    fn from(source: DerError) -> Self {
+        Self::Malformed { source }
+    }
+}
+
+fn verify_signature(list: &reader::List<'_>, spki_der: &[u8]) -> Result<(), CrlError> {
+    let spki = SubjectPublicKeyInfoDer::from(spki_der);
+    let key = webpki::RawPublicKeyEntity::try_from(&spki).map_err(|_| CrlError::Signature)?;
+    key.verify_signature(
+        webpki::aws_lc_rs::ECDSA_P256_SHA256,
+        list.signed,
+        list.signature,
+    )
+    .map_err(|_| CrlError::Signature)
+}
+
+/// The longest list that we load: 1.3 million entries with reasons. It is verified at some
+/// 2 GB/s, and kept in half the space.
+pub const CRL_BYTES_MAX: usize = 64 << 20;
+
+/// How far a list's beginning may lie ahead of our clock.
+const SKEW_MAX: Duration = Duration::from_secs(600);

@@ -1,0 +1,262 @@
+//! As much DER (X.690) as revocation lists and certificate bags need, bounds-checked.
+//!
+//! A reader walks over bytes that it borrows: no allocation, no recursion, no length that
+//! is believed before it has been compared with what is there.
+
+use thiserror::Error;
+
+/// Walks over consecutive DER elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+/// One element: its tag, its contents, and itself whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Element<'a> {
+    pub(crate) tag: u8,
+    pub(crate) contents: &'a [u8],
+    pub(crate) raw: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next element, whatever it is.
+    pub(crate) fn any(&mut self) -> Result<Element<'a>, DerError> {
+        let (&tag, after_tag) = self.rest.split_first().ok_or(DerError::Truncated)?;
+        if tag & 0x1f == 0x1f {
+            return Err(DerError::Form);
+        }
+        let (length, after_length) = read_length(after_tag)?;
+        let (contents, rest) = after_length
+            .split_at_checked(length)
+            .ok_or(DerError::Truncated)?;
+        let raw = &self.rest[..self.rest.len() - rest.len()];
+        self.rest = rest;
+        Ok(Element { tag, contents, raw })
+    }
+
+    /// The contents of the next element, which must have `tag`.
+    pub(crate) fn expect(&mut self, tag: u8) -> Result<&'a [u8], DerError> {
+        let element = self.any()?;
+        if element.tag == tag {
+            Ok(element.contents)
+        } else {
+            Err(DerError::Form)
+        }
+    }
+
+    /// A reader over the contents of the next element, which must have `tag`.
+    pub(crate) fn nested(&mut self, tag: u8) -> Result<Self, DerError> {
+        self.expect(tag).map(Self::new)
+    }
+
+    /// The contents of the next element if it has `tag`.
+    pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<&'a [u8]>, DerError> {
+        if self.rest.first() == Some(&tag) {
+            self.expect(tag).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Nothing may be left.
+    pub(crate) fn finish(self) -> Result<(), DerError> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(DerError::Trailing)
+        }
+    }
+
+    /// A UTCTime or GeneralizedTime in the forms of RFC 5280 §4.1.2.5, as Unix seconds.
+    pub(crate) fn time(&mut self) -> Result<i64, DerError> {
+        let element = self.any()?;
+        let (year, rest) = match element.tag {
+            UTC_TIME => {
+                let (digits, rest) = element.contents.split_at_checked(2).ok_or(DerError::Time)?;
+                let year = number(digits)?;
+                // RFC 5280 §4.1.2.5.1: two digits reach from 1950 to 2049.
+                (if year >= 50 { 1900 + year } else { 2000 + year }, rest)
+            }
+            GENERALIZED_TIME => {
+                let (digits, rest) = element.contents.split_at_checked(4).ok_or(DerError::Time)?;
+                (number(digits)?, rest)
+            }
+            _ => return Err(DerError::Time),
+        };
+        seconds(year, rest)
+    }
+}
+
+/// Writes one element.
+pub(crate) fn write(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    let length = contents.len();
+    if length < 0x80 {
+        out.push(length as u8);
+    } else {
+        let bytes = length.to_be_bytes();
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        out.push(0x80 | (bytes.len() - zeros) as u8);
+        out.extend_from_slice(&bytes[zeros..]);
+    }
+    out.extend_from_slice(contents);
+    out
+}
+
+/// What is wrong with an encoding.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum DerError {
+    /// Not the element that belongs here, or not in its shortest form.
+    #[error("cannot use this DER element here")]
+    Form,
+    /// A date that is none.
+    #[error("cannot read a time")]
+    Time,
+    /// Something follows the end.
+    #[error("cannot use DER with trailing bytes")]
+    Trailing,
+    /// The bytes end too early.
+    #[error("cannot read truncated DER")]
+    Truncated,
+}
+
+fn read_length(bytes: &[u8]) -> Result<(usize, &[u8]), DerError> {
+    let (&first, rest) = bytes.split_first().ok_or(DerError::Truncated)?;
+    if first < 0x80 {
+        return Ok((usize::from(first), rest));
+    }
+    let count = usize::from(first & 0x7f);
+    // Zero is the indefinite form, which DER has not; four bytes are more than our bounds.
+    if !(1..=4).contains(&count) {
+        return Err(DerError::Form);
+    }
+    let (digits, rest) = rest.split_at_checked(count).ok_or(DerError::Truncated)?;
+    let length = digits
+        .iter()
+        .fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    let shortest = if length < 0x80 {
+        0
+    } else {
+        (8 - length.leading_zeros() / 8) as usize
+    };
+    if shortest != count {
+        return Err(DerError::Form);
+    }
+    Ok((usize::try_from(length).map_err(|_| DerError::Form)?, rest))
+}
+
+fn number(digits: &[u8]) -> Result<i64, DerError> {
+    digits.iter().try_fold(0, |sum, digit| match digit {
+        b'0'..=b'9' => Ok(sum * 10 + i64::from(digit - b'0')),
+        _ => Err(DerError::Time),
+    })
+}
+
+/// The Unix seconds of `MMDDHHMMSSZ` in `year`.
+fn seconds(year: i64, rest: &[u8]) -> Result<i64, DerError> {
+    let [a, b, c, d, e, f, g, h, i, j, b'Z'] = *rest else {
+        return Err(DerError::Time);
+    };
+    let (month, day) = (number(&[a, b])?, number(&[c, d])?);
+    let (hour, minute, second) = (number(&[e, f])?, number(&[g, h])?, number(&[i, j])?);
+    let in_range = (1..=12).contains(&month)
+        && (1..=days_in(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    if !in_range {
+        return Err(DerError::Time);
+    }
+    Ok(((days_to(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+fn is_leap(year: i64) -> bool {
+    (year % 4 == 0 && year % 100 != 0) || year % 400 == 0
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        2 if is_leap(year) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from 1970-01-01 to the date given.
+fn days_to(year: i64, month: i64, day: i64) -> i64 {
+    let leaps_before = |year: i64| {
+        let past = year - 1;
+        past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400)
+    };
+    let years = (year - 1970) * 365 + leaps_before(year) - leaps_before(1970);
+    let months: i64 = (1..month).map(|month| days_in(year, month)).sum();
+    years + months + day - 1
+}
+
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const ENUMERATED: u8 = 0x0a;
+pub(crate) const BOOLEAN: u8 = 0x01;
+pub(crate) const UTC_TIME: u8 = 0x17;
+pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
+/// `[0]`, constructed.
+pub(crate) const CONTEXT_0: u8 = 0xa0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_definite_and_shortest() {
+        let check = |bytes: &[u8], want: Result<usize, DerError>| {
+            let got = Reader::new(bytes)
+                .any()
+                .map(|element| element.contents.len());
+            assert_eq!(got, want, "{bytes:02x?}");
+        };
+        check(&[4, 1, 0], Ok(1));
+        check(&[4, 0x81, 1, 0], Err(DerError::Form));
+        check(&[4, 0x80, 0, 0], Err(DerError::Form));
+        check(&[4, 0x85, 0, 0, 0, 0, 1, 0], Err(DerError::Form));
+        check(&[4, 0x84, 0xff, 0xff, 0xff, 0xff], Err(DerError::Truncated));
+        check(&[4, 0x82, 0, 0x80], Err(DerError::Form));
+        check(&[4, 2, 0], Err(DerError::Truncated));
+        check(&[0x1f, 1, 0], Err(DerError::Form));
+        check(&[], Err(DerError::Truncated));
+        check(&write(4, &[7; 300]), Ok(300));
+        check(&write(4, &[7; 128]), Ok(128));
+    }
+
+    #[test]
+    fn times_are_read_as_seconds() {
+        let check = |tag: u8, text: &str, want: Option<i64>| {
+            let der = write(tag, text.as_bytes());
+            assert_eq!(Reader::new(&der).time().ok(), want, "{text}");
+        };
+        check(UTC_TIME, "700101000000Z", Some(0));
+        check(UTC_TIME, "491231235959Z", Some(2_524_607_999));
+        check(GENERALIZED_TIME, "20500101000000Z", Some(2_524_608_000));
+        check(GENERALIZED_TIME, "20000229120000Z", Some(951_825_600));
+        check(GENERALIZED_TIME, "20010229120000Z", None);
+        check(GENERALIZED_TIME, "20001301000000Z", None);
+        check(GENERALIZED_TIME, "2000010100000Z", None);
+        check(UTC_TIME, "7001010000Z", None);
+        check(UTC_TIME, "700101000000+0100", None);
+        check(INTEGER, "700101000000Z", None);
+    }
+}

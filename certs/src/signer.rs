@@ -1,0 +1,146 @@
+//! Signatures under content.
+
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use webpki::EndEntityCert;
+
+use crate::chain::{self, Usage};
+use crate::crl::{IssuerId, Verdict};
+use crate::key::{Key, KeyError};
+use crate::name::Identity;
+use crate::refusal::RefusalReason;
+use crate::serial::Serial;
+use crate::trust::Trust;
+
+/// Signs content at the origin.
+#[derive(Debug)]
+pub struct ContentSigner {
+    chain_der: Vec<Vec<u8>>,
+    key: Key,
+}
+
+impl ContentSigner {
+    /// Puts a signer together: its certificate, then that of the Content CA.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the chain is empty or its first certificate is not for this key.
+    pub fn new(chain_der: Vec<Vec<u8>>, key: Key) -> Result<Self, SignerError> {
+        let leaf = chain_der.first().ok_or(SignerError::Certificate)?;
+        let leaf = CertificateDer::from(leaf.as_slice());
+        let leaf = EndEntityCert::try_from(&leaf).map_err(|_| SignerError::Certificate)?;
+        if leaf.subject_public_key_info().as_ref() != key.spki_der() {
+            return Err(SignerError::KeyMismatch);
+        }
+        Ok(Self { chain_der, key })
+    }
+
+    /// Its certificate, then that of the Content CA, in DER: what travels beside a
+    /// signature.
+    pub fn chain_der(&self) -> &[Vec<u8>] {
+        &self.chain_der
+    }
+
+    /// Signs `message` with ECDSA on P-256 and SHA-256; the signature is in DER.
+    ///
+    /// # Errors
+    ///
+    /// Fails only if there is no randomness to be had.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.key.sign(message)
+    }
+}
+
+/// Who signed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SignerCert {
+    /// Its name.
+    pub identity: Identity,
+    /// Who issued its certificate.
+    pub issuer: IssuerId,
+    /// The serial of its certificate.
+    pub serial: Serial,
+    /// SHA-256 of its certificate in DER.
+    pub cert_sha256: [u8; 32],
+}
+
+/// Verifies that somebody whom the origin lets sign content signed `message`.
+///
+/// The chain must hold at `at`, the time at which the content says it was made. Revocation
+/// has no time: content of a signer that is on the Content CA's list *now* counts for
+/// nothing, whatever date it bears. How old that list is, is judged elsewhere: the timestamp
+/// names the least number.
+///
+/// # Errors
+///
+/// Fails if the chain does not hold for signing content at `at`, if there is no list of the
+/// Content CA, if signer or CA are revoked, or the signature is wrong.
+pub fn verify_content(
+    trust: &Trust,
+    chain_der: &[Vec<u8>],
+    message: &[u8],
+    signature: &[u8],
+    at: i64,
+) -> Result<SignerCert, SignerError> {
+    let (leaf, intermediates) = chain_der.split_first().ok_or(SignerError::Certificate)?;
+    let intermediates: Vec<CertificateDer<'_>> = intermediates
+        .iter()
+        .map(|cert| CertificateDer::from(cert.as_slice()))
+        .collect();
+    let peer = chain::verify(trust, leaf, &intermediates, at, Usage::Content)
+        .map_err(|reason| SignerError::Chain { reason })?;
+    let cert = CertificateDer::from(leaf.as_slice());
+    EndEntityCert::try_from(&cert)
+        .and_then(|cert| {
+            cert.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, message, signature)
+        })
+        .map_err(|_| SignerError::Signature)?;
+    match trust.crls().lookup(peer.issuer, peer.serial, at) {
+        Verdict::Revoked { .. } => return Err(SignerError::Revoked),
+        Verdict::NoCrl => {
+            return Err(SignerError::NoCrl {
+                issuer: peer.issuer,
+            });
+        }
+        Verdict::Good | Verdict::Stale => {}
+    }
+    if let Verdict::Revoked { .. } = trust.crls().lookup(peer.root, peer.issuer_serial, at) {
+        return Err(SignerError::Revoked);
+    }
+    Ok(SignerCert {
+        identity: peer.identity,
+        issuer: peer.issuer,
+        serial: peer.serial,
+        cert_sha256: peer.cert_sha256,
+    })
+}
+
+/// Why a signature counts for nothing.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum SignerError {
+    /// No certificate, or none that can be read.
+    #[error("cannot read the signer's certificate")]
+    Certificate,
+    /// The chain does not hold.
+    #[error("cannot trust the signer's certificate: {reason}")]
+    Chain {
+        /// Why not.
+        reason: RefusalReason,
+    },
+    /// The key does not belong to the certificate.
+    #[error("cannot sign with a key that does not belong to the certificate")]
+    KeyMismatch,
+    /// The Content CA's revocation list has to be fetched first.
+    #[error("cannot trust a signer without a revocation list of {issuer}")]
+    NoCrl {
+        /// Whose list.
+        issuer: IssuerId,
+    },
+    /// Signer or CA are revoked.
+    #[error("cannot trust a revoked signer")]
+    Revoked,
+    /// Not this signer's signature over this message.
+    #[error("cannot verify the signature")]
+    Signature,
+}
