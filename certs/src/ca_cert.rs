@@ -5,7 +5,7 @@
 //! certificate passes through here when it is loaded.
 
 use thiserror::Error;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::crl::IssuerId;
@@ -254,12 +254,9 @@ fn kind(cert: &X509Certificate<'_>) -> Result<CaKind, CaCertError> {
     let extension = cert
         .extensions()
         .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::ExtendedKeyUsage(_) => Some(extension.value),
-            _ => None,
-        })
+        .find(|extension| extension.oid.as_bytes() == EXTENDED_KEY_USAGE)
         .ok_or(CaCertError::Kind)?;
-    let purposes = purposes(extension).map_err(|_| CaCertError::Malformed)?;
+    let purposes = purposes(extension.value).map_err(|_| CaCertError::Malformed)?;
     let (server, client, content) = (SERVER_AUTH, CLIENT_AUTH, CONTENT_SIGNING);
     let has = |oid: &[u8]| purposes.contains(&oid);
     match (has(server), has(client), has(content), purposes.len()) {
@@ -286,6 +283,8 @@ pub(crate) fn purposes(value: &[u8]) -> Result<Vec<&[u8]>, crate::der::DerError>
 /// RSA-8192 and bounds what an evidence report carries.
 pub const CERT_BYTES_MAX: usize = 8 << 10;
 
+/// id-ce-extKeyUsage, 2.5.29.37.
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 /// id-kp-serverAuth, 1.3.6.1.5.5.7.3.1 (RFC 5280 §4.2.1.12).
 pub(crate) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 /// id-kp-clientAuth, 1.3.6.1.5.5.7.3.2 (RFC 5280 §4.2.1.12).

@@ -166,6 +166,10 @@ fn identity(cert: &X509Certificate<'_>) -> Result<Identity, RefusalReason> {
     let mut identity = None;
     let mut dns = None;
     for name in names {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "no other kind of name is ours"
+        )]
         let before = match name {
             GeneralName::URI(uri) => identity
                 .replace(

@@ -383,3 +383,6 @@ pub const CRL_BYTES_MAX: usize = 64 << 20;
 
 /// How far a list's beginning may lie ahead of our clock.
 const SKEW_MAX: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests;

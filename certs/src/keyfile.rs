@@ -82,7 +82,8 @@ pub enum KeyFileError {
     },
     /// Others may read it.
     #[error(
-        "cannot use {path}: its mode is {found:04o}, which lets others in; run: chmod {wanted:04o} {path}",
+        "cannot use {path}: its mode is {found:04o}, which lets others in; \
+         run: chmod {wanted:04o} {path}",
         path = path.display()
     )]
     TooOpen {

@@ -181,9 +181,12 @@ mod tests {
 
     #[test]
     fn p20_our_own_error_knows_more_than_the_alert() {
-        let alert = |reason: RefusalReason| match reason.to_error() {
-            Error::InvalidCertificate(error) => AlertDescription::from(error),
-            other => panic!("{other}"),
+        let alert = |reason: RefusalReason| {
+            let error = reason.to_error();
+            let Error::InvalidCertificate(error) = error else {
+                panic!("{error}");
+            };
+            AlertDescription::from(error)
         };
         let check = |reason, want, hint| {
             assert_eq!(alert(reason), want);

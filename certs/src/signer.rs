@@ -144,3 +144,81 @@ pub enum SignerError {
     #[error("cannot verify the signature")]
     Signature,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Role;
+    use crate::testing::{Bed, DAY, NOW, Own};
+
+    fn signer(own: Own) -> ContentSigner {
+        ContentSigner::new(own.chain, own.key).unwrap()
+    }
+
+    #[test]
+    fn what_a_signer_signs_is_known_for_its_own() {
+        let bed = Bed::new();
+        let own = bed.own(Role::Signer, "content-1");
+        let serial = own.serial();
+        let signer = signer(own);
+        let signature = signer.sign(b"message").unwrap();
+        let chain = signer.chain_der();
+        let verify = |message: &[u8], at| {
+            verify_content(&bed.trust, chain, message, &signature, at).map(|cert| cert.serial)
+        };
+        assert_eq!(verify(b"message", NOW), Ok(serial));
+        assert_eq!(verify(b"massage", NOW), Err(SignerError::Signature));
+        let expired = SignerError::Chain {
+            reason: RefusalReason::Expired,
+        };
+        assert_eq!(verify(b"message", NOW + 31 * DAY), Err(expired));
+        assert_eq!(
+            verify(b"message", NOW + 29 * DAY),
+            Ok(serial),
+            "a stale list is not our affair"
+        );
+        bed.publish(&bed.content, 2, &[serial]);
+        assert_eq!(verify(b"message", NOW), Err(SignerError::Revoked));
+    }
+
+    #[test]
+    fn nobody_else_signs_content() {
+        let bed = Bed::new();
+        for role in [Role::Origin, Role::Booster, Role::Client] {
+            let signer = signer(bed.own(role, "x"));
+            let signature = signer.sign(b"message").unwrap();
+            let got = verify_content(&bed.trust, signer.chain_der(), b"message", &signature, NOW);
+            let want = SignerError::Chain {
+                reason: RefusalReason::WrongEku,
+            };
+            assert_eq!(got, Err(want), "{role}");
+        }
+        let foreign = signer(Bed::new().own(Role::Signer, "x"));
+        let signature = foreign.sign(b"message").unwrap();
+        assert!(
+            verify_content(&bed.trust, foreign.chain_der(), b"message", &signature, NOW).is_err()
+        );
+    }
+
+    #[test]
+    fn without_the_content_cas_list_nothing_is_believed() {
+        let bed = Bed::without_lists();
+        let signer = signer(bed.own(Role::Signer, "x"));
+        let signature = signer.sign(b"message").unwrap();
+        let got = verify_content(&bed.trust, signer.chain_der(), b"message", &signature, NOW);
+        assert_eq!(
+            got,
+            Err(SignerError::NoCrl {
+                issuer: bed.content.id()
+            })
+        );
+    }
+
+    #[test]
+    fn a_signer_needs_its_own_key() {
+        let bed = Bed::new();
+        let (one, other) = (bed.own(Role::Signer, "a"), bed.own(Role::Signer, "b"));
+        let got = ContentSigner::new(one.chain, other.key).map(drop);
+        assert_eq!(got, Err(SignerError::KeyMismatch));
+    }
+}

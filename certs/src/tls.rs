@@ -243,3 +243,6 @@ const ANY_SERVER_NAME: &str = "enrol.larder.internal";
 const DATA_VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 const ENROL_VERSIONS: &[&SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! Lists in and out of order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::refusal::RefusalReason;
+use crate::testing::{Bed, DAY, NOW, identity, list, new_key, serial};
+use crate::{CaKind, Role, issue};
+
+fn verify(bed: &Bed, der: &[u8]) -> Result<Crl, CrlError> {
+    Crl::verify(der, bed.client.cert_der(), NOW)
+}
+
+#[test]
+fn a_list_is_read_back() {
+    let bed = Bed::new();
+    let mut revoked: Vec<Serial> = (0..1000).map(|_| serial()).collect();
+    let crl = verify(&bed, &list(&bed.client, 7, &revoked)).unwrap();
+    assert_eq!((crl.number(), crl.len()), (7, 1000));
+    assert_eq!(
+        (crl.this_update(), crl.next_update()),
+        (NOW - 600, NOW + 7 * DAY)
+    );
+    assert_eq!(crl.issuer(), bed.client.id());
+    for serial in revoked.drain(..) {
+        assert_eq!(crl.revoked(serial), Some(RevocationReason::KeyCompromise));
+    }
+    assert_eq!(crl.revoked(serial()), None);
+}
+
+#[test]
+fn reasons_are_kept() {
+    let bed = Bed::new();
+    for code in 0..=10 {
+        let reason = RevocationReason::from_code(code);
+        let entry = RevokedCert {
+            serial: serial(),
+            revoked_at: NOW,
+            reason,
+        };
+        let der = sign(&bed.client, 1, &[entry], NOW, NOW + DAY).unwrap();
+        assert_eq!(
+            verify(&bed, &der).unwrap().revoked(entry.serial),
+            Some(reason),
+            "{code}"
+        );
+    }
+}
+
+#[test]
+fn a_list_cut_short_anywhere_is_refused() {
+    let bed = Bed::new();
+    let der = list(&bed.client, 1, &[serial(), serial()]);
+    for length in 0..der.len() {
+        assert!(verify(&bed, &der[..length]).is_err(), "{length}");
+    }
+    assert!(verify(&bed, &[der.as_slice(), &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_list_with_any_byte_changed_is_refused() {
+    let bed = Bed::new();
+    let der = list(&bed.client, 1, &[serial()]);
+    for at in 0..der.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut spoilt = der.clone();
+            spoilt[at] ^= flip;
+            assert!(verify(&bed, &spoilt).is_err(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn only_the_issuer_itself_signs_its_lists() {
+    let bed = Bed::new();
+    let other = Bed::new();
+    assert_eq!(
+        verify(&bed, &list(&bed.node, 1, &[])).unwrap_err(),
+        CrlError::OtherIssuer
+    );
+    // The same name, another key.
+    assert_eq!(
+        verify(&bed, &list(&other.client, 1, &[])).unwrap_err(),
+        CrlError::Signature
+    );
+}
+
+#[test]
+fn p7_revoked_goes_before_stale() {
+    let bed = Bed::new();
+    let (bad, good) = (serial(), serial());
+    bed.publish(&bed.client, 2, &[bad]);
+    let store = bed.trust.crls();
+    let late = NOW + 30 * DAY;
+    let reason = RevocationReason::KeyCompromise;
+    assert_eq!(
+        store.lookup(bed.client.id(), bad, late),
+        Verdict::Revoked { reason }
+    );
+    assert_eq!(store.lookup(bed.client.id(), good, late), Verdict::Stale);
+    assert_eq!(store.lookup(bed.client.id(), good, NOW), Verdict::Good);
+}
+
+#[test]
+fn p8_a_list_from_the_future_is_refused() {
+    let bed = Bed::new();
+    let at = |this_update: i64| {
+        let der = sign(&bed.client, 2, &[], this_update, this_update + DAY).unwrap();
+        verify(&bed, &der).map(drop)
+    };
+    assert_eq!(at(NOW + 600), Ok(()));
+    assert_eq!(at(NOW + 601), Err(CrlError::FromTheFuture));
+}
+
+#[test]
+fn p8_an_older_list_never_replaces_a_newer_one() {
+    let bed = Bed::new();
+    let bad = serial();
+    bed.publish(&bed.client, 5, &[bad]);
+    let store = bed.trust.crls();
+    let offer = |number, revoked: &[Serial]| {
+        store.install(verify(&bed, &list(&bed.client, number, revoked)).unwrap())
+    };
+    assert_eq!(
+        offer(4, &[]),
+        Err(Rollback::Older {
+            current: 5,
+            offered: 4
+        })
+    );
+    assert_eq!(offer(5, &[]), Err(Rollback::Fork { number: 5 }));
+    let again = Crl::clone(&store.current(bed.client.id()).unwrap());
+    assert_eq!(store.install(again), Ok(false));
+    let reason = RevocationReason::KeyCompromise;
+    assert_eq!(
+        store.lookup(bed.client.id(), bad, NOW),
+        Verdict::Revoked { reason }
+    );
+    assert_eq!(offer(6, &[bad]), Ok(true));
+}
+
+#[test]
+fn p9_one_issuer_has_one_list() {
+    let bed = Bed::new();
+    let bad = serial();
+    bed.publish(&bed.client, 2, &[bad]);
+    bed.publish(&bed.client, 3, &[bad]);
+    let of_client = |crl: &&std::sync::Arc<Crl>| crl.issuer() == bed.client.id();
+    assert_eq!(bed.trust.crls().all().iter().filter(of_client).count(), 1);
+}
+
+#[test]
+fn p11_two_cas_of_one_name_are_told_apart_by_their_keys() {
+    let bed = Bed::new();
+    let twin = issue::issuing_ca(CaKind::Client, 1, &bed.root, new_key(), serial(), NOW).unwrap();
+    bed.trust.add_issuing_ca(twin.cert_der(), NOW).unwrap();
+    bed.publish(&twin, 1, &[]);
+    let leaf = |ca: &Ca| {
+        let name = identity(Role::Client, "a");
+        let lifetime = issue::default_lifetime(Role::Client);
+        let key = new_key();
+        issue::leaf(&name, key.spki_der(), ca, serial(), NOW, lifetime).unwrap()
+    };
+    let verified = |der: &[u8]| {
+        let peer = bed.trust.verify_client(der, &[], NOW).unwrap();
+        assert_eq!(crate::chain::peer_again(&bed.trust, der).unwrap(), peer);
+        peer
+    };
+    let (first, second) = (verified(&leaf(&bed.client)), verified(&leaf(&twin)));
+    assert_eq!(
+        (first.issuer(), second.issuer()),
+        (bed.client.id(), twin.id())
+    );
+    bed.publish(&twin, 2, &[first.serial(), second.serial()]);
+    assert_eq!(bed.trust.check(&first, NOW), Ok(()));
+    assert_eq!(bed.trust.check(&second, NOW), Err(RefusalReason::Revoked));
+}
+
+#[test]
+fn p12_the_root_revokes_an_issuing_ca() {
+    let bed = Bed::new();
+    let leaf = bed.own(Role::Client, "a");
+    let peer = bed.trust.verify_client(&leaf.chain[0], &[], NOW).unwrap();
+    bed.publish(&bed.root, 2, &[bed.client.cert().serial()]);
+    assert_eq!(bed.trust.check(&peer, NOW), Err(RefusalReason::Revoked));
+}
+
+#[test]
+fn p13_no_list_is_not_a_good_list() {
+    let bed = Bed::without_lists();
+    let leaf = bed.own(Role::Client, "a");
+    let peer = bed.trust.verify_client(&leaf.chain[0], &[], NOW).unwrap();
+    let lookup = |issuer| bed.trust.crls().lookup(issuer, peer.serial(), NOW);
+    assert_eq!(lookup(bed.client.id()), Verdict::NoCrl);
+    assert_eq!(bed.trust.check(&peer, NOW), Err(RefusalReason::CrlStale));
+    bed.publish(&bed.client, 1, &[]);
+    assert_eq!(
+        bed.trust.check(&peer, NOW),
+        Err(RefusalReason::CrlStale),
+        "the root's is missing"
+    );
+    bed.publish(&bed.root, 1, &[]);
+    assert_eq!(bed.trust.check(&peer, NOW), Ok(()));
+}
+
+#[test]
+fn grace_runs_out() {
+    let bed = Bed::new();
+    let store = CrlStore::new(Duration::from_secs(3 * DAY as u64));
+    store
+        .install(verify(&bed, &list(&bed.client, 1, &[])).unwrap())
+        .unwrap();
+    let check = |days: i64, freshness, verdict| {
+        let now = NOW + days * DAY + 1;
+        assert_eq!(store.freshness(bed.client.id(), now), freshness, "{days}");
+        assert_eq!(
+            store.lookup(bed.client.id(), serial(), now),
+            verdict,
+            "{days}"
+        );
+    };
+    check(6, Freshness::Fresh, Verdict::Good);
+    check(7, Freshness::Grace, Verdict::Good);
+    check(9, Freshness::Grace, Verdict::Good);
+    check(10, Freshness::Stale, Verdict::Stale);
+    assert_eq!(store.freshness(bed.node.id(), NOW), Freshness::Missing);
+}
+
+#[test]
+fn a_withheld_list_makes_the_old_one_stale() {
+    let bed = Bed::new();
+    let store = bed.trust.crls();
+    store.require_number(bed.client.id(), 2);
+    store.require_number(bed.client.id(), 1);
+    assert_eq!(store.lookup(bed.client.id(), serial(), NOW), Verdict::Stale);
+    bed.publish(&bed.client, 2, &[]);
+    assert_eq!(store.lookup(bed.client.id(), serial(), NOW), Verdict::Good);
+
+    let wiped = CrlStore::new(Duration::ZERO);
+    wiped.require_number(bed.client.id(), 2);
+    let old = verify(&bed, &list(&bed.client, 1, &[])).unwrap();
+    assert_eq!(
+        wiped.install(old),
+        Err(Rollback::Older {
+            current: 2,
+            offered: 1
+        })
+    );
+}
+
+#[test]
+fn watchers_hear_of_new_lists_for_as_long_as_they_live() {
+    struct Count(AtomicU64);
+    impl CrlWatcher for Count {
+        fn crl_changed(&self, _: IssuerId) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let bed = Bed::new();
+    let store = bed.trust.crls();
+    let before = store.generation();
+    let count = std::sync::Arc::new(Count(AtomicU64::new(0)));
+    let watcher: std::sync::Weak<Count> = std::sync::Arc::downgrade(&count);
+    store.watch(watcher);
+    bed.publish(&bed.client, 2, &[]);
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    drop(count);
+    bed.publish(&bed.client, 3, &[]);
+    assert_eq!(store.generation(), before + 2);
+}
+
+#[test]
+fn codes_and_names_come_back() {
+    for code in 0..=255 {
+        let reason = RevocationReason::from_code(code);
+        assert_eq!(RevocationReason::from_code(reason.code()), reason);
+    }
+    let id = IssuerId::from_bytes([0xab; 32]);
+    assert_eq!(id.to_string().parse(), Ok(id));
+    assert!("ab".parse::<IssuerId>().is_err());
+}
