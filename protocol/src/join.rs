@@ -131,7 +131,7 @@ impl FromStr for Join {
 }
 
 /// Whether `text` looks like `HOST:PORT`.
-fn is_address(text: &str) -> bool {
+pub(crate) fn is_address(text: &str) -> bool {
     text.len() <= 260
         && text.rsplit_once(':').is_some_and(|(host, port)| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);

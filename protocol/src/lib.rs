@@ -3,12 +3,14 @@
 //! No I/O, no async, no policy. The bytes are pinned by golden tests; `docs/protocol.md` describes
 //! them for whoever writes a second client.
 
+mod check_in;
 mod fault;
 mod hello;
 mod join;
 mod range;
 mod route;
 
+pub use check_in::{BoosterAddresses, CheckIn, CheckInAnswer};
 pub use fault::{Code, Fault, PROBLEM_JSON};
 pub use hello::Hello;
 pub use join::{Join, ParseJoinError, Token};

@@ -10,6 +10,8 @@ use thiserror::Error;
 pub enum Route {
     /// The CA certificates (RFC 7030 §4.1).
     CaCerts,
+    /// A party tells how it is.
+    CheckIn,
     /// The CRL of one issuer: SHA-256 of its public key info.
     Crl([u8; 32]),
     /// The deployment document.
@@ -68,6 +70,7 @@ impl Route {
         let head = parts.next().unwrap_or_default();
         let tail: Vec<&str> = parts.collect();
         match (head, &tail[..]) {
+            ("check-in", []) => Ok(Self::CheckIn),
             ("crl", [issuer]) => Digest::from_hex(issuer)
                 .map(|issuer| Self::Crl(*issuer.as_raw()))
                 .map_err(|_| RouteError::Malformed { part: "issuer" }),
@@ -93,6 +96,7 @@ impl Route {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::CaCerts => "cacerts",
+            Self::CheckIn => "check-in",
             Self::Crl(_) => "crl",
             Self::Deployment => "deployment",
             Self::Enrol(_) => "enrol",
@@ -110,6 +114,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CaCerts => f.write_str("/.well-known/est/cacerts"),
+            Self::CheckIn => f.write_str("/v1/check-in"),
             Self::Crl(issuer) => write!(f, "/v1/crl/{}", Digest::from_raw(*issuer).hex()),
             Self::Deployment => f.write_str("/v1/deployment"),
             Self::Enrol(role) => write!(f, "/.well-known/est/{}/simpleenroll", role.label()),
@@ -176,6 +181,7 @@ mod tests {
         let digest = Digest::of(b"x");
         let routes = [
             Route::CaCerts,
+            Route::CheckIn,
             Route::Crl([7; 32]),
             Route::Deployment,
             Route::Enrol(EnrolRole::Booster),
@@ -194,6 +200,7 @@ mod tests {
         }
         expect![[r#"
             cacerts /.well-known/est/cacerts
+            check-in /v1/check-in
             crl /v1/crl/0707070707070707070707070707070707070707070707070707070707070707
             deployment /v1/deployment
             enrol /.well-known/est/booster/simpleenroll
