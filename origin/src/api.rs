@@ -1,0 +1,11 @@
+//! What the origin answers over HTTP: on the enrolment listener (EST, and what authenticates
+//! itself) and on the content listener (mutual TLS).
+
+pub mod content;
+mod public;
+mod reply;
+mod serve;
+
+pub use public::{answer_check_in, answer_crl, answer_deployment, answer_hello};
+pub use reply::{Body, Reply, document, fault, full};
+pub use serve::{Api, ContentRequest, EnrolRequest};

@@ -1,0 +1,218 @@
+//! From a request to its answer, for either listener.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use certs::Peer;
+use http::request::Parts;
+use http::{HeaderValue, Method};
+use protocol::{Code, Fault, Route};
+use service::Report;
+use tracing::{debug, error, info};
+
+use super::content::ContentApi;
+use super::public::{answer_check_in, answer_crl, answer_deployment, answer_hello};
+use super::reply::{Reply, fault};
+use crate::documents::Documents;
+use crate::enrol::{self, EnrolError, Enrolment};
+use crate::metrics::Metrics;
+
+/// Everything that the origin answers. Cloning shares it.
+#[derive(Clone)]
+pub struct Api {
+    /// Statements and packs.
+    pub content: Arc<dyn ContentApi>,
+    /// The deployment document.
+    pub documents: Documents,
+    /// Certificates for devices.
+    pub enrolment: Enrolment,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// A request on the enrolment listener. Its body was read, up to
+/// [`protocol::ENROL_BODY_BYTES_MAX`].
+#[derive(Debug)]
+pub struct EnrolRequest {
+    /// Method, path, headers.
+    pub head: Parts,
+    /// Its body.
+    pub body: Bytes,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// Who asks, if it showed a certificate in the handshake.
+    pub peer: Option<Peer>,
+}
+
+/// A request on the content listener. Its body was read, up to
+/// [`protocol::ENROL_BODY_BYTES_MAX`].
+#[derive(Debug)]
+pub struct ContentRequest {
+    /// Method, path, headers.
+    pub head: Parts,
+    /// Its body.
+    pub body: Bytes,
+    /// Who asks, verified in the handshake.
+    pub peer: Peer,
+}
+
+impl Api {
+    /// Answers on the enrolment listener.
+    pub async fn answer_enrol(&self, request: EnrolRequest) -> Reply {
+        let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
+            Ok(route) => (route.kind(), self.enrol_route(route, &request).await),
+            Err(_) => ("none", nowhere()),
+        };
+        stamp(&mut reply);
+        self.metrics.answered("enrol", kind, reply.status());
+        reply
+    }
+
+    /// Answers on the content listener.
+    pub async fn answer_content(&self, request: ContentRequest) -> Reply {
+        let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
+            Ok(route) => (route.kind(), self.content_route(route, &request).await),
+            Err(_) => ("none", nowhere()),
+        };
+        stamp(&mut reply);
+        self.metrics.answered("content", kind, reply.status());
+        reply
+    }
+
+    async fn enrol_route(&self, route: Route, request: &EnrolRequest) -> Reply {
+        let EnrolRequest {
+            head,
+            body,
+            address,
+            peer,
+        } = request;
+        match route {
+            Route::Enrol(_) | Route::Reenrol(_) if head.method != Method::POST => not_allowed(),
+            Route::Enrol(role) => {
+                let enrolment = &self.enrolment;
+                let headers = &head.headers;
+                let asked = enrol::answer_enrol(enrolment, role, headers, *address, body).await;
+                self.enrolled(asked).await
+            }
+            Route::Reenrol(role) => {
+                let peer = peer.as_ref();
+                let asked = enrol::answer_reenrol(&self.enrolment, role, peer, body).await;
+                self.enrolled(asked).await
+            }
+            Route::CaCerts if is_read(head) => enrol::answer_ca_certs(&self.enrolment),
+            Route::Timestamp if is_read(head) => self.content.answer(route, head).await,
+            Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
+            Route::CaCerts | Route::Timestamp => not_allowed(),
+            // The rest is for those who have a certificate.
+            Route::CheckIn | Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) => {
+                nowhere()
+            }
+        }
+    }
+
+    async fn content_route(&self, route: Route, request: &ContentRequest) -> Reply {
+        let ContentRequest { head, body, peer } = request;
+        match route {
+            Route::CheckIn if head.method == Method::POST => {
+                answer_check_in(&self.documents, peer, body).await
+            }
+            Route::CheckIn => not_allowed(),
+            Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
+            Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) | Route::Timestamp => {
+                if is_read(head) {
+                    self.content.answer(route, head).await
+                } else {
+                    not_allowed()
+                }
+            }
+            // Enrolment has a listener of its own.
+            Route::CaCerts | Route::Enrol(_) | Route::Reenrol(_) => nowhere(),
+        }
+    }
+
+    fn public_route(&self, route: Route, head: &Parts) -> Reply {
+        let authority = self.enrolment.authority();
+        match route {
+            _ if !is_read(head) => not_allowed(),
+            Route::Hello => answer_hello(authority),
+            Route::Deployment => answer_deployment(&self.documents, &head.headers),
+            Route::Crl(issuer) => answer_crl(authority, issuer, &head.headers),
+            Route::CaCerts
+            | Route::CheckIn
+            | Route::Enrol(_)
+            | Route::Pack(..)
+            | Route::Reenrol(_)
+            | Route::Snapshot(_)
+            | Route::Statement(_)
+            | Route::Timestamp => nowhere(),
+        }
+    }
+
+    /// Counts and logs what became of an enrolment, and tells the peer its part of it.
+    async fn enrolled(&self, asked: Result<Reply, EnrolError>) -> Reply {
+        let (label, reply) = match asked {
+            Ok(reply) if reply.status() == http::StatusCode::ACCEPTED => ("pending", reply),
+            Ok(reply) => ("issued", reply),
+            Err(refusal) => {
+                let reply = self.refuse(&refusal);
+                (refusal.label(), reply)
+            }
+        };
+        self.metrics.enrolled(label);
+        if let Err(failure) = self
+            .metrics
+            .count_devices(self.enrolment.authority().ledger())
+            .await
+        {
+            debug!(error = %Report(&failure), "cannot count the devices");
+        }
+        reply
+    }
+
+    fn refuse(&self, refusal: &EnrolError) -> Reply {
+        let told = refusal.fault();
+        if told.code == Code::Internal {
+            error!(error = %Report(refusal), "cannot enrol");
+        } else {
+            info!(error = %Report(refusal), "refused an enrolment");
+        }
+        let mut reply = fault(&told);
+        if told.code.is_retryable() {
+            let wait = HeaderValue::from(self.enrolment.rules().retry_after.as_secs());
+            reply.headers_mut().insert(http::header::RETRY_AFTER, wait);
+        }
+        reply
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api")
+            .field("documents", &self.documents)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_read(head: &Parts) -> bool {
+    head.method == Method::GET || head.method == Method::HEAD
+}
+
+fn nowhere() -> Reply {
+    fault(&Fault::new(Code::NotFound, "nothing is at this path"))
+}
+
+fn not_allowed() -> Reply {
+    fault(&Fault::new(
+        Code::MethodNotAllowed,
+        "this path takes another method",
+    ))
+}
+
+/// What every answer carries: nobody is to guess a body's type.
+fn stamp(reply: &mut Reply) {
+    let name = http::header::X_CONTENT_TYPE_OPTIONS;
+    reply
+        .headers_mut()
+        .insert(name, HeaderValue::from_static("nosniff"));
+}

@@ -1,0 +1,279 @@
+//! The authority: the only holder of signing keys. It decides nothing about devices; it signs what
+//! the rest of the origin has decided, and keeps its own certificates and lists fresh.
+
+mod crls;
+mod init;
+mod issue;
+mod keys;
+mod own;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use certs::crl::SignCrlError;
+use certs::issue::IssueError;
+use certs::key::KeyError;
+use certs::keyfile::KeyFileError;
+use certs::signer::SignerError;
+use certs::tls::{CellError, CertCell};
+use certs::trust::{TrustCrlError, TrustError};
+use certs::{ContentSigner, CrlStore, DeviceId, Identity, Role, Trust};
+use service::Clock;
+use thiserror::Error;
+
+pub use crls::counter as crl_counter;
+pub use init::{NewDeployment, init};
+pub use issue::Issued;
+
+use crate::config::Certificates;
+use crate::ledger::deployment::{self, Deployment};
+use crate::ledger::{Ledger, LedgerError, authorities, counters};
+use crate::published::{Published, PublishedError};
+use keys::Keys;
+
+/// Signs certificates, revocation lists and statements. Cloning shares it.
+#[derive(Clone)]
+pub struct Authority {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cell: Arc<CertCell>,
+    clock: Clock,
+    deployment: Deployment,
+    keys: Keys,
+    ledger: Ledger,
+    lives: Certificates,
+    published: Published,
+    signer: RwLock<Arc<ContentSigner>>,
+    trust: Arc<Trust>,
+}
+
+/// Why the authority cannot do its work.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// `init` was run here before.
+    #[error("cannot make a deployment in {path}: there is one already", path = path.display())]
+    AlreadyInitialised {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// Our own certificate cannot be used.
+    #[error("cannot use our own certificate")]
+    Cell(#[from] CellError),
+    /// A certificate could not be issued.
+    #[error("cannot issue a certificate")]
+    Issue(#[from] IssueError),
+    /// A key could not be made or used.
+    #[error("cannot use a key")]
+    Key(#[from] KeyError),
+    /// A key file cannot be used.
+    #[error("cannot load the signing keys")]
+    KeyFile(#[from] KeyFileError),
+    /// The ledger failed.
+    #[error("cannot use the ledger")]
+    Ledger(#[from] LedgerError),
+    /// There is no deployment yet.
+    #[error("cannot find a deployment here: run larder-origin init first")]
+    NotInitialised,
+    /// The database is older than what was published.
+    #[error(
+        "cannot use this ledger: `{counter}` is {found} in it, and {published} was published; \
+         it came from a backup: run larder-origin restore with it"
+    )]
+    Outdated {
+        /// The counter that would fall.
+        counter: String,
+        /// Its value in the ledger.
+        found: u64,
+        /// Its highest value that was ever served.
+        published: u64,
+    },
+    /// What was published cannot be kept.
+    #[error("cannot keep what was published")]
+    Published(#[from] PublishedError),
+    /// A CRL could not be signed.
+    #[error("cannot sign a revocation list")]
+    SignCrl(#[from] SignCrlError),
+    /// The content signer cannot be used.
+    #[error("cannot use the content signer")]
+    Signer(#[from] SignerError),
+    /// Our own CA is not to be trusted.
+    #[error("cannot trust our own authority")]
+    Trust(#[from] TrustError),
+    /// Our own CRL is not to be trusted.
+    #[error("cannot use our own revocation list")]
+    TrustCrl(#[from] TrustCrlError),
+    /// A key could not be written.
+    #[error("cannot write {path}", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Authority {
+    /// Loads the keys in `DATA/keys`, checks that they fit the ledger and are nobody else's to
+    /// read, that no counter lies behind what was published, and brings lists and own certificates
+    /// up to date.
+    ///
+    /// # Errors
+    ///
+    /// Fails if any of that does.
+    pub async fn open(
+        data: &Path,
+        ledger: Ledger,
+        lives: Certificates,
+        clock: Clock,
+    ) -> Result<Self, AuthorityError> {
+        let published = Published::load(data)?;
+        let mut db = ledger.read().await?;
+        let deployment = deployment::find(&mut db)
+            .await?
+            .ok_or(AuthorityError::NotInitialised)?;
+        check_counters(&published, &counters::all(&mut db).await?)?;
+        let keys = Keys::load(&data.join(KEYS), &authorities::list(&mut db).await?)?;
+        let stored = authorities::crls(&mut db).await?;
+        drop(db);
+
+        let now = clock.now();
+        // Our own lists are never late: no grace.
+        let crls = Arc::new(CrlStore::new(Duration::ZERO));
+        let trust = Arc::new(Trust::new(&[keys.root.cert_der()], crls, now)?);
+        for ca in [&keys.node, &keys.client, &keys.content] {
+            trust.add_issuing_ca(ca.cert_der(), now)?;
+        }
+        let signer = own::renewed_signer(&ledger, &deployment, &keys, now).await?;
+        let cell = Arc::new(CertCell::empty());
+        let signer = RwLock::new(Arc::new(signer));
+        let inner = Inner {
+            cell,
+            clock,
+            deployment,
+            keys,
+            ledger,
+            lives,
+            published,
+            signer,
+            trust,
+        };
+        let authority = Self {
+            inner: Arc::new(inner),
+        };
+        authority.publish_crls(stored).await?;
+        authority.refresh_crls().await?;
+        authority.renew_own().await?;
+        Ok(authority)
+    }
+
+    /// What `init` decided.
+    #[must_use]
+    pub fn deployment(&self) -> &Deployment {
+        &self.inner.deployment
+    }
+
+    /// The origin's own name.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        identity(
+            &self.inner.deployment,
+            Role::Origin,
+            &self.inner.deployment.origin_id,
+        )
+    }
+
+    /// Our root, our issuing CAs and the revocation lists in force.
+    #[must_use]
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.inner.trust
+    }
+
+    /// The origin's own certificate for TLS, which is swapped as it is renewed.
+    #[must_use]
+    pub fn own_certificate(&self) -> &Arc<CertCell> {
+        &self.inner.cell
+    }
+
+    /// The numbers that left this origin.
+    #[must_use]
+    pub fn published(&self) -> &Published {
+        &self.inner.published
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The certificates of the root and of the issuing CAs, in DER, the root first.
+    #[must_use]
+    pub fn ca_certificates(&self) -> Vec<Vec<u8>> {
+        self.inner
+            .keys
+            .cas()
+            .iter()
+            .map(|(_, ca)| ca.cert_der().to_vec())
+            .collect()
+    }
+
+    /// SHA-256 of the root's public key: what a join string pins.
+    #[must_use]
+    pub fn root_pin(&self) -> [u8; 32] {
+        *self.inner.keys.root.id().as_bytes()
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("deployment", &self.inner.deployment.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The party `id` of `deployment`.
+fn identity(deployment: &Deployment, role: Role, id: &DeviceId) -> Identity {
+    Identity {
+        deployment: deployment.id.clone(),
+        role,
+        id: id.clone(),
+    }
+}
+
+/// Refuses a ledger that would hand out numbers a second time.
+fn check_counters(
+    published: &Published,
+    counters: &std::collections::BTreeMap<String, u64>,
+) -> Result<(), AuthorityError> {
+    for (counter, published) in published.marks() {
+        let found = counters.get(&counter).copied().unwrap_or(0);
+        if found < published {
+            return Err(AuthorityError::Outdated {
+                counter,
+                found,
+                published,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The folder of the keys within the data folder.
+const KEYS: &str = "keys";

@@ -1,0 +1,128 @@
+//! Revocation lists: signed at each revocation and every hour, with numbers that never fall.
+
+use certs::crl::{self, RevocationReason, RevokedCert, Rollback};
+use certs::trust::TrustCrlError;
+use certs::{Ca, IssuerId, Serial};
+use sqlx::SqliteConnection;
+use tracing::info;
+
+use super::{Authority, AuthorityError, seconds};
+use crate::ledger::authorities::{self, StoredCrl};
+use crate::ledger::{certificates, commit, counters};
+
+/// A list is signed anew when it is so old, even if it says nothing new: whoever fetches one can
+/// then go without the origin for almost its whole life.
+const AGE_MAX: i64 = 3600;
+/// An entry stays on its list for so long after its certificate has expired (RFC 5280 §3.3 wants
+/// one list after the expiry; lists are made every hour).
+const KEEP_EXPIRED: i64 = 86_400;
+
+/// The counter that numbers the CRLs of `issuer`.
+#[must_use]
+pub fn counter(issuer: IssuerId) -> String {
+    format!("crl:{issuer}")
+}
+
+impl Authority {
+    /// Signs anew every list that is old or missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger, the disk or a signature fails.
+    pub async fn refresh_crls(&self) -> Result<(), AuthorityError> {
+        let now = self.inner.clock.now();
+        let fresh_since = crl::backdated(now) - AGE_MAX;
+        let old = |issuer| {
+            let current = self.inner.trust.crls().current(issuer);
+            current.is_none_or(|crl| crl.this_update() <= fresh_since)
+        };
+        let cas = self.inner.keys.cas().map(|(_, ca)| ca.id());
+        let old: Vec<IssuerId> = cas.into_iter().filter(|issuer| old(*issuer)).collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.inner.ledger.write().await?;
+        let signed = self.sign_crls(&mut tx, &old, now).await?;
+        commit(tx).await?;
+        self.publish_crls(signed).await
+    }
+
+    /// Signs the lists of `issuers` within the transaction that changed them.
+    pub(super) async fn sign_crls(
+        &self,
+        db: &mut SqliteConnection,
+        issuers: &[IssuerId],
+        now: i64,
+    ) -> Result<Vec<StoredCrl>, AuthorityError> {
+        let mut signed = Vec::new();
+        for (_, ca) in self.inner.keys.cas() {
+            if issuers.contains(&ca.id()) {
+                // Statements are judged at the time of their making, so a signer's revocation
+                // holds for ever.
+                let is_content = ca.id() == self.inner.keys.content.id();
+                let expired_before = if is_content { 0 } else { now - KEEP_EXPIRED };
+                let life = seconds(self.inner.lives.crl);
+                signed.push(sign_crl(db, ca, expired_before, now, life).await?);
+            }
+        }
+        Ok(signed)
+    }
+
+    /// Puts committed lists in force, once their numbers are kept outside the database too.
+    pub(super) async fn publish_crls(&self, signed: Vec<StoredCrl>) -> Result<(), AuthorityError> {
+        let now = self.inner.clock.now();
+        for stored in signed {
+            let issuer = IssuerId::from_bytes(stored.issuer);
+            self.inner
+                .published
+                .raise(&counter(issuer), stored.number)
+                .await?;
+            match self.inner.trust.verify_crl(issuer, &stored.der, now) {
+                Ok(crl) => match self.inner.trust.crls().install(crl) {
+                    // Of two lists that finish together, the later stays.
+                    Ok(_) | Err(Rollback::Older { .. }) => {}
+                    Err(source) => return Err(TrustCrlError::Rollback { source }.into()),
+                },
+                Err(TrustCrlError::Rollback {
+                    source: Rollback::Older { .. },
+                }) => {}
+                Err(source) => return Err(source.into()),
+            }
+            info!(number = stored.number, %issuer, "a revocation list is in force");
+        }
+        Ok(())
+    }
+}
+
+/// Signs the next list of `ca` and records it.
+pub(super) async fn sign_crl(
+    db: &mut SqliteConnection,
+    ca: &Ca,
+    expired_before: i64,
+    now: i64,
+    life: i64,
+) -> Result<StoredCrl, AuthorityError> {
+    let issuer = *ca.id().as_bytes();
+    let entries = certificates::revoked(db, &issuer, expired_before).await?;
+    let entries: Vec<RevokedCert> = entries.into_iter().map(entry).collect();
+    let number = counters::next(db, &counter(ca.id())).await?;
+    let (this_update, next_update) = (crl::backdated(now), now + life);
+    let der = crl::sign(ca, number, &entries, this_update, next_update)?;
+    let signed = StoredCrl {
+        issuer,
+        number,
+        this_update,
+        next_update,
+        der,
+    };
+    authorities::put_crl(db, &signed).await?;
+    Ok(signed)
+}
+
+fn entry((serial, revoked_at): (Serial, i64)) -> RevokedCert {
+    RevokedCert {
+        serial,
+        revoked_at,
+        reason: RevocationReason::Unspecified,
+    }
+}

@@ -1,0 +1,83 @@
+//! A new deployment: keys, authorities, first lists.
+
+use std::path::Path;
+use std::time::Duration;
+
+use certs::{DeploymentId, DeviceId};
+use content::durable::{self, RealDisk};
+
+use super::crls::sign_crl;
+use super::keys::Keys;
+use super::{AuthorityError, KEYS, seconds};
+use crate::ledger::deployment::{self, Deployment};
+use crate::ledger::{Ledger, authorities, commit, counters};
+
+/// What a new deployment is told.
+#[derive(Clone, Debug)]
+pub struct NewDeployment {
+    /// Its name.
+    pub id: DeploymentId,
+    /// The origin's id.
+    pub origin_id: DeviceId,
+    /// Where others reach the origin: a host name or address, without a port.
+    pub host: String,
+}
+
+/// Makes a deployment in the data folder `data`, at the time `now`.
+///
+/// The row that says so is written last: interrupted, it may be run again.
+///
+/// # Errors
+///
+/// Fails if there is one already, or if keys or ledger cannot be written.
+pub async fn init(data: &Path, new: NewDeployment, now: i64) -> Result<(), AuthorityError> {
+    durable::create_folder(&RealDisk, data, 0o700).map_err(|source| AuthorityError::Write {
+        path: data.to_owned(),
+        source,
+    })?;
+    let ledger = Ledger::open(&data.join(crate::LEDGER_FILE)).await?;
+    let made = fill(data, &ledger, new, now).await;
+    ledger.close().await;
+    made
+}
+
+async fn fill(
+    data: &Path,
+    ledger: &Ledger,
+    new: NewDeployment,
+    now: i64,
+) -> Result<(), AuthorityError> {
+    let mut tx = ledger.write().await?;
+    if deployment::find(&mut tx).await?.is_some() {
+        return Err(AuthorityError::AlreadyInitialised {
+            path: data.to_owned(),
+        });
+    }
+    let keys = Keys::make(&data.join(KEYS), &new.id, now)?;
+    for authority in keys.authorities() {
+        authorities::insert(&mut tx, &authority).await?;
+    }
+    counters::raise(&mut tx, counters::EPOCH, 1).await?;
+    for (_, ca) in keys.cas() {
+        sign_crl(&mut tx, ca, now, now, seconds(FIRST_CRL_LIFE)).await?;
+    }
+    let NewDeployment {
+        id,
+        origin_id,
+        host,
+    } = new;
+    deployment::insert(
+        &mut tx,
+        &Deployment {
+            id,
+            origin_id,
+            host,
+            created_at: now,
+        },
+    )
+    .await?;
+    Ok(commit(tx).await?)
+}
+
+/// `serve` signs others within an hour, with the life that its settings name.
+const FIRST_CRL_LIFE: Duration = Duration::from_secs(86_400);

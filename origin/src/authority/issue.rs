@@ -1,0 +1,114 @@
+//! Certificates for devices, and their end.
+
+use certs::issue::{self, default_lifetime};
+use certs::{CaKind, DeviceId, Identity, IssuerId, Role};
+use sqlx::SqliteConnection;
+use std::time::Duration;
+use tracing::info;
+
+use super::keys::{Keys, new_serial};
+use super::{Authority, AuthorityError, identity, seconds};
+use crate::ledger::certificates::{self, Certificate};
+use crate::ledger::devices::{self, State};
+use crate::ledger::{Write, commit};
+
+/// A certificate, and whether it was made just now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// False if the key had one with enough of its life left, which is this.
+    pub is_new: bool,
+}
+
+impl Authority {
+    /// Issues a certificate for the key `spki` to the device `id`, within the transaction that
+    /// decided so. A key that has one keeps it until a third of its life is over: asking twice
+    /// makes no second one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger or the signature does.
+    pub async fn issue(
+        &self,
+        db: &mut SqliteConnection,
+        role: Role,
+        id: &DeviceId,
+        spki: &[u8],
+    ) -> Result<Issued, AuthorityError> {
+        let identity = identity(&self.inner.deployment, role, id);
+        let lifetime = match role {
+            Role::Booster => self.inner.lives.booster,
+            Role::Client => self.inner.lives.client,
+            Role::Origin | Role::Signer => default_lifetime(role),
+        };
+        let now = self.inner.clock.now();
+        issue_once(db, &self.inner.keys, &identity, spki, now, lifetime).await
+    }
+
+    /// Ends the device `id` of `role`: its certificates go onto new CRLs, signed in the same
+    /// transaction and in force when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger, a signature or the disk does.
+    pub async fn revoke(
+        &self,
+        mut tx: Write,
+        role: Role,
+        id: &DeviceId,
+    ) -> Result<(), AuthorityError> {
+        let now = self.inner.clock.now();
+        let issuers = certificates::revoke_holder(&mut tx, role, id, now).await?;
+        let issuers: Vec<_> = issuers.into_iter().map(IssuerId::from_bytes).collect();
+        devices::change(&mut tx, id, State::Revoked, Some(now)).await?;
+        let signed = self.sign_crls(&mut tx, &issuers, now).await?;
+        commit(tx).await?;
+        info!(device = %id, "revoked");
+        self.publish_crls(signed).await
+    }
+}
+
+/// The certificate that the key `spki` has, if it is in the first third of its life and for the
+/// same party; else a new one.
+pub(super) async fn issue_once(
+    db: &mut SqliteConnection,
+    keys: &Keys,
+    identity: &Identity,
+    spki: &[u8],
+    now: i64,
+    lifetime: Duration,
+) -> Result<Issued, AuthorityError> {
+    let spki_sha256 = *content::Digest::of(spki).as_raw();
+    let ca = keys.ca(CaKind::of(identity.role));
+    if let Some(held) = certificates::newest_by_key(db, &spki_sha256).await?
+        && held.role == identity.role
+        && held.holder == identity.id
+        && held.issuer == *ca.id().as_bytes()
+        && now >= held.not_before
+        && now - held.not_before < (held.not_after - held.not_before) / 3
+    {
+        return Ok(Issued {
+            certificate: held,
+            is_new: false,
+        });
+    }
+    let serial = new_serial()?;
+    let der = issue::leaf(identity, spki, ca, serial, now, lifetime)?;
+    let certificate = Certificate {
+        issuer: *ca.id().as_bytes(),
+        serial,
+        role: identity.role,
+        holder: identity.id.clone(),
+        spki_sha256,
+        not_before: now - seconds(issue::BACKDATE),
+        not_after: (now + seconds(lifetime)).min(ca.cert().not_after()),
+        der,
+    };
+    certificates::insert(db, &certificate).await?;
+    info!(party = %identity, serial = %serial, "issued a certificate");
+    Ok(Issued {
+        certificate,
+        is_new: true,
+    })
+}

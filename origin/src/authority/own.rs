@@ -1,0 +1,100 @@
+//! The origin's own certificates: for TLS, and for signing content. Renewed at half their life and
+//! swapped while everything runs.
+
+use std::sync::{Arc, PoisonError};
+
+use certs::issue::default_lifetime;
+use certs::{ContentSigner, Identity, Key, Role};
+use content::statement::Signature;
+
+use super::issue::issue_once;
+use super::keys::Keys;
+use super::{Authority, AuthorityError, identity};
+use crate::ledger::certificates::{self, Certificate};
+use crate::ledger::deployment::Deployment;
+use crate::ledger::{Ledger, commit};
+
+impl Authority {
+    /// Renews the own certificates whose half of life is over, and shows the new ones from the
+    /// next handshake and the next statement on.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger or a signature does; the old ones stay.
+    pub async fn renew_own(&self) -> Result<(), AuthorityError> {
+        let inner = &self.inner;
+        let (ledger, now) = (&inner.ledger, inner.clock.now());
+        let identity = self.identity();
+        let own = renewed(ledger, &inner.keys, &identity, &inner.keys.origin, now).await?;
+        let chain = vec![own.der, inner.keys.node.cert_der().to_vec()];
+        if inner.cell.chain_der() != chain {
+            inner.cell.replace(&chain, &inner.keys.origin)?;
+        }
+        let signer = renewed_signer(ledger, &inner.deployment, &inner.keys, now).await?;
+        *inner.signer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signer);
+        Ok(())
+    }
+
+    /// Signs a statement's message (DSSE's pre-authentication encoding), for
+    /// [`content::statement::seal`].
+    ///
+    /// # Errors
+    ///
+    /// Fails only if there is no randomness to be had.
+    pub fn sign_content(&self, message: &[u8]) -> Result<Signature, AuthorityError> {
+        let signer = Arc::clone(
+            &self
+                .inner
+                .signer
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let chain = signer.chain_der().to_vec();
+        let key_id = chain
+            .first()
+            .map(|leaf| content::Digest::of(leaf).to_string());
+        Ok(Signature {
+            signature: signer.sign(message)?,
+            chain,
+            key_id: key_id.unwrap_or_default(),
+        })
+    }
+}
+
+/// The content signer, with a certificate that is in the first half of its life.
+pub(super) async fn renewed_signer(
+    ledger: &Ledger,
+    deployment: &Deployment,
+    keys: &Keys,
+    now: i64,
+) -> Result<ContentSigner, AuthorityError> {
+    let identity = identity(deployment, Role::Signer, &deployment.origin_id);
+    let own = renewed(ledger, keys, &identity, &keys.signer, now).await?;
+    let chain = vec![own.der, keys.content.cert_der().to_vec()];
+    Ok(ContentSigner::new(chain, keys.signer.duplicate())?)
+}
+
+/// The certificate of our own `key`: the one that it has, or a new one when half of its life is
+/// over.
+async fn renewed(
+    ledger: &Ledger,
+    keys: &Keys,
+    identity: &Identity,
+    key: &Key,
+    now: i64,
+) -> Result<Certificate, AuthorityError> {
+    let mut db = ledger.read().await?;
+    let held = certificates::newest_by_key(&mut db, &key.spki_sha256()).await?;
+    drop(db);
+    if let Some(held) = held
+        && held.holder == identity.id
+        && (held.not_before..(held.not_before + held.not_after) / 2).contains(&now)
+    {
+        return Ok(held);
+    }
+    let mut tx = ledger.write().await?;
+    let lifetime = default_lifetime(identity.role);
+    let issued = issue_once(&mut tx, keys, identity, key.spki_der(), now, lifetime).await?;
+    commit(tx).await?;
+    Ok(issued.certificate)
+}

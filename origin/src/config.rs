@@ -1,0 +1,405 @@
+//! The origin's settings, and the file that an operator writes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::config::{HostPort, Listen, LoadError, Period};
+use certs::name::Role;
+use serde::Deserialize;
+use service::logs;
+
+/// What the origin is told: usable as it stands.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "Raw")]
+pub struct Config {
+    certificates: Certificates,
+    content: Listener,
+    data: PathBuf,
+    enrol: Enrol,
+    log: Log,
+    ops: SocketAddr,
+    stop_grace: Duration,
+}
+
+/// A listener, and where others reach it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where others reach it. Empty: at the host of `init`, on the port that it listens on.
+    pub addresses: Vec<HostPort>,
+}
+
+/// How enrolment is guarded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Enrol {
+    /// Its listener.
+    pub listener: Listener,
+    /// Whether somebody without a token may ask to be approved.
+    pub accept_without_token: bool,
+    /// The most requests that wait for a decision.
+    pub pending_max: u32,
+    /// The most of them from one address without a token.
+    pub pending_per_address_max: u32,
+    /// How long a request waits that is not repeated.
+    pub pending_ttl: Duration,
+    /// How long who waits is told to wait before asking again.
+    pub retry_after: Duration,
+}
+
+/// How long what is signed lives.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Certificates {
+    /// A booster's certificate.
+    pub booster: Duration,
+    /// A client's certificate.
+    pub client: Duration,
+    /// A CRL: how long a branch can go without a new one.
+    pub crl: Duration,
+}
+
+/// The log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: logs::Format,
+    /// What is let through.
+    pub filter: String,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read or used; the error names the line and the key.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        ::config::load(path)
+    }
+
+    /// The defaults, with the data folder `data`.
+    #[must_use]
+    pub fn with_data(data: PathBuf) -> Self {
+        let certificates = RawCertificates::default();
+        Self {
+            certificates: Certificates {
+                booster: certificates.booster.0,
+                client: certificates.client.0,
+                crl: certificates.crl.0,
+            },
+            content: RawContent::default().into(),
+            data,
+            enrol: RawEnrol::default().into(),
+            log: RawLog::default().into(),
+            ops: RawOps::default().listen.0,
+            stop_grace: STOP_GRACE,
+        }
+    }
+
+    /// The defaults with the data folder `data`, listening on loopback only, on ports that the
+    /// system chooses: for tests and demonstrations.
+    #[must_use]
+    pub fn on_loopback(data: PathBuf) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = Self::with_data(data);
+        config.content.listen = any;
+        config.enrol.listener.listen = any;
+        config.ops = any;
+        config
+    }
+
+    /// Where everything is kept: keys, ledger, packs, admin socket.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The listener for content, over mutual TLS.
+    #[must_use]
+    pub fn content(&self) -> &Listener {
+        &self.content
+    }
+
+    /// Enrolment.
+    #[must_use]
+    pub fn enrol(&self) -> &Enrol {
+        &self.enrol
+    }
+
+    /// How long what is signed lives.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Where operators look.
+    #[must_use]
+    pub fn ops(&self) -> SocketAddr {
+        self.ops
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// How long what is under way may take after a stop was asked for.
+    #[must_use]
+    pub fn stop_grace(&self) -> Duration {
+        self.stop_grace
+    }
+}
+
+/// The same, as an operator writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    data: PathBuf,
+    stop_grace: Option<Period>,
+    #[serde(default)]
+    content: RawContent,
+    #[serde(default)]
+    enrol: RawEnrol,
+    #[serde(default)]
+    certificates: RawCertificates,
+    #[serde(default)]
+    ops: RawOps,
+    #[serde(default)]
+    log: RawLog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawContent {
+    listen: Listen,
+    addresses: Vec<HostPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawEnrol {
+    listen: Listen,
+    addresses: Vec<HostPort>,
+    accept_without_token: bool,
+    pending_max: u32,
+    pending_per_address_max: u32,
+    pending_ttl: Period,
+    retry_after: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCertificates {
+    booster: Period,
+    client: Period,
+    crl: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawOps {
+    listen: Listen,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    format: logs::Format,
+    filter: String,
+}
+
+impl Default for RawContent {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(7443),
+            addresses: Vec::new(),
+        }
+    }
+}
+
+impl Default for RawEnrol {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(7444),
+            addresses: Vec::new(),
+            accept_without_token: true,
+            // A list that a person can still read through.
+            pending_max: 1000,
+            // A branch behind one address, without tokens; more at once should have one.
+            pending_per_address_max: 32,
+            pending_ttl: days(14),
+            retry_after: Period(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Default for RawCertificates {
+    fn default() -> Self {
+        // Renewed at half of it, so that an offline week harms nobody.
+        let lifetime = |role| Period(certs::issue::default_lifetime(role));
+        Self {
+            booster: lifetime(Role::Booster),
+            client: lifetime(Role::Client),
+            crl: days(7),
+        }
+    }
+}
+
+impl Default for RawOps {
+    fn default() -> Self {
+        Self {
+            listen: Listen(([127, 0, 0, 1], 7445).into()),
+        }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            format: logs::Format::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = String;
+
+    fn try_from(raw: Raw) -> Result<Self, String> {
+        let RawCertificates {
+            booster,
+            client,
+            crl,
+        } = raw.certificates;
+        check_life("certificates.booster", booster)?;
+        check_life("certificates.client", client)?;
+        check_life("certificates.crl", crl)?;
+        if !raw.data.is_absolute() {
+            return Err(format!("`data` is {:?}: want an absolute path", raw.data));
+        }
+        if raw.enrol.pending_per_address_max > raw.enrol.pending_max {
+            return Err("`enrol.pending_per_address_max` is over `enrol.pending_max`".to_owned());
+        }
+        check_retry(raw.enrol.retry_after)?;
+        Ok(Self {
+            certificates: Certificates {
+                booster: booster.0,
+                client: client.0,
+                crl: crl.0,
+            },
+            content: raw.content.into(),
+            data: raw.data,
+            enrol: raw.enrol.into(),
+            log: raw.log.into(),
+            ops: raw.ops.listen.0,
+            stop_grace: raw.stop_grace.map_or(STOP_GRACE, |grace| grace.0),
+        })
+    }
+}
+
+impl From<RawContent> for Listener {
+    fn from(raw: RawContent) -> Self {
+        Self {
+            listen: raw.listen.0,
+            addresses: raw.addresses,
+        }
+    }
+}
+
+impl From<RawEnrol> for Enrol {
+    fn from(raw: RawEnrol) -> Self {
+        Self {
+            listener: Listener {
+                listen: raw.listen.0,
+                addresses: raw.addresses,
+            },
+            accept_without_token: raw.accept_without_token,
+            pending_max: raw.pending_max,
+            pending_per_address_max: raw.pending_per_address_max,
+            pending_ttl: raw.pending_ttl.0,
+            retry_after: raw.retry_after.0,
+        }
+    }
+}
+
+impl From<RawLog> for Log {
+    fn from(raw: RawLog) -> Self {
+        Self {
+            format: raw.format,
+            filter: raw.filter,
+        }
+    }
+}
+
+fn check_life(key: &str, life: Period) -> Result<(), String> {
+    if (LIFE_MIN..=LIFE_MAX).contains(&life.0) {
+        return Ok(());
+    }
+    let (min, max) = (Period(LIFE_MIN), Period(LIFE_MAX));
+    Err(format!("`{key}` is {life}: want {min} to {max}"))
+}
+
+fn check_retry(wait: Period) -> Result<(), String> {
+    let (min, max) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    if (min..=max).contains(&wait.0) {
+        return Ok(());
+    }
+    Err(format!("`enrol.retry_after` is {wait}: want 1s to 1d"))
+}
+
+fn everywhere(port: u16) -> Listen {
+    Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
+}
+
+fn days(days: u64) -> Period {
+    Period(Duration::from_secs(days * 86_400))
+}
+
+/// Shorter, and clocks that differ by minutes lock devices out.
+const LIFE_MIN: Duration = Duration::from_secs(3600);
+/// Longer, and a certificate that was lost track of is a danger for years.
+const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// Shorter than a service manager's own patience (systemd: 90 s).
+const STOP_GRACE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(text: &str, expected: Expect) {
+        let error = ::config::parse::<Config>(Path::new("o.toml"), text).unwrap_err();
+        expected.assert_eq(
+            &error
+                .to_string()
+                .replace("cannot use the settings in o.toml, ", ""),
+        );
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/origin.toml");
+        let defaults = Config::with_data("/var/lib/larder-origin".into());
+        assert_eq!(Config::load(&example).unwrap(), defaults);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        check("", expect!["line 1: missing field `data`"]);
+        check(
+            "data = \"/d\"\n[certificates]\nclient = \"1m\"",
+            expect!["line 1: `certificates.client` is 1m: want 1h to 366d"],
+        );
+        check(
+            "data = \"d\"",
+            expect![[r#"line 1: `data` is "d": want an absolute path"#]],
+        );
+        check(
+            "data = \"/d\"\n[enrol]\npending_max = 3",
+            expect!["line 1: `enrol.pending_per_address_max` is over `enrol.pending_max`"],
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! The deployment document: who is who, and where. Signed anew whenever that changes.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use certs::DeviceId;
+use content::Digest;
+use content::statement::{BoosterEntry, Deployment, OriginEntry, seal};
+use protocol::PROTOCOL_VERSION;
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tracing::info;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::ledger::{LedgerError, boosters, commit, counters};
+use crate::published::PublishedError;
+
+/// The deployment document of this origin. Cloning shares it.
+#[derive(Clone)]
+pub struct Documents {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    addresses: Addresses,
+    authority: Authority,
+    current: RwLock<Arc<Sealed>>,
+    /// What the current one says; held while the next is made.
+    said: Mutex<Option<Deployment>>,
+}
+
+/// Where others reach the origin, as `host:port`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Addresses {
+    /// For content.
+    pub content: Vec<String>,
+    /// For enrolment.
+    pub enrol: Vec<String>,
+}
+
+/// A signed document.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sealed {
+    /// The envelope, as it travels.
+    pub envelope: Bytes,
+    /// Its name.
+    pub digest: Digest,
+}
+
+/// Why there is no document.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// It could not be signed.
+    #[error("cannot sign the deployment document")]
+    Authority(#[from] AuthorityError),
+    /// The ledger failed.
+    #[error("cannot use the ledger")]
+    Ledger(#[from] LedgerError),
+    /// Its version could not be kept.
+    #[error("cannot keep the version of the deployment document")]
+    Published(#[from] PublishedError),
+}
+
+/// The counter that numbers the versions of the document.
+pub const COUNTER: &str = "deployment";
+
+impl Documents {
+    /// Signs the document for an origin that is reached at `addresses`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger, the disk or the signature does.
+    pub async fn open(authority: Authority, addresses: Addresses) -> Result<Self, DocumentError> {
+        let current = Sealed {
+            envelope: Bytes::new(),
+            digest: Digest::of(&[]),
+        };
+        let documents = Self {
+            inner: Arc::new(Inner {
+                addresses,
+                authority,
+                current: RwLock::new(Arc::new(current)),
+                said: Mutex::new(None),
+            }),
+        };
+        documents.refresh().await?;
+        Ok(documents)
+    }
+
+    /// The document as it stands.
+    #[must_use]
+    pub fn current(&self) -> Arc<Sealed> {
+        Arc::clone(
+            &self
+                .inner
+                .current
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Where others reach the origin.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.inner.addresses
+    }
+
+    /// Signs a new version if anything has changed since the last.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger, the disk or the signature does; the last version stays.
+    pub async fn refresh(&self) -> Result<(), DocumentError> {
+        let authority = &self.inner.authority;
+        let mut said = self.inner.said.lock().await;
+        let mut db = authority.ledger().read().await?;
+        let boosters = boosters::list(&mut db).await?;
+        drop(db);
+        let mut next = self.inner.compose(boosters);
+        if let Some(last) = said.as_ref() {
+            (next.version, next.created) = (last.version, last.created);
+            if next == *last {
+                return Ok(());
+            }
+        }
+        let mut tx = authority.ledger().write().await?;
+        next.version = counters::next(&mut tx, COUNTER).await?;
+        commit(tx).await?;
+        authority.published().raise(COUNTER, next.version).await?;
+        next.created = authority.clock().now();
+        let envelope = Bytes::from(seal(&next, |message| authority.sign_content(message))?);
+        let sealed = Arc::new(Sealed {
+            digest: Digest::of(&envelope),
+            envelope,
+        });
+        *self
+            .inner
+            .current
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = sealed;
+        info!(
+            version = next.version,
+            boosters = next.boosters.len(),
+            "deployment document"
+        );
+        *said = Some(next);
+        Ok(())
+    }
+
+    /// Takes note of where the booster `id` says that it is reached.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger, the disk or the signature does.
+    pub async fn put_booster(
+        &self,
+        id: &DeviceId,
+        addresses: &[String],
+        enrol_addresses: &[String],
+    ) -> Result<(), DocumentError> {
+        let authority = &self.inner.authority;
+        let now = authority.clock().now();
+        let mut tx = authority.ledger().write().await?;
+        boosters::put_addresses(&mut tx, id, addresses, enrol_addresses, now).await?;
+        commit(tx).await?;
+        self.refresh().await
+    }
+}
+
+impl Inner {
+    fn compose(&self, boosters: Vec<boosters::Booster>) -> Deployment {
+        let entry = |booster: boosters::Booster| BoosterEntry {
+            id: booster.id.to_string(),
+            addresses: booster.addresses,
+            enrol_addresses: booster.enrol_addresses,
+            site: booster.site.unwrap_or_default(),
+        };
+        let deployment = self.authority.deployment();
+        let roots = self.authority.trust().roots();
+        Deployment {
+            deployment: deployment.id.to_string(),
+            version: 0,
+            created: 0,
+            roots: roots.iter().map(|root| root.der().to_vec()).collect(),
+            origin: OriginEntry {
+                id: deployment.origin_id.to_string(),
+                addresses: self.addresses.content.clone(),
+                enrol_addresses: self.addresses.enrol.clone(),
+            },
+            boosters: boosters.into_iter().map(entry).collect(),
+            protocol_min: PROTOCOL_VERSION,
+            protocol_max: PROTOCOL_VERSION,
+        }
+    }
+}
+
+impl fmt::Debug for Documents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Documents")
+            .field("current", &self.current().digest)
+            .finish_non_exhaustive()
+    }
+}

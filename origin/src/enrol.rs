@@ -1,0 +1,10 @@
+//! Enrolment: EST (RFC 7030) as far as we speak it. Who asks, with which key and token, becomes a
+//! certificate, a place in the queue of an operator, or a refusal.
+
+mod decide;
+mod est;
+mod refusal;
+
+pub use decide::{Decision, Enrolment, Request};
+pub use est::{answer_ca_certs, answer_enrol, answer_reenrol};
+pub use refusal::EnrolError;

@@ -1,0 +1,258 @@
+//! Decides who gets a certificate. Knows the ledger and the authority, and no HTTP.
+
+use std::net::IpAddr;
+
+use certs::csr::Csr;
+use certs::{DeviceId, Peer, Role};
+use content::Digest;
+use protocol::Token;
+
+use super::refusal::EnrolError;
+use crate::authority::Authority;
+use crate::config::Enrol;
+use crate::ledger::certificates::Certificate;
+use crate::ledger::devices::{self, Device, State};
+use crate::ledger::{Write, commit, tokens};
+
+/// Enrolment at this origin. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    authority: Authority,
+    rules: Enrol,
+}
+
+/// Somebody asks for a first certificate, or again for the one that was promised.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What it wants to be.
+    pub role: Role,
+    /// The key, proved, and the name that it claims.
+    pub csr: Csr,
+    /// The token that it brought.
+    pub token: Option<Token>,
+    /// Where it asks from.
+    pub address: IpAddr,
+}
+
+/// What became of a request that was not refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// Here it is.
+    Issued(Certificate),
+    /// An operator has to look at it first: ask again.
+    Pending,
+}
+
+impl Enrolment {
+    /// Enrolment by `rules`, for certificates of `authority`.
+    #[must_use]
+    pub fn new(authority: Authority, rules: Enrol) -> Self {
+        Self { authority, rules }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Enrol {
+        &self.rules
+    }
+
+    /// The authority behind it.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Decides about a request. One transaction: a refusal leaves no trace, and a token is used up
+    /// only together with the record of who used it.
+    ///
+    /// # Errors
+    ///
+    /// Says why there is nothing for this key.
+    pub async fn enrol(&self, request: Request) -> Result<Decision, EnrolError> {
+        let mut tx = self.authority.ledger().write().await?;
+        let known = devices::find_by_key(&mut tx, &request.csr.spki_sha256()).await?;
+        let device = match known {
+            Some(device) => self.again(&mut tx, device, &request).await?,
+            None => self.first(&mut tx, &request).await?,
+        };
+        let decision = match device.state {
+            State::Pending => Decision::Pending,
+            State::Approved | State::Enrolled => {
+                let (role, id) = (device.role, &device.id);
+                let issued = self
+                    .authority
+                    .issue(&mut tx, role, id, &device.spki)
+                    .await?;
+                devices::change(&mut tx, id, State::Enrolled, None).await?;
+                Decision::Issued(issued.certificate)
+            }
+            State::Denied => {
+                return Err(EnrolError::Denied {
+                    id: device.id.to_string(),
+                });
+            }
+            State::Revoked => {
+                return Err(EnrolError::Revoked {
+                    id: device.id.to_string(),
+                });
+            }
+        };
+        commit(tx).await?;
+        Ok(decision)
+    }
+
+    /// Renews the certificate of `peer`, which proved in the handshake that it holds the old key,
+    /// for the key in `csr`: the same or a new one.
+    ///
+    /// # Errors
+    ///
+    /// Says why there is nothing for this key.
+    pub async fn renew(&self, role: Role, csr: &Csr, peer: &Peer) -> Result<Decision, EnrolError> {
+        let id = peer.id();
+        let taken = || EnrolError::Taken { id: id.to_string() };
+        let other_name = csr
+            .claimed_id()
+            .is_some_and(|claimed| claimed != id.as_str());
+        if peer.role() != role || other_name {
+            return Err(taken());
+        }
+        let mut tx = self.authority.ledger().write().await?;
+        let device = devices::find(&mut tx, id).await?.ok_or_else(taken)?;
+        match device.state {
+            State::Enrolled if device.role == role => {}
+            State::Revoked => return Err(EnrolError::Revoked { id: id.to_string() }),
+            // The name has passed to another key since.
+            State::Approved | State::Denied | State::Enrolled | State::Pending => {
+                return Err(taken());
+            }
+        }
+        if csr.spki_sha256() != device.spki_sha256 {
+            if devices::find_by_key(&mut tx, &csr.spki_sha256())
+                .await?
+                .is_some()
+            {
+                return Err(taken());
+            }
+            devices::rekey(&mut tx, id, csr.spki_der(), &csr.spki_sha256()).await?;
+        }
+        devices::seen(&mut tx, id, self.authority.clock().now()).await?;
+        let issued = self
+            .authority
+            .issue(&mut tx, role, id, csr.spki_der())
+            .await?;
+        commit(tx).await?;
+        Ok(Decision::Issued(issued.certificate))
+    }
+
+    /// A key that asked before.
+    async fn again(
+        &self,
+        tx: &mut Write,
+        mut device: Device,
+        request: &Request,
+    ) -> Result<Device, EnrolError> {
+        let claimed = request.csr.claimed_id();
+        if device.role != request.role || claimed.is_some_and(|id| id != device.id.as_str()) {
+            let id = claimed.unwrap_or(device.id.as_str()).to_owned();
+            return Err(EnrolError::Taken { id });
+        }
+        let now = self.authority.clock().now();
+        devices::seen(tx, &device.id, now).await?;
+        // Somebody who was waiting without a token may have been given one meanwhile. Other
+        // tokens are not looked at: this key is known, and its token may be used up long since.
+        if device.state == State::Pending && !device.with_token && request.token.is_some() {
+            let token = self.take_token(tx, request, now).await?;
+            let group = token.as_ref().and_then(|token| token.group.as_deref());
+            devices::bring_token(tx, &device.id, group).await?;
+            if token.is_some_and(|token| token.auto_approve) {
+                devices::change(tx, &device.id, State::Approved, Some(now)).await?;
+                device.state = State::Approved;
+            }
+        }
+        Ok(device)
+    }
+
+    /// A key that nobody has seen.
+    async fn first(&self, tx: &mut Write, request: &Request) -> Result<Device, EnrolError> {
+        let now = self.authority.clock().now();
+        let id: DeviceId = request
+            .csr
+            .claimed_id()
+            .ok_or(EnrolError::NoName)?
+            .parse()?;
+        let token = self.take_token(tx, request, now).await?;
+        let before = devices::find(tx, &id).await?;
+        let is_ours = id == self.authority.deployment().origin_id;
+        let is_held = before.as_ref().is_some_and(|device| match device.state {
+            State::Approved | State::Enrolled | State::Pending => true,
+            State::Denied | State::Revoked => false,
+        });
+        if is_ours || is_held {
+            return Err(EnrolError::Taken { id: id.to_string() });
+        }
+        // A name that somebody lost is never handed on without a person looking.
+        let auto = token.as_ref().is_some_and(|token| token.auto_approve) && before.is_none();
+        if !auto {
+            self.check_room(tx, request.address, token.is_some())
+                .await?;
+        }
+        let device = Device {
+            id,
+            role: request.role,
+            state: if auto {
+                State::Approved
+            } else {
+                State::Pending
+            },
+            spki: request.csr.spki_der().to_vec(),
+            spki_sha256: request.csr.spki_sha256(),
+            with_token: token.is_some(),
+            group: token.and_then(|token| token.group),
+            address: Some(request.address.to_string()),
+            claims: None,
+            requested_at: now,
+            decided_at: auto.then_some(now),
+            seen_at: now,
+        };
+        devices::insert(tx, &device).await?;
+        Ok(device)
+    }
+
+    /// The token of a request, one use less; none if it needs none.
+    async fn take_token(
+        &self,
+        tx: &mut Write,
+        request: &Request,
+        now: i64,
+    ) -> Result<Option<tokens::Token>, EnrolError> {
+        let Some(token) = &request.token else {
+            let fine = self.rules.accept_without_token;
+            return if fine {
+                Ok(None)
+            } else {
+                Err(EnrolError::Token)
+            };
+        };
+        let digest = Digest::of(token.as_bytes());
+        let taken = tokens::take(tx, digest.as_raw(), request.role, now).await?;
+        taken.ok_or(EnrolError::Token).map(Some)
+    }
+
+    async fn check_room(
+        &self,
+        tx: &mut Write,
+        address: IpAddr,
+        with_token: bool,
+    ) -> Result<(), EnrolError> {
+        let (total, here) = devices::count_pending(tx, &address.to_string()).await?;
+        let (all, each) = (self.rules.pending_max, self.rules.pending_per_address_max);
+        if total >= i64::from(all) {
+            return Err(EnrolError::TooMany { limit: all });
+        }
+        // Behind a booster's relay a whole branch has one address: its tokens vouch for it.
+        if !with_token && here >= i64::from(each) {
+            return Err(EnrolError::TooMany { limit: each });
+        }
+        Ok(())
+    }
+}

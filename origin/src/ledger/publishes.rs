@@ -1,0 +1,273 @@
+//! Publishes under way: their chunks, and the packs that they lease.
+
+use std::collections::HashMap;
+
+use content::{ChunkId, ChunkRef, Digest, FilesetName};
+use sqlx::{QueryBuilder, SqliteConnection, query};
+
+use super::packs::{BATCH_ROWS, Pack, read};
+use super::{LedgerError, blob, failed, parsed, value};
+
+/// A publish under way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Publish {
+    /// Its number.
+    pub number: i64,
+    /// The fileset.
+    pub fileset: FilesetName,
+    /// When it was last heard of.
+    pub seen_at: i64,
+}
+
+/// Where a chunk lies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChunkPlace {
+    /// The number of the pack within the ledger.
+    pub pack: i64,
+    /// Which chunk of it.
+    pub ordinal: u32,
+}
+
+/// How much of a pack a publish would use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Use {
+    /// The pack.
+    pub pack: Pack,
+    /// Bytes of the chunks that the publish takes from it.
+    pub used_bytes: i64,
+}
+
+/// Begins a publish of `fileset`; none if one is under way that was heard of since `dead_before`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn begin(
+    db: &mut SqliteConnection,
+    fileset: &FilesetName,
+    dead_before: i64,
+    now: i64,
+) -> Result<Option<i64>, LedgerError> {
+    query("DELETE FROM publishes WHERE fileset = $1 AND seen_at < $2")
+        .bind(fileset.as_str())
+        .bind(dead_before)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("end a dead publish"))?;
+    let row = query(
+        "INSERT INTO publishes (fileset, started_at, seen_at) VALUES ($1, $2, $2) \
+         ON CONFLICT (fileset) DO NOTHING RETURNING publish",
+    )
+    .bind(fileset.as_str())
+    .bind(now)
+    .fetch_optional(db)
+    .await
+    .map_err(failed("begin a publish"))?;
+    row.map(|row| value(&row, "publish")).transpose()
+}
+
+/// The publish with that number, which is noted as heard of.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn seen(
+    db: &mut SqliteConnection,
+    number: i64,
+    now: i64,
+) -> Result<Option<Publish>, LedgerError> {
+    let row =
+        query("UPDATE publishes SET seen_at = $2 WHERE publish = $1 RETURNING fileset, seen_at")
+            .bind(number)
+            .bind(now)
+            .fetch_optional(db)
+            .await
+            .map_err(failed("find a publish"))?;
+    row.map(|row| {
+        Ok(Publish {
+            number,
+            fileset: parsed(&row, "fileset")?,
+            seen_at: value(&row, "seen_at")?,
+        })
+    })
+    .transpose()
+}
+
+/// Ends a publish, with its leases.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn end(db: &mut SqliteConnection, number: i64) -> Result<(), LedgerError> {
+    query("DELETE FROM publishes WHERE publish = $1")
+        .bind(number)
+        .execute(db)
+        .await
+        .map_err(failed("end a publish"))?;
+    Ok(())
+}
+
+/// Ends every publish that was last heard of before `dead_before`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn end_dead(db: &mut SqliteConnection, dead_before: i64) -> Result<(), LedgerError> {
+    query("DELETE FROM publishes WHERE seen_at < $1")
+        .bind(dead_before)
+        .execute(db)
+        .await
+        .map_err(failed("end dead publishes"))?;
+    Ok(())
+}
+
+/// Takes note of chunks that the publish consists of, and leases the packs that hold them already.
+/// Returns those that nobody has sent and nobody asked for before: the publisher is to send them.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn add_chunks(
+    db: &mut SqliteConnection,
+    publish: i64,
+    chunks: &[ChunkRef],
+) -> Result<Vec<ChunkId>, LedgerError> {
+    let mut missing = Vec::new();
+    for batch in chunks.chunks(BATCH_ROWS) {
+        let mut insert =
+            QueryBuilder::new("INSERT INTO publish_chunks (publish, id, length, pack) ");
+        insert.push_values(batch, |mut row, chunk| {
+            let id = chunk.id.0.as_raw().to_vec();
+            row.push_bind(publish);
+            row.push_bind(id.clone());
+            row.push_bind(i64::from(chunk.length));
+            // The newest pack that holds it is the likeliest to be live in other revisions too.
+            row.push("(SELECT max(pack) FROM chunks WHERE id = ");
+            row.push_bind_unseparated(id);
+            row.push_unseparated(")");
+        });
+        insert.push(" ON CONFLICT DO NOTHING RETURNING id, pack");
+        let rows = insert
+            .build()
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("enter chunks"))?;
+        for row in rows {
+            let pack: Option<i64> = value(&row, "pack")?;
+            if pack.is_none() {
+                missing.push(ChunkId(Digest::from_raw(blob(&row, "id")?)));
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Gives the chunks of the publish that wait for one the pack numbered `pack`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn take_pack(
+    db: &mut SqliteConnection,
+    publish: i64,
+    pack: i64,
+) -> Result<(), LedgerError> {
+    query(
+        "UPDATE publish_chunks SET pack = $2 WHERE publish = $1 AND pack IS NULL \
+         AND id IN (SELECT id FROM chunks WHERE pack = $2)",
+    )
+    .bind(publish)
+    .bind(pack)
+    .execute(db)
+    .await
+    .map_err(failed("take a pack"))?;
+    Ok(())
+}
+
+/// How much of each pack the publish uses, in order of the packs.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn uses(db: &mut SqliteConnection, publish: i64) -> Result<Vec<Use>, LedgerError> {
+    let rows = query(
+        "SELECT packs.*, sum(used.length) AS used_bytes FROM publish_chunks AS used \
+         JOIN packs USING (pack) WHERE used.publish = $1 GROUP BY pack ORDER BY pack",
+    )
+    .bind(publish)
+    .fetch_all(db)
+    .await
+    .map_err(failed("weigh packs"))?;
+    rows.iter()
+        .map(|row| {
+            Ok(Use {
+                pack: read(row)?,
+                used_bytes: value(row, "used_bytes")?,
+            })
+        })
+        .collect()
+}
+
+/// Takes the chunks of the publish out of the pack numbered `pack`: they are to be packed anew.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn leave_pack(
+    db: &mut SqliteConnection,
+    publish: i64,
+    from: i64,
+    to: i64,
+) -> Result<(), LedgerError> {
+    query(
+        "UPDATE publish_chunks SET pack = $3 WHERE publish = $1 AND pack = $2 \
+         AND id IN (SELECT id FROM chunks WHERE pack = $3)",
+    )
+    .bind(publish)
+    .bind(from)
+    .bind(to)
+    .execute(db)
+    .await
+    .map_err(failed("leave a pack"))?;
+    Ok(())
+}
+
+/// Where chunks of the publish lie; one that has not come is not among them.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn places(
+    db: &mut SqliteConnection,
+    publish: i64,
+    ids: &[ChunkId],
+) -> Result<HashMap<ChunkId, ChunkPlace>, LedgerError> {
+    let mut places = HashMap::with_capacity(ids.len());
+    for batch in ids.chunks(BATCH_ROWS) {
+        let mut select = QueryBuilder::new(
+            "SELECT used.id, used.pack, ordinal FROM publish_chunks AS used \
+             JOIN chunks ON chunks.id = used.id AND chunks.pack = used.pack \
+             WHERE used.publish = ",
+        );
+        select.push_bind(publish);
+        select.push(" AND used.id IN (");
+        let mut list = select.separated(", ");
+        for id in batch {
+            list.push_bind(id.0.as_raw().to_vec());
+        }
+        select.push(")");
+        let rows = select
+            .build()
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("find chunks"))?;
+        for row in rows {
+            let place = ChunkPlace {
+                pack: value(&row, "pack")?,
+                ordinal: value(&row, "ordinal")?,
+            };
+            places.insert(ChunkId(Digest::from_raw(blob(&row, "id")?)), place);
+        }
+    }
+    Ok(places)
+}

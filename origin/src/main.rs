@@ -1,0 +1,3 @@
+//! The program `larder-origin`.
+
+fn main() {}
