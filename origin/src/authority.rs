@@ -6,6 +6,8 @@ mod init;
 mod issue;
 mod keys;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -242,6 +244,18 @@ impl fmt::Debug for Authority {
             .field("deployment", &self.inner.deployment.id)
             .finish_non_exhaustive()
     }
+}
+
+/// Checks that the keys in the data folder `data` are those of `known`.
+///
+/// # Errors
+///
+/// Fails if one is missing, too open or another's.
+pub(crate) fn check_keys(
+    data: &Path,
+    known: &[authorities::Authority],
+) -> Result<(), AuthorityError> {
+    Keys::load(&data.join(KEYS), known).map(drop)
 }
 
 /// The party `id` of `deployment`.

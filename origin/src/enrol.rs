@@ -4,6 +4,8 @@
 mod decide;
 mod est;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 pub use decide::{Decision, Enrolment, Request};
 pub use est::{answer_ca_certs, answer_enrol, answer_reenrol};

@@ -12,6 +12,7 @@ use crate::ledger::{Ledger, LedgerError};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: IntCounterVec,
+    decisions: IntCounterVec,
     enrolments: IntCounterVec,
     devices: IntGaugeVec,
     certificate_not_after: IntGauge,
@@ -32,6 +33,11 @@ impl Metrics {
                 "http_requests_total",
                 "Requests answered, by listener, kind of route and status.",
                 &["listener", "route", "code"],
+            )?,
+            decisions: registry.counters(
+                "device_decisions_total",
+                "What operators decided about devices.",
+                &["verdict"],
             )?,
             enrolments: registry.counters(
                 "enrolments_total",
@@ -71,6 +77,11 @@ impl Metrics {
     /// Counts what became of an enrolment.
     pub fn enrolled(&self, result: &str) {
         self.enrolments.with_label_values(&[result]).inc();
+    }
+
+    /// Counts what an operator decided.
+    pub fn decided(&self, verdict: &str) {
+        self.decisions.with_label_values(&[verdict]).inc();
     }
 
     /// Shows how many devices are in each state.

@@ -97,6 +97,19 @@ pub async fn put_crl(db: &mut SqliteConnection, new: &StoredCrl) -> Result<(), L
     Ok(())
 }
 
+/// Forgets every CRL: the next ones are signed at the next start.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn drop_crls(db: &mut SqliteConnection) -> Result<(), LedgerError> {
+    query("DELETE FROM crls")
+        .execute(db)
+        .await
+        .map_err(failed("drop the CRLs"))?;
+    Ok(())
+}
+
 /// The newest CRL of every issuer.
 ///
 /// # Errors

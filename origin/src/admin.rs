@@ -1,0 +1,169 @@
+//! Administration: what the program's other commands ask of the one that serves, over
+//! `DATA/admin.sock`, as HTTP with JSON.
+//!
+//! | Call | Does |
+//! |---|---|
+//! | `GET /devices?state=S&after=ID` | lists devices, a page at a time |
+//! | `GET /devices/ID` | shows one |
+//! | `POST /devices/ID/approve`, `…/deny`, `…/revoke` | decides about one |
+//! | `POST /tokens` | makes a token and its join string |
+//! | everything else | goes to [`AdminContent`] |
+
+mod client;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use certs::DeviceId;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt as _, Limited};
+use protocol::{Code, Fault};
+use serde::Serialize;
+use service::unix::RequestBody;
+
+pub use client::{AdminClient, AdminError};
+
+use crate::api::{Body, Reply, fault, full};
+use crate::fleet::{Fleet, FleetError, Verdict};
+use crate::ledger::devices::State;
+use crate::metrics::Metrics;
+
+/// The socket within the data folder.
+pub const SOCKET_FILE: &str = "admin.sock";
+/// The longest body of a call: a publish sends packs, of 8 MiB at most, one at a time.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// The longest body of a call that is answered here.
+const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Answers the calls about content: publish, filesets, gc. The seam for whoever implements them.
+pub trait AdminContent: Send + Sync + 'static {
+    /// Answers a call. Its body is bounded by [`BODY_BYTES_MAX`].
+    fn answer<'a>(
+        &'a self,
+        request: Request<RequestBody>,
+    ) -> Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+}
+
+/// An origin without content: it knows no such calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoAdminContent;
+
+impl AdminContent for NoAdminContent {
+    fn answer<'a>(
+        &'a self,
+        _request: Request<RequestBody>,
+    ) -> Pin<Box<dyn Future<Output = Reply> + Send + 'a>> {
+        Box::pin(async { nowhere() })
+    }
+}
+
+/// Answers calls on the admin socket. Cloning shares it.
+#[derive(Clone)]
+pub struct Admin {
+    /// Publish, filesets, gc.
+    pub content: Arc<dyn AdminContent>,
+    /// Devices and tokens.
+    pub fleet: Fleet,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Admin {
+    /// Answers one call.
+    pub async fn answer(&self, request: Request<RequestBody>) -> Reply {
+        let path = request.uri().path().to_owned();
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match (request.method(), &parts[..]) {
+            (&Method::GET, ["devices"]) => {
+                let query = request.uri().query().unwrap_or_default();
+                self.list(query).await
+            }
+            (&Method::GET, ["devices", id]) => match id.parse::<DeviceId>() {
+                Ok(id) => reply(self.fleet.show(&id).await),
+                Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+            },
+            (&Method::POST, ["devices", id, verb]) => self.decide(id, verb).await,
+            (&Method::POST, ["tokens"]) => self.create_token(request).await,
+            (_, ["devices" | "tokens", ..]) => nowhere(),
+            (_, _) => self.content.answer(request).await,
+        }
+    }
+
+    async fn list(&self, query: &str) -> Reply {
+        let (mut state, mut after) = (None, "");
+        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match (key, value.parse::<State>()) {
+                ("state", Ok(found)) => state = Some(found),
+                ("after", _) => after = value,
+                (_, _) => {
+                    return fault(&Fault::new(
+                        Code::BadRequest,
+                        format!("cannot use {key}={value}"),
+                    ));
+                }
+            }
+        }
+        reply(self.fleet.list(state, after).await)
+    }
+
+    async fn decide(&self, id: &str, verb: &str) -> Reply {
+        let all = [Verdict::Approve, Verdict::Deny, Verdict::Revoke];
+        let verdict = all.into_iter().find(|verdict| verdict.as_str() == verb);
+        match (id.parse::<DeviceId>(), verdict) {
+            (Ok(id), Some(verdict)) => {
+                let decided = self.fleet.decide(&id, verdict).await;
+                self.metrics.decided(verdict.as_str());
+                reply(decided)
+            }
+            (Err(error), Some(_)) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+            (_, None) => nowhere(),
+        }
+    }
+
+    async fn create_token(&self, request: Request<RequestBody>) -> Reply {
+        let body = Limited::new(request.into_body(), SMALL_BODY_BYTES_MAX)
+            .collect()
+            .await;
+        let Ok(body) = body else {
+            return fault(&Fault::new(Code::TooLarge, "the call is too long"));
+        };
+        match serde_json::from_slice(&body.to_bytes()) {
+            Ok(new) => reply(self.fleet.create_token(&new).await),
+            Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin")
+            .field("fleet", &self.fleet)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `answer` as JSON.
+pub fn json<T: Serialize>(answer: &T) -> Reply {
+    match serde_json::to_vec(answer) {
+        Ok(body) => {
+            let mut reply: Response<Body> = Response::new(full(body));
+            let kind = HeaderValue::from_static("application/json");
+            reply.headers_mut().insert(CONTENT_TYPE, kind);
+            reply
+        }
+        Err(error) => fault(&Fault::new(Code::Internal, error.to_string())),
+    }
+}
+
+fn reply<T: Serialize>(answer: Result<T, FleetError>) -> Reply {
+    match answer {
+        Ok(answer) => json(&answer),
+        Err(refusal) => fault(&refusal.fault()),
+    }
+}
+
+fn nowhere() -> Reply {
+    fault(&Fault::new(Code::NotFound, "there is no such call"))
+}

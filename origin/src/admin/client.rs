@@ -1,0 +1,123 @@
+//! The calling side of the admin socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Body;
+use protocol::Fault;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::unix::{self, CallError, Patience};
+use thiserror::Error;
+
+use super::SOCKET_FILE;
+
+/// Calls the origin that serves a data folder.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    socket: PathBuf,
+}
+
+/// Why a call brought nothing.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The call did not get through.
+    #[error("cannot ask the origin")]
+    Call(#[from] CallError),
+    /// The answer makes no sense: another release runs there.
+    #[error("cannot read the origin's answer")]
+    Malformed(#[source] serde_json::Error),
+    /// The origin refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The request could not be made.
+    #[error("cannot make the call")]
+    Request(#[source] http::Error),
+}
+
+/// A page of a thousand devices has some 500 bytes each.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Long enough for a revocation on a CRL of a million entries on a slow disk.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+impl AdminClient {
+    /// For the origin that serves the data folder `data`.
+    #[must_use]
+    pub fn new(data: &Path) -> Self {
+        Self {
+            socket: data.join(SOCKET_FILE),
+        }
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the origin does not answer, or refuses.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
+        self.json(Method::GET, path, Bytes::new()).await
+    }
+
+    /// `POST path` with `body` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the origin does not answer, or refuses.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AdminError> {
+        let body = serde_json::to_vec(body).map_err(AdminError::Malformed)?;
+        self.json(Method::POST, path, body.into()).await
+    }
+
+    /// Sends any request, waiting for its answer for at most `deadline`; the answer's body.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the origin does not answer, or refuses.
+    pub async fn send<B>(
+        &self,
+        request: Request<B>,
+        deadline: Duration,
+    ) -> Result<Bytes, AdminError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let patience = Patience {
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            deadline,
+        };
+        let answer = unix::call(&self.socket, request, patience).await?;
+        if answer.status() == StatusCode::OK {
+            return Ok(answer.into_body());
+        }
+        let told = Fault::decode(answer.body()).map(|fault| fault.detail);
+        Err(AdminError::Refused(
+            told.unwrap_or_else(|| answer.status().to_string()),
+        ))
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, AdminError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(AdminError::Request)?;
+        let answer = self.send(request, DEADLINE).await?;
+        serde_json::from_slice(&answer).map_err(AdminError::Malformed)
+    }
+}

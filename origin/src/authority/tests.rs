@@ -1,0 +1,158 @@
+//! Tests of the authority in a temporary folder.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use certs::{Key, Role, Verdict, signer};
+
+use super::*;
+use crate::ledger::{certificates, commit};
+use crate::testing::{Bed, DAY, new_deployment};
+
+#[tokio::test]
+async fn a_deployment_is_made_once() {
+    let bed = Bed::new().await;
+    let again = init(bed.folder.path(), new_deployment(), 0)
+        .await
+        .unwrap_err();
+    assert!(matches!(again, AuthorityError::AlreadyInitialised { .. }));
+}
+
+#[tokio::test]
+async fn an_empty_folder_is_no_deployment() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("larder.db"))
+        .await
+        .unwrap();
+    let lives = crate::config::Config::on_loopback(folder.path().into())
+        .certificates()
+        .clone();
+    let opened = Authority::open(folder.path(), ledger, lives, Clock::system()).await;
+    assert!(matches!(opened, Err(AuthorityError::NotInitialised)));
+}
+
+#[tokio::test]
+async fn keys_that_others_may_read_are_refused() {
+    let bed = Bed::new().await;
+    let key = bed.folder.path().join("keys/root-g1.pem");
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for (path, wide, right) in [
+        (key.as_path(), 0o640, 0o600),
+        (key.parent().unwrap(), 0o750, 0o700),
+    ] {
+        set(path, wide);
+        let refusal = bed.reopen().await.unwrap_err();
+        assert!(matches!(refusal, AuthorityError::KeyFile(_)), "{refusal}");
+        set(path, right);
+        bed.reopen().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn revoking_signs_a_higher_crl_at_once() {
+    let bed = Bed::new().await;
+    let id = "laptop".parse().unwrap();
+    let key = Key::generate().unwrap();
+    let authority = &bed.authority;
+    bed.ask(&key, "laptop", Some(&bed.token(true).await)).await;
+    let mut db = authority.ledger().read().await.unwrap();
+    let held = certificates::newest_by_key(&mut db, &key.spki_sha256())
+        .await
+        .unwrap()
+        .unwrap();
+    drop(db);
+    let issuer = certs::IssuerId::from_bytes(held.issuer);
+    let look = || {
+        authority
+            .trust()
+            .crls()
+            .lookup(issuer, held.serial, authority.clock().now())
+    };
+    let before = authority.trust().crls().current(issuer).unwrap().number();
+    assert_eq!(look(), Verdict::Good);
+
+    let tx = authority.ledger().write().await.unwrap();
+    authority.revoke(tx, Role::Client, &id).await.unwrap();
+    assert!(matches!(look(), Verdict::Revoked { .. }));
+    let after = authority.trust().crls().current(issuer).unwrap().number();
+    assert!(after > before);
+    assert_eq!(authority.published().marks()[&crl_counter(issuer)], after);
+    // The next start goes on from there.
+    let trust = bed.reopen().await.unwrap().trust().clone();
+    assert_eq!(trust.crls().current(issuer).unwrap().number(), after);
+}
+
+#[tokio::test]
+async fn lists_and_own_certificates_are_renewed_in_time() {
+    let bed = Bed::new().await;
+    let authority = &bed.authority;
+    let number = |authority: &Authority| {
+        authority
+            .trust()
+            .crls()
+            .all()
+            .iter()
+            .map(|crl| crl.number())
+            .min()
+            .unwrap()
+    };
+    let (first, own) = (
+        number(authority),
+        authority.own_certificate().validity().unwrap(),
+    );
+    authority.refresh_crls().await.unwrap();
+    authority.renew_own().await.unwrap();
+    assert_eq!(number(authority), first);
+    assert_eq!(authority.own_certificate().validity().unwrap(), own);
+
+    bed.pass(DAY * 16);
+    authority.refresh_crls().await.unwrap();
+    authority.renew_own().await.unwrap();
+    assert_eq!(number(authority), first + 1);
+    assert!(authority.own_certificate().validity().unwrap().1 > own.1);
+}
+
+#[tokio::test]
+async fn signed_content_verifies_to_the_root() {
+    let bed = Bed::new().await;
+    let authority = &bed.authority;
+    let signed = authority.sign_content(b"message").unwrap();
+    let now = authority.clock().now();
+    let verify = |message: &[u8]| {
+        signer::verify_content(
+            authority.trust(),
+            &signed.chain,
+            message,
+            &signed.signature,
+            now,
+        )
+    };
+    assert_eq!(verify(b"message").unwrap().identity.role, Role::Signer);
+    assert!(verify(b"another").is_err());
+}
+
+#[tokio::test]
+async fn a_ledger_older_than_what_was_published_is_refused() {
+    let bed = Bed::new().await;
+    bed.authority
+        .published()
+        .raise("timestamp", 7)
+        .await
+        .unwrap();
+    let refusal = bed.reopen().await.unwrap_err();
+    assert!(
+        matches!(&refusal, AuthorityError::Outdated { counter, found: 0, published: 7 }
+            if counter == "timestamp"),
+        "{refusal}"
+    );
+    let mut tx = bed.authority.ledger().write().await.unwrap();
+    counters::raise(&mut tx, "timestamp", 7).await.unwrap();
+    commit(tx).await.unwrap();
+    bed.reopen().await.unwrap();
+}

@@ -1,0 +1,179 @@
+//! Tests of who gets a certificate.
+
+use certs::{Key, Role, csr};
+
+use crate::ledger::commit;
+use crate::ledger::devices::{self, State};
+use crate::testing::{Bed, DAY, request, told};
+
+#[tokio::test]
+async fn a_token_lets_one_device_in_and_no_more() {
+    let bed = Bed::new().await;
+    let token = bed.token(true).await;
+    let (one, two) = (Key::generate().unwrap(), Key::generate().unwrap());
+    assert_eq!(bed.ask(&one, "one", Some(&token)).await, "issued one");
+    assert_eq!(bed.ask(&two, "two", Some(&token)).await, "unauthorised");
+    // The same key gets the same certificate, although the token is used up.
+    let issue = || async {
+        let asked = bed
+            .enrolment
+            .enrol(request(&one, "one", Some(token.clone())))
+            .await;
+        match asked.unwrap() {
+            super::Decision::Issued(certificate) => certificate.serial,
+            super::Decision::Pending => panic!("pending"),
+        }
+    };
+    assert_eq!(issue().await, issue().await);
+}
+
+#[tokio::test]
+async fn a_wrong_token_leaves_no_trace() {
+    let bed = Bed::new().await;
+    let key = Key::generate().unwrap();
+    let wrong = protocol::Token::new([7; 16]);
+    assert_eq!(bed.ask(&key, "one", Some(&wrong)).await, "unauthorised");
+    let token = bed.token(true).await;
+    bed.pass(2 * DAY);
+    assert_eq!(bed.ask(&key, "one", Some(&token)).await, "unauthorised");
+    // A client's token is worth nothing to somebody who wants to be a booster.
+    let mut as_booster = request(&key, "one", Some(bed.token(true).await));
+    as_booster.role = Role::Booster;
+    assert_eq!(told(bed.enrolment.enrol(as_booster).await), "unauthorised");
+    let mut db = bed.authority.ledger().read().await.unwrap();
+    assert_eq!(devices::list(&mut db, None, "", 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn without_a_token_an_operator_decides() {
+    let bed = Bed::new().await;
+    let (good, bad) = (Key::generate().unwrap(), Key::generate().unwrap());
+    assert_eq!(bed.ask(&good, "good", None).await, "pending");
+    assert_eq!(bed.ask(&bad, "bad", None).await, "pending");
+    for (id, state) in [("good", State::Approved), ("bad", State::Denied)] {
+        let mut tx = bed.authority.ledger().write().await.unwrap();
+        devices::change(&mut tx, &id.parse().unwrap(), state, Some(1))
+            .await
+            .unwrap();
+        commit(tx).await.unwrap();
+    }
+    assert_eq!(bed.ask(&good, "good", None).await, "issued good");
+    assert_eq!(bed.ask(&bad, "bad", None).await, "denied");
+}
+
+#[tokio::test]
+async fn who_waits_may_bring_a_token_later() {
+    let bed = Bed::new().await;
+    let key = Key::generate().unwrap();
+    assert_eq!(bed.ask(&key, "one", None).await, "pending");
+    assert_eq!(
+        bed.ask(&key, "one", Some(&bed.token(true).await)).await,
+        "issued one"
+    );
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_its_first_key() {
+    let bed = Bed::new().await;
+    let (one, two) = (Key::generate().unwrap(), Key::generate().unwrap());
+    assert_eq!(bed.ask(&one, "one", None).await, "pending");
+    let token = bed.token(true).await;
+    assert_eq!(bed.ask(&two, "one", Some(&token)).await, "conflict");
+    assert_eq!(bed.ask(&one, "two", None).await, "conflict");
+    assert_eq!(bed.ask(&two, "origin", None).await, "conflict");
+    assert_eq!(bed.ask(&two, "Not A Name", None).await, "bad-request");
+    // The conflict did not use up the token.
+    assert_eq!(bed.ask(&two, "two", Some(&token)).await, "issued two");
+}
+
+#[tokio::test]
+async fn a_revoked_name_passes_to_a_new_key_only_through_an_operator() {
+    let bed = Bed::new().await;
+    let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
+    assert_eq!(
+        bed.ask(&old, "one", Some(&bed.token(true).await)).await,
+        "issued one"
+    );
+    let tx = bed.authority.ledger().write().await.unwrap();
+    bed.authority
+        .revoke(tx, Role::Client, &"one".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        bed.ask(&old, "one", Some(&bed.token(true).await)).await,
+        "revoked"
+    );
+    assert_eq!(
+        bed.ask(&new, "one", Some(&bed.token(true).await)).await,
+        "pending"
+    );
+}
+
+#[tokio::test]
+async fn a_known_device_comes_back_after_its_certificate_has_expired() {
+    let bed = Bed::new().await;
+    let key = Key::generate().unwrap();
+    assert_eq!(
+        bed.ask(&key, "one", Some(&bed.token(true).await)).await,
+        "issued one"
+    );
+    bed.pass(30 * DAY);
+    assert_eq!(bed.ask(&key, "one", None).await, "issued one");
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_for_one_address() {
+    let bed = Bed::new().await;
+    let each = bed.enrolment.rules().pending_per_address_max;
+    for n in 0..each {
+        let key = Key::generate().unwrap();
+        assert_eq!(bed.ask(&key, &format!("d{n}"), None).await, "pending");
+    }
+    let key = Key::generate().unwrap();
+    assert_eq!(bed.ask(&key, "late", None).await, "busy");
+    // A token vouches for its bearer, and another address is another queue.
+    assert_eq!(
+        bed.ask(&key, "late", Some(&bed.token(false).await)).await,
+        "pending"
+    );
+    let mut elsewhere = request(&Key::generate().unwrap(), "far", None);
+    elsewhere.address = [192, 0, 2, 2].into();
+    assert_eq!(told(bed.enrolment.enrol(elsewhere).await), "pending");
+}
+
+#[tokio::test]
+async fn renewal_takes_the_old_key_or_a_new_one() {
+    let bed = Bed::new().await;
+    let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let asked = bed
+        .enrolment
+        .enrol(request(&old, "one", Some(bed.token(true).await)))
+        .await;
+    let super::Decision::Issued(certificate) = asked.unwrap() else {
+        panic!("pending")
+    };
+    let now = bed.authority.clock().now();
+    let peer = bed
+        .authority
+        .trust()
+        .verify_client(&certificate.der, &[], now)
+        .unwrap();
+    let renew = |key: &Key, id: &str, role| {
+        let csr = csr::parse(&csr::make(key, id).unwrap()).unwrap();
+        let (enrolment, peer) = (bed.enrolment.clone(), peer.clone());
+        async move { told(enrolment.renew(role, &csr, &peer).await) }
+    };
+    bed.pass(7 * DAY);
+    assert_eq!(renew(&old, "one", Role::Client).await, "issued one");
+    assert_eq!(renew(&new, "one", Role::Client).await, "issued one");
+    assert_eq!(renew(&new, "two", Role::Client).await, "conflict");
+    assert_eq!(renew(&new, "one", Role::Booster).await, "conflict");
+    // The old key is nobody's now, and the name is taken.
+    assert_eq!(bed.ask(&old, "one", None).await, "conflict");
+    let tx = bed.authority.ledger().write().await.unwrap();
+    bed.authority
+        .revoke(tx, Role::Client, &"one".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(renew(&new, "one", Role::Client).await, "revoked");
+}

@@ -1,0 +1,198 @@
+//! Devices and tokens as an operator sees them: as JSON, or as text.
+
+use std::fmt;
+
+use content::Digest;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::certificates::Certificate;
+use crate::ledger::devices::Device;
+
+/// A list of devices.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Devices {
+    /// By name.
+    pub devices: Vec<DeviceView>,
+}
+
+/// A device. Times are Unix seconds.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DeviceView {
+    /// Its name.
+    pub id: String,
+    /// `booster` or `client`.
+    pub role: String,
+    /// How far it has come.
+    pub state: String,
+    /// The fingerprint of its key, which its user sees too: `sha256:` and 64 digits.
+    pub key: String,
+    /// Its group.
+    pub group: Option<String>,
+    /// Where its request came from.
+    pub address: Option<String>,
+    /// What it says of itself, unverified.
+    pub claims_unverified: Option<String>,
+    /// Whether it came with a token.
+    pub with_token: bool,
+    /// When it first asked.
+    pub requested_at: i64,
+    /// When it was decided about.
+    pub decided_at: Option<i64>,
+    /// When it was last heard of in enrolment.
+    pub seen_at: i64,
+    /// Its certificates that have not expired; empty in a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateView>,
+}
+
+/// A certificate of a device.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CertificateView {
+    /// Its serial, 32 hexadecimal digits.
+    pub serial: String,
+    /// When it begins.
+    pub not_before: i64,
+    /// When it ends.
+    pub not_after: i64,
+}
+
+/// What a new token should be.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NewToken {
+    /// `booster` or `client`.
+    pub role: String,
+    /// Whether nobody needs to approve who brings it.
+    pub auto_approve: bool,
+    /// The group that its devices join.
+    pub group: Option<String>,
+    /// How many devices may use it.
+    pub uses: u32,
+    /// How long it lives.
+    pub ttl_seconds: i64,
+}
+
+/// A token that was made.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TokenCreated {
+    /// What a new party is told. Whoever has it may use it.
+    pub join: String,
+    /// Who may.
+    pub role: String,
+    /// Whether nobody needs to approve.
+    pub auto_approve: bool,
+    /// The group that its devices join.
+    pub group: Option<String>,
+    /// How many may.
+    pub uses: u32,
+    /// Until when.
+    pub expires_at: i64,
+}
+
+impl DeviceView {
+    pub(super) fn new(device: &Device, held: &[Certificate]) -> Self {
+        let certificate = |held: &Certificate| CertificateView {
+            serial: held.serial.to_string(),
+            not_before: held.not_before,
+            not_after: held.not_after,
+        };
+        Self {
+            id: device.id.to_string(),
+            role: device.role.to_string(),
+            state: device.state.to_string(),
+            key: Digest::from_raw(device.spki_sha256).to_string(),
+            group: device.group.clone(),
+            address: device.address.clone(),
+            claims_unverified: device.claims.clone(),
+            with_token: device.with_token,
+            requested_at: device.requested_at,
+            decided_at: device.decided_at,
+            seen_at: device.seen_at,
+            certificates: held.iter().map(certificate).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.devices.is_empty() {
+            return f.write_str("no devices");
+        }
+        write!(
+            f,
+            "{:<32} {:<8} {:<9} {:<16} FROM",
+            "ID", "ROLE", "STATE", "GROUP"
+        )?;
+        for device in &self.devices {
+            let DeviceView {
+                id, role, state, ..
+            } = device;
+            let group = device.group.as_deref().unwrap_or("-");
+            let address = device.address.as_deref().unwrap_or("-");
+            write!(f, "\n{id:<32} {role:<8} {state:<9} {group:<16} {address}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for DeviceView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} ({}): {}", self.id, self.role, self.state)?;
+        writeln!(f, "  key        {}", self.key)?;
+        writeln!(
+            f,
+            "  group      {}",
+            self.group.as_deref().unwrap_or("none")
+        )?;
+        writeln!(
+            f,
+            "  from       {}",
+            self.address.as_deref().unwrap_or("unknown")
+        )?;
+        if let Some(claims) = &self.claims_unverified {
+            // Escaped: a stranger wrote it, and a terminal obeys what it is shown.
+            writeln!(f, "  claims     {claims:?} (unverified)")?;
+        }
+        writeln!(
+            f,
+            "  token      {}",
+            if self.with_token { "yes" } else { "no" }
+        )?;
+        write!(f, "  requested  {}", time(self.requested_at))?;
+        if let Some(decided_at) = self.decided_at {
+            write!(f, "\n  decided    {}", time(decided_at))?;
+        }
+        for held in &self.certificates {
+            write!(
+                f,
+                "\n  certified  {} until {}",
+                held.serial,
+                time(held.not_after)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for TokenCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            join, role, uses, ..
+        } = self;
+        let how = if self.auto_approve {
+            "approved at once"
+        } else {
+            "to be approved"
+        };
+        write!(
+            f,
+            "{join}\n{role}, {how}, {uses} uses, until {}",
+            time(self.expires_at)
+        )
+    }
+}
+
+/// A time for people, in UTC.
+fn time(at: i64) -> String {
+    Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
+}

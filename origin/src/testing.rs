@@ -1,0 +1,125 @@
+//! What the tests of this room share: an authority in a temporary folder, on a clock of its own.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use certs::{Key, Role, csr};
+use protocol::Token;
+use service::Clock;
+use tempfile::TempDir;
+
+use crate::LEDGER_FILE;
+use crate::authority::{Authority, NewDeployment, init};
+use crate::config::Config;
+use crate::enrol::{EnrolError, Enrolment, Request};
+use crate::ledger::{Ledger, commit, tokens};
+
+/// A day in seconds.
+pub(crate) const DAY: i64 = 86_400;
+
+/// An authority, and what it stands on.
+pub(crate) struct Bed {
+    pub(crate) authority: Authority,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) folder: TempDir,
+    offset: Arc<AtomicI64>,
+}
+
+impl Bed {
+    /// A new deployment.
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let offset = Arc::new(AtomicI64::new(0));
+        let clock = Clock::fixed_offset(Arc::clone(&offset));
+        init(folder.path(), new_deployment(), clock.now())
+            .await
+            .unwrap();
+        let authority = open(folder.path(), clock).await.unwrap();
+        let rules = config(folder.path()).enrol().clone();
+        let enrolment = Enrolment::new(authority.clone(), rules);
+        Self {
+            authority,
+            enrolment,
+            folder,
+            offset,
+        }
+    }
+
+    /// Opens the same data folder once more, as the next start does.
+    pub(crate) async fn reopen(&self) -> Result<Authority, crate::authority::AuthorityError> {
+        open(self.folder.path(), self.authority.clock().clone()).await
+    }
+
+    /// Moves the clock.
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.offset.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// A token for one client.
+    pub(crate) async fn token(&self, auto_approve: bool) -> Token {
+        let token = Token::new(certs::key::random().unwrap());
+        let now = self.authority.clock().now();
+        let record = tokens::Token {
+            role: Role::Client,
+            auto_approve,
+            group: Some("north".to_owned()),
+            uses_left: 1,
+            created_at: now,
+            expires_at: now + DAY,
+        };
+        let mut tx = self.authority.ledger().write().await.unwrap();
+        let digest = content::Digest::of(token.as_bytes());
+        tokens::insert(&mut tx, digest.as_raw(), &record)
+            .await
+            .unwrap();
+        commit(tx).await.unwrap();
+        token
+    }
+
+    /// `key` asks for a certificate as the client `id`; what it hears.
+    pub(crate) async fn ask(&self, key: &Key, id: &str, token: Option<&Token>) -> String {
+        let request = request(key, id, token.cloned());
+        told(self.enrolment.enrol(request).await)
+    }
+}
+
+/// A request of the client `id`.
+pub(crate) fn request(key: &Key, id: &str, token: Option<Token>) -> Request {
+    let csr = csr::parse(&csr::make(key, id).unwrap()).unwrap();
+    Request {
+        role: Role::Client,
+        csr,
+        token,
+        address: IpAddr::from([192, 0, 2, 1]),
+    }
+}
+
+/// A decision in a word or two.
+pub(crate) fn told(asked: Result<crate::enrol::Decision, EnrolError>) -> String {
+    match asked {
+        Ok(crate::enrol::Decision::Issued(certificate)) => format!("issued {}", certificate.holder),
+        Ok(crate::enrol::Decision::Pending) => "pending".to_owned(),
+        Err(refusal) => refusal.label().to_owned(),
+    }
+}
+
+/// What a test's deployment is called.
+pub(crate) fn new_deployment() -> NewDeployment {
+    NewDeployment {
+        id: "acme".parse().unwrap(),
+        origin_id: "origin".parse().unwrap(),
+        host: "127.0.0.1".to_owned(),
+    }
+}
+
+/// Settings for a test.
+pub(crate) fn config(data: &Path) -> Config {
+    Config::on_loopback(data.to_owned())
+}
+
+async fn open(data: &Path, clock: Clock) -> Result<Authority, crate::authority::AuthorityError> {
+    let ledger = Ledger::open(&data.join(LEDGER_FILE)).await?;
+    Authority::open(data, ledger, config(data).certificates().clone(), clock).await
+}
