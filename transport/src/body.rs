@@ -1,0 +1,289 @@
+//! Bodies of messages.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Whatever went wrong while a body was being made.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The body of a response or request: nothing, some bytes, or a stream of them.
+///
+/// A stream that fails, or that does not yield exactly the length that was promised, aborts
+/// its connection. It never ends short: a reader must not take a broken body for a whole one.
+pub struct Body {
+    inner: Inner,
+    /// Dropped together with the body, when it has been sent or given up.
+    guard: Option<Box<dyn Send>>,
+}
+
+enum Inner {
+    Full(Bytes),
+    Stream {
+        stream: BoxStream,
+        left: Option<u64>,
+    },
+}
+
+type BoxStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+
+impl Body {
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// These bytes.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            inner: Inner::Full(bytes.into()),
+            guard: None,
+        }
+    }
+
+    /// What `stream` yields: `length` bytes in all, if that is known, and then
+    /// `Content-Length` says so.
+    #[must_use]
+    pub fn stream(
+        stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+        length: Option<u64>,
+    ) -> Self {
+        Self {
+            inner: Inner::Stream {
+                stream: Box::pin(stream),
+                left: length,
+            },
+            guard: None,
+        }
+    }
+
+    /// What arrives at `receiver`. To break off, send an error: a sender that is dropped ends
+    /// the body, which is a failure too if `length` has not been reached.
+    #[must_use]
+    pub fn channel(receiver: mpsc::Receiver<Result<Bytes, BoxError>>, length: Option<u64>) -> Self {
+        let mut receiver = receiver;
+        let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        Self::stream(stream, length)
+    }
+
+    /// Keeps `guard` until the body has been sent or given up.
+    #[must_use]
+    pub fn with_guard(mut self, guard: impl Send + 'static) -> Self {
+        let previous = self.guard.take();
+        self.guard = Some(Box::new((previous, guard)));
+        self
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner {
+            Inner::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
+            Inner::Stream { left, .. } => write!(f, "Body(stream, {left:?} left)"),
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.inner {
+            Inner::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Inner::Stream { stream, left } => {
+                let next = std::task::ready!(stream.as_mut().poll_next(cx));
+                Poll::Ready(settle(next, left).map(|chunk| chunk.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Full(bytes) => bytes.is_empty(),
+            Inner::Stream { left, .. } => *left == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Stream {
+                left: Some(left), ..
+            } => SizeHint::with_exact(*left),
+            Inner::Stream { left: None, .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// Holds a stream to its promise.
+fn settle(
+    next: Option<Result<Bytes, BoxError>>,
+    left: &mut Option<u64>,
+) -> Option<Result<Bytes, BoxError>> {
+    match (next, left.as_mut()) {
+        (Some(Ok(chunk)), Some(left)) => match left.checked_sub(chunk.len() as u64) {
+            Some(rest) => {
+                *left = rest;
+                Some(Ok(chunk))
+            }
+            None => Some(Err(Box::new(WrongLength::Long))),
+        },
+        (None, Some(&mut left)) if left > 0 => Some(Err(Box::new(WrongLength::Short { left }))),
+        (next, _) => next,
+    }
+}
+
+/// A body that breaks its promise.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+enum WrongLength {
+    #[error("cannot send more than was promised")]
+    Long,
+    #[error("cannot end a body with {left} bytes missing")]
+    Short { left: u64 },
+}
+
+/// Reads a whole body of at most `bytes_max` bytes, each part of it within `idle`.
+///
+/// # Errors
+///
+/// Fails as soon as the body says that it is longer, or turns out to be; if it breaks off; or
+/// if the peer falls silent.
+pub async fn read_body<B>(body: B, bytes_max: usize, idle: Duration) -> Result<Bytes, ReadBodyError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let mut body = body;
+    let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if promised > bytes_max {
+        return Err(ReadBodyError::TooLong { bytes_max });
+    }
+    let mut bytes = BytesMut::with_capacity(promised);
+    loop {
+        let frame = match timeout(idle, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                return Err(ReadBodyError::Broken {
+                    source: error.into(),
+                });
+            }
+            Ok(None) => return Ok(bytes.freeze()),
+            Err(_) => return Err(ReadBodyError::Silent),
+        };
+        // Trailers are of no use to us.
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > bytes_max {
+                return Err(ReadBodyError::TooLong { bytes_max });
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+}
+
+/// Why a body was not read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadBodyError {
+    /// It broke off.
+    #[error("cannot read the body to its end")]
+    Broken {
+        /// Why.
+        source: BoxError,
+    },
+    /// Nothing came for too long.
+    #[error("cannot wait any longer for the rest of the body")]
+    Silent,
+    /// It is longer than allowed.
+    #[error("cannot take a body of more than {bytes_max} bytes")]
+    TooLong {
+        /// The bound.
+        bytes_max: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(
+        parts: Vec<Result<&'static str, &'static str>>,
+        length: Option<u64>,
+        want: Result<&str, &str>,
+    ) {
+        let parts = parts
+            .into_iter()
+            .map(|part| part.map(Bytes::from).map_err(BoxError::from));
+        let body = Body::stream(futures_util::stream::iter(parts), length);
+        assert_eq!(body.size_hint().exact(), length);
+        match (read_body(body, 10, Duration::from_secs(1)).await, want) {
+            (Ok(got), Ok(want)) => assert_eq!(got, want),
+            (Err(got), Err(want)) => {
+                let chain = format!("{got}: {:?}", got.source().map(ToString::to_string));
+                assert!(chain.contains(want), "{chain}");
+            }
+            (got, want) => panic!("{got:?}, not {want:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_keeps_its_promise_or_fails() {
+        check(vec![Ok("ab"), Ok("cd")], Some(4), Ok("abcd")).await;
+        check(vec![Ok("ab"), Ok("cd")], None, Ok("abcd")).await;
+        check(vec![Ok("ab")], Some(4), Err("2 bytes missing")).await;
+        check(vec![Ok("abcde")], Some(4), Err("more than was promised")).await;
+        check(vec![Ok("ab"), Err("disk")], Some(4), Err("disk")).await;
+        check(vec![Ok("0123456789a")], None, Err("more than 10 bytes")).await;
+        check(vec![], Some(11), Err("more than 10 bytes")).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_body_is_given_up() {
+        let body = Body::stream(futures_util::stream::pending(), None);
+        let got = read_body(body, 10, Duration::from_secs(1)).await;
+        assert!(matches!(got, Err(ReadBodyError::Silent)));
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_goes_away_does_not_end_a_body_short() {
+        let (sender, receiver) = mpsc::channel(2);
+        sender.send(Ok(Bytes::from("ab"))).await.unwrap();
+        drop(sender);
+        let body = Body::channel(receiver, Some(3));
+        let got = read_body(body, 10, Duration::from_secs(1)).await;
+        assert!(matches!(got, Err(ReadBodyError::Broken { .. })), "{got:?}");
+    }
+
+    #[test]
+    fn a_guard_lives_as_long_as_its_body() {
+        let guard = std::sync::Arc::new(());
+        let body = Body::empty()
+            .with_guard(guard.clone())
+            .with_guard(guard.clone());
+        assert_eq!(std::sync::Arc::strong_count(&guard), 3);
+        drop(body);
+        assert_eq!(std::sync::Arc::strong_count(&guard), 1);
+    }
+}

@@ -1,0 +1,357 @@
+//! Connectors: from a list of addresses to an HTTP connection with the party expected.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use certs::tls::{Capture, Expected};
+use certs::trust::Revocation;
+use certs::{Peer, RefusalReason, Trust};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::{AlertDescription, ClientConfig};
+use rustls_pki_types::ServerName;
+use service::{Clock, Tasks};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tracing::debug;
+
+use crate::body::Body;
+use crate::call::{CallError, Meter};
+use crate::io::{
+    Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
+    STREAM_WINDOW_BYTES, Watched, captured,
+};
+
+mod pool;
+mod tap;
+
+use pool::Pool;
+use tap::Tap;
+
+/// How a connector judges those whom it has reached, also after the handshake.
+pub(crate) struct Judgement {
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) revocation: Revocation,
+    pub(crate) clock: Clock,
+}
+
+/// Opens connections to one party, and keeps some of them for the next call.
+pub(crate) struct Connector {
+    addresses: ArcSwap<Vec<String>>,
+    connect_timeout: Duration,
+    http2: bool,
+    /// `None` on first contact, when there is nothing to judge by.
+    judgement: Option<Judgement>,
+    meter: Arc<Meter>,
+    name: ServerName<'static>,
+    pool: Arc<Pool>,
+    /// Owns the connections: they end when this does.
+    tasks: Tasks,
+    tls: TlsConnector,
+}
+
+/// A connection, for the time of one call.
+pub(crate) struct Lease {
+    alert: Alert,
+    peer: Option<Peer>,
+    reused: bool,
+    sender: Sender,
+}
+
+/// The alert that ended a connection, once there was one.
+pub(crate) type Alert = Arc<OnceLock<AlertDescription>>;
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Connector {
+    pub(crate) fn new(
+        addresses: Vec<String>,
+        expected: &Expected,
+        mut tls: ClientConfig,
+        judgement: Option<Judgement>,
+        http2: bool,
+        connect_timeout: Duration,
+        meter: Arc<Meter>,
+    ) -> Self {
+        // What is offered is what is spoken: no guessing afterwards.
+        tls.alpn_protocols = vec![if http2 {
+            b"h2".to_vec()
+        } else {
+            b"http/1.1".to_vec()
+        }];
+        Self {
+            addresses: ArcSwap::from_pointee(addresses),
+            connect_timeout,
+            http2,
+            judgement,
+            meter,
+            name: expected.server_name(),
+            pool: Arc::default(),
+            tasks: Tasks::new(),
+            tls: TlsConnector::from(Arc::new(tls)),
+        }
+    }
+
+    pub(crate) fn addresses(&self) -> Arc<Vec<String>> {
+        self.addresses.load_full()
+    }
+
+    pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
+        self.addresses.store(Arc::new(addresses));
+    }
+
+    /// What belongs into a request for `path`, depending on the version spoken.
+    pub(crate) fn request(&self, path: &str) -> http::request::Builder {
+        let host = self.name.to_str();
+        if self.http2 {
+            Request::builder()
+                .version(http::Version::HTTP_2)
+                .uri(format!("https://{host}{path}"))
+        } else {
+            Request::builder()
+                .uri(path)
+                .header(http::header::HOST, host.as_ref())
+        }
+    }
+
+    /// Sends what `make` makes, and waits for the head of the answer until `deadline`. If a
+    /// connection from the pool turns out to be dead, a fresh one is tried: what is sent must
+    /// bear being sent twice.
+    pub(crate) async fn exchange(
+        &self,
+        make: impl Fn() -> Request<Body>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Returnable), CallError> {
+        let mut fresh = false;
+        loop {
+            let mut lease = self.lease(fresh, deadline).await?;
+            let sent = timeout_at(deadline, lease.send(make())).await;
+            match sent.map_err(|_| CallError::Timeout {
+                step: "get an answer",
+            })? {
+                Ok(response) => {
+                    let back = Returnable {
+                        lease,
+                        pool: Arc::clone(&self.pool),
+                    };
+                    return Ok((response, back));
+                }
+                Err(error) if lease.reused && lease.alert.get().is_none() => {
+                    debug!(%error, "a connection from the pool was dead");
+                    fresh = true;
+                }
+                Err(error) => {
+                    return Err(CallError::of_broken(
+                        error.into(),
+                        lease.alert.get().copied(),
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn lease(&self, fresh: bool, deadline: Instant) -> Result<Lease, CallError> {
+        if fresh {
+            self.pool.clear();
+        } else if let Some(lease) = self.pool.take().await {
+            if self.may_speak_to(lease.peer.as_ref()).is_ok() {
+                return Ok(lease);
+            }
+            // Whoever it was is not to be spoken to any more: let a handshake say why.
+            self.pool.clear();
+        }
+        let deadline = deadline.min(Instant::now() + self.connect_timeout);
+        let lease = self.dial(deadline).await?;
+        if let Sender::Http2(sender) = &lease.sender {
+            self.pool
+                .share(sender.clone(), Arc::clone(&lease.alert), lease.peer.clone());
+        }
+        Ok(lease)
+    }
+
+    fn may_speak_to(&self, peer: Option<&Peer>) -> Result<(), RefusalReason> {
+        match (&self.judgement, peer) {
+            (Some(judge), Some(peer)) => {
+                judge
+                    .trust
+                    .check_with(peer, judge.revocation, judge.clock.now())
+            }
+            (Some(_), None) => Err(RefusalReason::NoCertificate),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Tries one address after the other until one answers. Only a connection that cannot be
+    /// had leads to the next address: whoever answers and fails the handshake is an answer.
+    async fn dial(&self, deadline: Instant) -> Result<Lease, CallError> {
+        let addresses = self.addresses();
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
+        for (index, address) in addresses.iter().enumerate() {
+            // Each address gets its share of the time that is left.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return self.shake_hands(stream, deadline).await,
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(CallError::Unreachable {
+            addresses: addresses.join(", "),
+            source: last,
+        })
+    }
+
+    async fn shake_hands(&self, stream: TcpStream, deadline: Instant) -> Result<Lease, CallError> {
+        stream
+            .set_nodelay(true)
+            .map_err(|source| CallError::Tls { source })?;
+        let stream = Watched::new(stream, Arc::new(Activity::default()));
+        let capture = Capture::default();
+        let handshake = captured(&capture, self.tls.connect(self.name.clone(), stream));
+        let shaken = timeout_at(deadline, handshake)
+            .await
+            .map_err(|_| CallError::Timeout {
+                step: "shake hands",
+            })?;
+        let captured = capture.take();
+        let stream = shaken.map_err(|error| {
+            if let Some(alert) = crate::call::alert_in(&error) {
+                return CallError::Refused {
+                    reason: RefusalReason::of_alert(alert),
+                };
+            }
+            let evidence = captured.evidence.clone();
+            match evidence.as_ref().and_then(|evidence| evidence.reason) {
+                Some(reason) => CallError::Distrusted {
+                    reason,
+                    evidence: evidence.map(Box::new),
+                },
+                None => CallError::Tls { source: error },
+            }
+        })?;
+        self.meter
+            .connections
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.speak(stream, captured.peer).await
+    }
+
+    async fn speak(
+        &self,
+        stream: TlsStream<Watched>,
+        peer: Option<Peer>,
+    ) -> Result<Lease, CallError> {
+        let agreed = stream.get_ref().1.alpn_protocol();
+        if self.http2 && agreed != Some(b"h2") {
+            return Err(CallError::bad("the server does not speak HTTP/2"));
+        }
+        let alert = Alert::default();
+        let io = TokioIo::new(Tap::new(stream, Arc::clone(&alert)));
+        let broken = |error: hyper::Error| CallError::of_broken(error.into(), alert.get().copied());
+        let sender = if self.http2 {
+            let streams = OwnedExecutor::default();
+            let (sender, connection) = http2_builder(&streams)
+                .handshake(io)
+                .await
+                .map_err(broken)?;
+            self.tasks.start_brief("http2", |stop| async move {
+                tokio::select! {
+                    ended = connection => note(ended),
+                    () = stop.cancelled() => {}
+                }
+                streams.abort();
+            });
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(broken)?;
+            self.tasks.start_brief("http1", |stop| async move {
+                tokio::select! {
+                    ended = connection => note(ended),
+                    () = stop.cancelled() => {}
+                }
+            });
+            Sender::Http1(sender)
+        };
+        Ok(Lease {
+            alert,
+            peer,
+            reused: false,
+            sender,
+        })
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("name", &self.name)
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+}
+
+/// A connection that is in use until its answer has been read to the end. Dropped before,
+/// an HTTP/1.1 connection closes: what is left of its answer is of no use to the next call.
+pub(crate) struct Returnable {
+    lease: Lease,
+    pool: Arc<Pool>,
+}
+
+impl Returnable {
+    /// The answer has been read: the connection may serve the next call.
+    pub(crate) fn give_back(self) {
+        if let Sender::Http1(sender) = self.lease.sender {
+            self.pool.put(sender, self.lease.alert, self.lease.peer);
+        }
+    }
+
+    pub(crate) fn alert(&self) -> Option<AlertDescription> {
+        self.lease.alert.get().copied()
+    }
+
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.lease.peer.as_ref()
+    }
+}
+
+fn http2_builder(streams: &OwnedExecutor) -> http2::Builder<OwnedExecutor> {
+    let mut builder = http2::Builder::new(streams.clone());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    builder
+}
+
+fn note(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended");
+    }
+}

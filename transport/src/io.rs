@@ -1,0 +1,160 @@
+//! Streams that are watched, and tasks that belong to one connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use certs::tls::Capture;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// What has moved over one TCP connection, and how it is to end.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    received: AtomicU64,
+    reset: AtomicBool,
+    sent: AtomicU64,
+}
+
+impl Activity {
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever anything moves.
+    pub(crate) fn moved(&self) -> u64 {
+        self.received().wrapping_add(self.sent())
+    }
+
+    /// Lets the connection end with a reset: what the kernel still holds is thrown away.
+    pub(crate) fn reset_on_close(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A TCP stream that keeps an [`Activity`].
+#[derive(Debug)]
+pub(crate) struct Watched {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl Watched {
+    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.activity.reset.load(Ordering::Relaxed) {
+            // A socket that cannot be set is closed in the common way.
+            self.stream.set_zero_linger().unwrap_or_default();
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let got = (buffer.filled().len() - before) as u64;
+        self.activity.received.fetch_add(got, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        note_sent(&self.activity, &polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        note_sent(&self.activity, &polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn note_sent(activity: &Activity, polled: &Poll<io::Result<usize>>) {
+    if let Poll::Ready(Ok(sent)) = polled {
+        activity.sent.fetch_add(*sent as u64, Ordering::Relaxed);
+    }
+}
+
+/// Runs a handshake whose verifiers write into `capture`, whichever thread polls it.
+pub(crate) async fn captured<F: Future + Unpin>(capture: &Capture, mut handshake: F) -> F::Output {
+    std::future::poll_fn(|cx| capture.enter(|| Pin::new(&mut handshake).poll(cx))).await
+}
+
+/// Starts the tasks of one HTTP/2 connection, all of which end with it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnedExecutor(Arc<Mutex<JoinSet<()>>>);
+
+impl<F> hyper::rt::Executor<F> for OwnedExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A set keeps what has finished until it is asked.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            drop(task.await);
+        });
+    }
+}
+
+impl OwnedExecutor {
+    /// Ends every task that is left. Tasks hold the executor and the executor holds them, so
+    /// dropping alone would not.
+    pub(crate) fn abort(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .abort_all();
+    }
+}
+
+/// A line of 1 Gbit/s at 60 ms holds 8 MiB: smaller windows would leave it idle.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Four such streams at full speed.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Finds peers that vanished without a word.
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);

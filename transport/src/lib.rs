@@ -1,0 +1,29 @@
+//! How bytes travel: mutual TLS listeners and connectors, HTTP over them, typed calls, retry.
+//!
+//! This room never knows which party it serves: what to answer, whom to trust and how long to
+//! wait are handed in. Every connection has an owner, every wait a deadline, every body a bound.
+
+mod body;
+pub mod call;
+mod connect;
+pub mod enrol;
+mod io;
+mod judge;
+pub mod listen;
+pub mod relay;
+pub mod respond;
+pub mod retry;
+pub mod source;
+
+pub use body::{Body, BoxError, ReadBodyError, read_body};
+pub use call::{CallError, Meter};
+pub use judge::ContentJudge;
+pub use listen::{Handshake, HandshakeSink, ListenSettings, Listener, Refused, Session};
+pub use relay::{Relay, RelaySettings};
+pub use retry::Backoff;
+pub use source::{Fetched, PackBody, Source, SourceSettings};
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use certs::RefusalReason;
+use certs::tls::Capture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use protocol::{Code, Fault};
+use rustls::Error as TlsError;
+use service::{CancellationToken, Spawner};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
+
+use super::session::{InFlight, Session};
+use super::{Handshake, Refused, Shared};
+use crate::body::Body;
+use crate::io::{
+    Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
+    STREAM_WINDOW_BYTES, Watched, captured,
+};
+use crate::respond;
+
+pub(super) async fn accept_all(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    spawner: Spawner,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(shared.settings.limits.connections_max));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let shared = Arc::clone(&shared);
+        let started = spawner.start_brief("connection", |stop| async move {
+            let _place = place;
+            shared.metrics.open.fetch_add(1, Ordering::Relaxed);
+            let _open = Open {
+                shared: Arc::clone(&shared),
+            };
+            converse(stream, remote, &shared, stop).await;
+        });
+        if !started {
+            return;
+        }
+    }
+}
+
+/// Counts a connection as open, however its task ends.
+struct Open {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.metrics.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    remote: SocketAddr,
+    shared: &Arc<Shared>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%remote, %error, "cannot set TCP_NODELAY");
+    }
+    let activity = Arc::new(Activity::default());
+    let stream = Watched::new(stream, Arc::clone(&activity));
+    // A handshake has no right to delay the end: whoever is in it has been promised nothing.
+    let accepted = tokio::select! {
+        accepted = shake_hands(stream, remote, shared) => accepted,
+        () = stop.cancelled() => None,
+    };
+    if let Some((stream, capture)) = accepted {
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let peer = capture.take().peer;
+        let registered = shared
+            .sessions
+            .register(peer, remote, http2, Arc::clone(&activity));
+        let session = registered.session();
+        // Gate 2: a list that came between the handshake's look-up and the registration has
+        // gone past both.
+        match shared.judge(session, shared.settings.clock.now()) {
+            Ok(()) => {
+                shared.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+                shared.sink.accepted(session);
+                serve(stream, session, shared, stop).await;
+            }
+            Err(reason) => shared.put_out(session, reason, Handshake::Registered),
+        }
+    }
+    shared
+        .metrics
+        .received_bytes
+        .fetch_add(activity.received(), Ordering::Relaxed);
+    shared
+        .metrics
+        .sent_bytes
+        .fetch_add(activity.sent(), Ordering::Relaxed);
+}
+
+/// The TLS handshake. Who fails it is reported, and told why before the connection closes.
+async fn shake_hands(
+    stream: Watched,
+    remote: SocketAddr,
+    shared: &Shared,
+) -> Option<(TlsStream<Watched>, Capture)> {
+    let capture = Capture::default();
+    let acceptor = TlsAcceptor::from(Arc::clone(&shared.settings.tls));
+    let handshake = captured(&capture, acceptor.accept(stream).into_fallible());
+    let error = match timeout(shared.settings.limits.handshake_timeout, handshake).await {
+        Ok(Ok(stream)) => return Some((stream, capture)),
+        Ok(Err((error, stream))) => {
+            linger(stream).await;
+            Some(error)
+        }
+        Err(_) => None,
+    };
+    let evidence = capture.take().evidence;
+    // What our verifier said is more exact than what the library made of it.
+    let reason = evidence
+        .as_ref()
+        .and_then(|evidence| evidence.reason)
+        .or_else(|| {
+            let error = error.as_ref()?.get_ref()?.downcast_ref::<TlsError>()?;
+            Some(RefusalReason::of_error(error))
+        });
+    let refused = Refused {
+        remote,
+        reason: reason.unwrap_or(RefusalReason::Protocol),
+        stage: Handshake::Failed,
+        possession_proved: evidence
+            .as_ref()
+            .is_some_and(|evidence| evidence.possession_proved),
+        evidence,
+        peer: None,
+    };
+    debug!(%remote, reason = %refused.reason, "refused a handshake");
+    shared.refuse(&refused);
+    None
+}
+
+/// Closes a connection in such a way that the alert on it arrives: a socket that is closed
+/// with unread bytes in it sends a reset, which overtakes what was sent before.
+async fn linger(mut stream: Watched) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut scratch = [0; 4096];
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            match stream.read(&mut scratch).await? {
+                0 => break,
+                got => left = left.saturating_sub(got),
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    match timeout(LINGER_MAX, drain).await {
+        // Whether it ended well is the peer's business.
+        Ok(_) | Err(_) => {}
+    }
+}
+
+async fn serve(
+    stream: TlsStream<Watched>,
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (io, ended) = (TokioIo::new(stream), session.ended());
+    let service = service_fn(|request| answer(request, Arc::clone(session), Arc::clone(shared)));
+    let leave = leave(session, stop);
+    let outcome = if http2 {
+        let tasks = OwnedExecutor::default();
+        let connection = http2_builder(shared, &tasks).serve_connection(io, service);
+        let mut connection = pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = ended.cancelled() => Ok(()),
+            () = leave => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    outcome = connection => outcome,
+                    () = ended.cancelled() => Ok(()),
+                }
+            }
+        };
+        tasks.abort();
+        outcome
+    } else {
+        let connection = http1_builder().serve_connection(io, service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = ended.cancelled() => Ok(()),
+            () = leave => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    outcome = connection => outcome,
+                    () = ended.cancelled() => Ok(()),
+                }
+            }
+        }
+    };
+    if let Err(error) = outcome {
+        debug!(remote = %session.remote(), %error, "a connection broke");
+    }
+}
+
+/// Resolves when the connection should end as soon as it decently can.
+async fn leave(session: &Session, stop: CancellationToken) {
+    let retiring = session.retiring();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = retiring.cancelled() => {}
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, Infallible> {
+    let under_way: InFlight = session.request();
+    shared.metrics.requests.fetch_add(1, Ordering::Relaxed);
+    let response = match shared.judge(&session, shared.settings.clock.now()) {
+        Ok(()) => (shared.handler)(request, session).await,
+        Err(reason) => {
+            // The housekeeper puts it out; until then, this is all that it hears.
+            let fault = match reason {
+                RefusalReason::Revoked => Fault::new(Code::Revoked, "the certificate is revoked"),
+                RefusalReason::Expired => {
+                    Fault::new(Code::Forbidden, "the certificate has expired")
+                }
+                RefusalReason::NotYetValid
+                | RefusalReason::UnknownIssuer
+                | RefusalReason::BadSignature
+                | RefusalReason::WrongEku
+                | RefusalReason::WrongRole
+                | RefusalReason::NoCertificate
+                | RefusalReason::CrlStale
+                | RefusalReason::NameMismatch
+                | RefusalReason::Protocol => Fault::new(
+                    Code::Busy,
+                    "cannot tell whether the certificate still holds",
+                ),
+            };
+            session.retire();
+            respond::fault(&fault)
+        }
+    };
+    Ok(response.map(|body| body.with_guard(under_way)))
+}
+
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The housekeeper bounds heads and idleness apart; hyper knows one bound for both.
+        .header_read_timeout(None)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEADER_LIST_BYTES_MAX as usize)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
+}
+
+fn http2_builder(shared: &Shared, tasks: &OwnedExecutor) -> http2::Builder<OwnedExecutor> {
+    let mut builder = http2::Builder::new(tasks.clone());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(shared.settings.limits.streams_max)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    builder
+}
+
+/// How long to wait when the system has no more descriptors for us: long enough not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and for how many bytes, a refused peer is heard out so that it hears us. A
+/// client that pushes a request body early pushes about a megabyte.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 2 << 20;
+/// Ours send five.
+const HEADERS_MAX: usize = 64;
+/// Holds a head, and one piece of a body on its way out.
+const HTTP1_BUFFER_BYTES: usize = 256 << 10;
+const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// What a stream may hold for a reader that is slower than we are.
+const SEND_BUFFER_BYTES: usize = 1 << 20;

@@ -1,0 +1,287 @@
+//! Sessions: who is connected, and when that has to end.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use certs::crl::CrlWatcher;
+use certs::{IssuerId, Peer, RefusalReason, Trust};
+use service::CancellationToken;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::{Handshake, Limits, Refused, Shared};
+use crate::io::Activity;
+
+/// One connection that has been accepted.
+#[derive(Debug)]
+pub struct Session {
+    activity: Arc<Activity>,
+    cut: CancellationToken,
+    http2: bool,
+    id: u64,
+    in_flight: AtomicUsize,
+    peer: Option<Peer>,
+    remote: SocketAddr,
+    retire: CancellationToken,
+    /// Only the housekeeper and the start and end of requests touch it.
+    watch: Mutex<Watch>,
+}
+
+/// What the housekeeper remembers of a session.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    /// Since when there has been no request, and what had been received by then.
+    idle: (Instant, u64),
+    /// Since when a head has been arriving.
+    head_since: Option<Instant>,
+    /// When anything moved last, and how much had moved by then.
+    moved: (Instant, u64),
+}
+
+impl Session {
+    /// Who is at the other end; `None` on a listener that does not insist.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// From where it came.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// A number that no other session of this listener has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Cancelled when the session is put out: revoked, run out, or broken off.
+    #[must_use]
+    pub fn ended(&self) -> CancellationToken {
+        self.cut.clone()
+    }
+
+    /// Asks for the session's end once the requests under way have been answered.
+    pub fn retire(&self) {
+        self.retire.cancel();
+    }
+
+    pub(super) fn retiring(&self) -> CancellationToken {
+        self.retire.clone()
+    }
+
+    /// Ends the session now: nothing more is sent, and what the kernel still holds is dropped.
+    pub(super) fn cut(&self) {
+        self.activity.reset_on_close();
+        self.cut.cancel();
+    }
+
+    /// Counts a request as under way until what is returned is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let mut watch = self.watch();
+        watch.head_since = None;
+        watch.moved = (Instant::now(), self.activity.moved());
+        InFlight(Arc::clone(self))
+    }
+
+    /// What is wrong with its pace at `now`, if anything.
+    fn judge_pace(&self, limits: &Limits, now: Instant) -> Pace {
+        let mut watch = self.watch();
+        if self.in_flight.load(Ordering::Relaxed) > 0 {
+            let moved = self.activity.moved();
+            if moved != watch.moved.1 {
+                watch.moved = (now, moved);
+            }
+            let stalled = now.duration_since(watch.moved.0) > limits.stall_timeout;
+            return if stalled { Pace::Stalled } else { Pace::Good };
+        }
+        let (since, received) = watch.idle;
+        if now.duration_since(since) > limits.idle_timeout {
+            return Pace::Idle;
+        }
+        // HTTP/2 peers exchange settings and pings when they ask for nothing.
+        if !self.http2 && self.activity.received() != received {
+            let head_since = *watch.head_since.get_or_insert(now);
+            if now.duration_since(head_since) > limits.header_timeout {
+                return Pace::Stalled;
+            }
+        }
+        Pace::Good
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pace {
+    Good,
+    Idle,
+    Stalled,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Session>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let session = &self.0;
+        if session.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            session.watch().idle = (Instant::now(), session.activity.received());
+        }
+    }
+}
+
+/// Every session of one listener.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    changed: Arc<Changed>,
+    next_id: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Session>>>,
+}
+
+#[derive(Debug, Default)]
+struct Changed(Notify);
+
+impl CrlWatcher for Changed {
+    fn crl_changed(&self, _: IssuerId) {
+        self.0.notify_one();
+    }
+}
+
+/// A session's place among the others, which it loses when this is dropped.
+#[derive(Debug)]
+pub(super) struct Registered {
+    session: Arc<Session>,
+    sessions: Arc<Sessions>,
+}
+
+impl Registered {
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.sessions.lock().remove(&self.session.id);
+        // Whoever waits for the session's end hears of it, however it ended.
+        self.session.cut.cancel();
+    }
+}
+
+impl Sessions {
+    /// Hears of new revocation lists from now on.
+    pub(super) fn watch(&self, trust: &Trust) {
+        let watcher: Weak<Changed> = Arc::downgrade(&self.changed);
+        trust.crls().watch(watcher);
+    }
+
+    pub(super) fn register(
+        self: &Arc<Self>,
+        peer: Option<Peer>,
+        remote: SocketAddr,
+        http2: bool,
+        activity: Arc<Activity>,
+    ) -> Registered {
+        let now = Instant::now();
+        let (received, moved) = (activity.received(), activity.moved());
+        let session = Arc::new(Session {
+            activity,
+            cut: CancellationToken::new(),
+            http2,
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            in_flight: AtomicUsize::new(0),
+            peer,
+            remote,
+            retire: CancellationToken::new(),
+            watch: Mutex::new(Watch {
+                idle: (now, received),
+                // The first head is due from the start.
+                head_since: Some(now),
+                moved: (now, moved),
+            }),
+        });
+        self.lock().insert(session.id, Arc::clone(&session));
+        Registered {
+            session,
+            sessions: Arc::clone(self),
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts out who must not stay: at once when a revocation list changes, and within
+/// [`HOUSE_INTERVAL`] when a certificate or somebody's time runs out.
+pub(super) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
+    let changed = Arc::clone(&shared.sessions.changed);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // Both are safe to drop: a permit that was not taken stays.
+            _ = timeout(HOUSE_INTERVAL, changed.0.notified()) => {}
+        }
+        let (now, instant) = (shared.settings.clock.now(), Instant::now());
+        for session in shared.sessions.all() {
+            if let Err(reason) = shared.judge(&session, now) {
+                shared.put_out(&session, reason, Handshake::InSession);
+                continue;
+            }
+            match session.judge_pace(&shared.settings.limits, instant) {
+                Pace::Good => {}
+                Pace::Idle => session.retire(),
+                Pace::Stalled => session.cut(),
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Whether the session's peer may stay at `now`.
+    pub(super) fn judge(&self, session: &Session, now: i64) -> Result<(), RefusalReason> {
+        session
+            .peer
+            .as_ref()
+            .map_or(Ok(()), |peer| self.settings.trust.check(peer, now))
+    }
+
+    /// Ends a session, once, and tells of it.
+    pub(super) fn put_out(&self, session: &Session, reason: RefusalReason, stage: Handshake) {
+        if session.cut.is_cancelled() {
+            return;
+        }
+        session.cut();
+        self.refuse(&Refused {
+            remote: session.remote,
+            reason,
+            stage,
+            possession_proved: true,
+            evidence: None,
+            peer: session.peer.clone(),
+        });
+    }
+
+    pub(super) fn refuse(&self, refused: &Refused) {
+        self.metrics.count_refused(refused.reason);
+        self.sink.refused(refused);
+    }
+}
+
+/// How often sessions are looked through: half of the second that a revoked one may live on,
+/// should the news of a list get lost. Ten thousand sessions take some ten milliseconds.
+const HOUSE_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,1 @@
+//! A throw-away deployment for this room's tests.
