@@ -98,9 +98,12 @@ impl Check {
         self.health.lock().insert(self.name, None);
     }
 
-    /// Something is wrong: `reason` is for the operator.
-    pub fn fail(&self, reason: impl Into<String>) {
-        self.health.lock().insert(self.name, Some(reason.into()));
+    /// Something is wrong: `reason` is for the operator. True if that is news, and worth a line
+    /// in the log.
+    pub fn fail(&self, reason: impl Into<String>) -> bool {
+        let reason = Some(reason.into());
+        let before = self.health.lock().insert(self.name, reason.clone());
+        before != Some(reason)
     }
 }
 
