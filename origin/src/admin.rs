@@ -21,7 +21,9 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use protocol::{Code, Fault};
 use serde::Serialize;
+use service::Spawner;
 use service::unix::RequestBody;
+use tokio::sync::oneshot;
 
 pub use client::{AdminClient, AdminError};
 
@@ -68,6 +70,8 @@ pub struct Admin {
     pub fleet: Fleet,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where decisions run to their end, even if the operator's program goes away.
+    pub spawner: Spawner,
 }
 
 impl Admin {
@@ -113,12 +117,25 @@ impl Admin {
         let verdict = all.into_iter().find(|verdict| verdict.as_str() == verb);
         match (id.parse::<DeviceId>(), verdict) {
             (Ok(id), Some(verdict)) => {
-                let decided = self.fleet.decide(&id, verdict).await;
                 self.metrics.decided(verdict.as_str());
-                reply(decided)
+                self.to_its_end(id, verdict).await
             }
             (Err(error), Some(_)) => fault(&Fault::new(Code::BadRequest, error.to_string())),
             (_, None) => nowhere(),
+        }
+    }
+
+    /// Decides in a task of its own: half a revocation would be none.
+    async fn to_its_end(&self, id: DeviceId, verdict: Verdict) -> Reply {
+        let (tell, told) = oneshot::channel();
+        let fleet = self.fleet.clone();
+        self.spawner.start_brief("decide", |_| async move {
+            // Whoever asked may have gone: then nobody is told.
+            let _unheard = tell.send(fleet.decide(&id, verdict).await);
+        });
+        match told.await {
+            Ok(decided) => reply(decided),
+            Err(_) => fault(&Fault::new(Code::Busy, "the origin is stopping")),
         }
     }
 

@@ -3,7 +3,7 @@
 
 pub mod content;
 mod public;
-mod reply;
+pub(crate) mod reply;
 mod serve;
 
 pub use public::{answer_check_in, answer_crl, answer_deployment, answer_hello};

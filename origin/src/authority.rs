@@ -22,7 +22,7 @@ use certs::keyfile::KeyFileError;
 use certs::signer::SignerError;
 use certs::tls::{CellError, CertCell};
 use certs::trust::{TrustCrlError, TrustError};
-use certs::{ContentSigner, CrlStore, DeviceId, Identity, Role, Trust};
+use certs::{CrlStore, DeviceId, Identity, Role, Trust};
 use service::Clock;
 use thiserror::Error;
 
@@ -50,7 +50,7 @@ struct Inner {
     ledger: Ledger,
     lives: Certificates,
     published: Published,
-    signer: RwLock<Arc<ContentSigner>>,
+    signer: RwLock<own::Signer>,
     trust: Arc<Trust>,
 }
 
@@ -153,7 +153,7 @@ impl Authority {
         }
         let signer = own::renewed_signer(&ledger, &deployment, &keys, now).await?;
         let cell = Arc::new(CertCell::empty());
-        let signer = RwLock::new(Arc::new(signer));
+        let signer = RwLock::new(signer);
         let inner = Inner {
             cell,
             clock,

@@ -4,16 +4,23 @@
 pub mod admin;
 pub mod api;
 pub mod authority;
+pub mod catalogue;
+pub mod cli;
 pub mod config;
 pub mod documents;
 pub mod enrol;
 pub mod fleet;
+pub mod gc;
 pub mod ledger;
 pub mod metrics;
+pub mod publish;
 pub mod published;
 pub mod restore;
+mod server;
 #[cfg(test)]
 mod testing;
+
+pub use server::{Bound, Origin, StartError, reached_at};
 
 /// The ledger's file within the data folder.
 pub const LEDGER_FILE: &str = "larder.db";

@@ -1,8 +1,12 @@
 //! What the origin counts. Every name begins with `larder_origin_`.
 
+use std::sync::Arc;
+
 use certs::Trust;
 use http::StatusCode;
-use service::metrics::{IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
+use service::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
+use tracing::debug;
+use transport::{Handshake, HandshakeSink, Refused, Session};
 
 use crate::authority::Authority;
 use crate::ledger::devices::{self, State};
@@ -18,6 +22,11 @@ pub struct Metrics {
     certificate_not_after: IntGauge,
     crl_number: IntGaugeVec,
     crl_next_update: IntGaugeVec,
+    handshakes: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    sessions: IntGaugeVec,
+    sessions_ended: IntCounterVec,
     ca_not_after: IntGaugeVec,
 }
 
@@ -59,6 +68,31 @@ impl Metrics {
                 "Until when the revocation list in force may be relied on, by issuer.",
                 &["issuer"],
             )?,
+            handshakes: registry.counters(
+                "tls_handshakes_total",
+                "Handshakes, by listener and result: accepted, or why not.",
+                &["listener", "result"],
+            )?,
+            received: registry.counters(
+                "http_received_bytes_total",
+                "Application bytes received, by listener.",
+                &["listener"],
+            )?,
+            sent: registry.counters(
+                "http_sent_bytes_total",
+                "Application bytes sent, by listener.",
+                &["listener"],
+            )?,
+            sessions: registry.gauges(
+                "tls_sessions",
+                "Sessions open, by listener.",
+                &["listener"],
+            )?,
+            sessions_ended: registry.counters(
+                "tls_sessions_ended_total",
+                "Sessions that were ended because of their certificate, by listener and reason.",
+                &["listener", "reason"],
+            )?,
             ca_not_after: registry.gauges(
                 "tls_ca_not_after_timestamp_seconds",
                 "When the certificate of the root or an issuing CA ends.",
@@ -72,6 +106,25 @@ impl Metrics {
         self.requests
             .with_label_values(&[listener, route, status.as_str()])
             .inc();
+    }
+
+    /// Counts the handshakes of `listener`.
+    #[must_use]
+    pub fn sink(&self, listener: &'static str) -> Arc<dyn HandshakeSink> {
+        Arc::new(Sink {
+            listener,
+            metrics: self.clone(),
+        })
+    }
+
+    /// Bytes received and sent by `listener`, and its open sessions.
+    #[must_use]
+    pub fn listener(&self, listener: &str) -> (IntCounter, IntCounter, IntGauge) {
+        (
+            self.received.with_label_values(&[listener]),
+            self.sent.with_label_values(&[listener]),
+            self.sessions.with_label_values(&[listener]),
+        )
     }
 
     /// Counts what became of an enrolment.
@@ -121,6 +174,36 @@ impl Metrics {
                 .with_label_values(&[name])
                 .set(crl.next_update());
         }
+    }
+}
+
+/// Counts one listener's handshakes.
+struct Sink {
+    listener: &'static str,
+    metrics: Metrics,
+}
+
+impl HandshakeSink for Sink {
+    fn accepted(&self, _session: &Session) {
+        self.metrics
+            .handshakes
+            .with_label_values(&[self.listener, "accepted"])
+            .inc();
+    }
+
+    fn refused(&self, refused: &Refused) {
+        let labels = [self.listener, refused.reason.as_str()];
+        match refused.stage {
+            Handshake::Failed => self.metrics.handshakes.with_label_values(&labels).inc(),
+            Handshake::Registered | Handshake::InSession => {
+                self.metrics.sessions_ended.with_label_values(&labels).inc();
+            }
+        }
+        let peer = refused
+            .peer
+            .as_ref()
+            .map(|peer| peer.identity().to_string());
+        debug!(remote = %refused.remote, reason = %refused.reason, ?peer, "refused a session");
     }
 }
 

@@ -14,6 +14,9 @@ use crate::ledger::certificates::{self, Certificate};
 use crate::ledger::deployment::Deployment;
 use crate::ledger::{Ledger, commit};
 
+/// The content signer, with the first and the last second of its certificate.
+pub(super) type Signer = (Arc<ContentSigner>, (i64, i64));
+
 impl Authority {
     /// Renews the own certificates whose half of life is over, and shows the new ones from the
     /// next handshake and the next statement on.
@@ -24,6 +27,19 @@ impl Authority {
     pub async fn renew_own(&self) -> Result<(), AuthorityError> {
         let inner = &self.inner;
         let (ledger, now) = (&inner.ledger, inner.clock.now());
+        // Asked every second: the ledger only when one of them is due.
+        let own_lives = inner
+            .cell
+            .validity()
+            .is_some_and(|life| is_young(life, now));
+        let signer_life = inner
+            .signer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1;
+        if own_lives && is_young(signer_life, now) {
+            return Ok(());
+        }
         let identity = self.identity();
         let own = renewed(ledger, &inner.keys, &identity, &inner.keys.origin, now).await?;
         let chain = vec![own.der, inner.keys.node.cert_der().to_vec()];
@@ -31,7 +47,7 @@ impl Authority {
             inner.cell.replace(&chain, &inner.keys.origin)?;
         }
         let signer = renewed_signer(ledger, &inner.deployment, &inner.keys, now).await?;
-        *inner.signer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signer);
+        *inner.signer.write().unwrap_or_else(PoisonError::into_inner) = signer;
         Ok(())
     }
 
@@ -42,13 +58,8 @@ impl Authority {
     ///
     /// Fails only if there is no randomness to be had.
     pub fn sign_content(&self, message: &[u8]) -> Result<Signature, AuthorityError> {
-        let signer = Arc::clone(
-            &self
-                .inner
-                .signer
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let held = self.inner.signer.read();
+        let (signer, _) = held.unwrap_or_else(PoisonError::into_inner).clone();
         let chain = signer.chain_der().to_vec();
         let key_id = chain
             .first()
@@ -61,17 +72,26 @@ impl Authority {
     }
 }
 
+/// Whether `now` is in the first half of `life`.
+fn is_young(life: (i64, i64), now: i64) -> bool {
+    (life.0..i64::midpoint(life.0, life.1)).contains(&now)
+}
+
 /// The content signer, with a certificate that is in the first half of its life.
 pub(super) async fn renewed_signer(
     ledger: &Ledger,
     deployment: &Deployment,
     keys: &Keys,
     now: i64,
-) -> Result<ContentSigner, AuthorityError> {
+) -> Result<Signer, AuthorityError> {
     let identity = identity(deployment, Role::Signer, &deployment.origin_id);
     let own = renewed(ledger, keys, &identity, &keys.signer, now).await?;
+    let life = (own.not_before, own.not_after);
     let chain = vec![own.der, keys.content.cert_der().to_vec()];
-    Ok(ContentSigner::new(chain, keys.signer.duplicate())?)
+    Ok((
+        Arc::new(ContentSigner::new(chain, keys.signer.duplicate())?),
+        life,
+    ))
 }
 
 /// The certificate of our own `key`: the one that it has, or a new one when half of its life is
@@ -88,7 +108,7 @@ async fn renewed(
     drop(db);
     if let Some(held) = held
         && held.holder == identity.id
-        && (held.not_before..(held.not_before + held.not_after) / 2).contains(&now)
+        && is_young((held.not_before, held.not_after), now)
     {
         return Ok(held);
     }

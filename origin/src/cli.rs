@@ -1,0 +1,81 @@
+//! The program's words: what can be typed after `larder-origin`.
+
+mod bar;
+pub mod content;
+mod device;
+mod init;
+mod place;
+mod restore;
+mod serve;
+mod token;
+
+use clap::{Parser, Subcommand};
+use service::Output;
+
+pub use place::Place;
+
+/// The origin of a Larder: signs, keeps, publishes and answers
+#[derive(Debug, Parser)]
+#[command(name = "larder-origin", version, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new deployment: root, issuing CAs, database, first join strings
+    Init(init::InitArgs),
+    /// Run the origin until it is asked to stop
+    Serve,
+    /// Make tokens, which let devices in
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// See devices and decide about them
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Publish a folder as the next revision of a fileset
+    Publish(content::PublishArgs),
+    /// See filesets and say how many revisions to keep
+    #[command(subcommand)]
+    Fileset(content::FilesetCommand),
+    /// Delete packs that no revision needs any more
+    Gc(content::GcArgs),
+    /// Put a backup of the database in place, while the origin is stopped
+    Restore(restore::RestoreArgs),
+}
+
+impl Args {
+    /// How results are printed.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+/// Does what `args` say.
+///
+/// # Errors
+///
+/// Fails as the command does.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let output = args.output();
+    let place = args.place;
+    match args.command {
+        Command::Init(args) => init::run(args, &place, output).await,
+        Command::Serve => serve::run(&place, output).await,
+        Command::Token(command) => token::run(command, &place, output).await,
+        Command::Device(command) => device::run(command, &place, output).await,
+        Command::Publish(args) => content::publish(args, &place, output).await,
+        Command::Fileset(command) => content::fileset(command, &place, output).await,
+        Command::Gc(args) => content::gc(args, &place, output).await,
+        Command::Restore(args) => restore::run(args, &place, output).await,
+    }
+}

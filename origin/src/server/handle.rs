@@ -1,0 +1,126 @@
+//! From a connection to the API and back.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{HeaderValue, Request, Response};
+use http_body_util::BodyDataStream;
+use hyper::body::{Body as _, Incoming};
+use protocol::{Code, ENROL_BODY_BYTES_MAX, Fault};
+use service::unix::RequestBody;
+use transport::{Body, BoxError, ReadBodyError, Session, read_body};
+
+use super::Parts;
+use crate::api::{ContentRequest, EnrolRequest, Reply, fault};
+
+/// How long a body may fall silent.
+const BODY_IDLE: Duration = Duration::from_secs(10);
+
+/// Answers on the admin socket.
+pub(super) fn admin(
+    parts: Arc<OnceLock<Parts>>,
+) -> impl Fn(Request<RequestBody>) -> futures_util::future::BoxFuture<'static, Reply> {
+    move |request| {
+        let parts = Arc::clone(&parts);
+        Box::pin(async move {
+            match parts.get() {
+                Some(parts) => parts.admin.answer(request).await,
+                None => starting(),
+            }
+        })
+    }
+}
+
+/// Answers on the enrolment listener.
+pub(super) fn enrol(
+    parts: Arc<OnceLock<Parts>>,
+) -> impl Fn(Request<Incoming>, Arc<Session>) -> futures_util::future::BoxFuture<'static, Response<Body>>
+{
+    move |request, session| {
+        let parts = Arc::clone(&parts);
+        Box::pin(async move {
+            let Some(parts) = parts.get() else {
+                return travelling(starting());
+            };
+            let (head, body) = match whole(request).await {
+                Ok(request) => request,
+                Err(refusal) => return travelling(fault(&refusal)),
+            };
+            let (address, peer) = (
+                session.remote().ip().to_canonical(),
+                session.peer().cloned(),
+            );
+            travelling(
+                parts
+                    .api
+                    .answer_enrol(EnrolRequest {
+                        head,
+                        body,
+                        address,
+                        peer,
+                    })
+                    .await,
+            )
+        })
+    }
+}
+
+/// Answers on the content listener.
+pub(super) fn content(
+    parts: Arc<OnceLock<Parts>>,
+) -> impl Fn(Request<Incoming>, Arc<Session>) -> futures_util::future::BoxFuture<'static, Response<Body>>
+{
+    move |request, session| {
+        let parts = Arc::clone(&parts);
+        Box::pin(async move {
+            let Some(parts) = parts.get() else {
+                return travelling(starting());
+            };
+            let Some(peer) = session.peer().cloned() else {
+                let refusal = Fault::new(Code::Forbidden, "content needs a certificate");
+                return travelling(fault(&refusal));
+            };
+            match whole(request).await {
+                Ok((head, body)) => {
+                    let request = ContentRequest { head, body, peer };
+                    travelling(parts.api.answer_content(request).await)
+                }
+                Err(refusal) => travelling(fault(&refusal)),
+            }
+        })
+    }
+}
+
+/// A request with its body, which is small on every route of ours.
+async fn whole(request: Request<Incoming>) -> Result<(http::request::Parts, Bytes), Fault> {
+    let (head, body) = request.into_parts();
+    match read_body(body, ENROL_BODY_BYTES_MAX, BODY_IDLE).await {
+        Ok(body) => Ok((head, body)),
+        Err(ReadBodyError::TooLong { .. }) => {
+            Err(Fault::new(Code::TooLarge, "the body is too long"))
+        }
+        Err(_) => Err(Fault::new(Code::BadRequest, "the body broke off")),
+    }
+}
+
+/// The answer as a listener sends it.
+fn travelling(reply: Reply) -> Response<Body> {
+    reply.map(|body| {
+        let length = body.size_hint().exact();
+        if length == Some(0) {
+            return Body::empty();
+        }
+        let bytes = BodyDataStream::new(body).map(|part| part.map_err(BoxError::from));
+        Body::stream(bytes, length)
+    })
+}
+
+fn starting() -> Reply {
+    let mut reply = fault(&Fault::new(Code::Busy, "the origin is starting"));
+    reply
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
+}
