@@ -30,6 +30,15 @@ impl<'a> Chunk<'a> {
         }
     }
 
+    /// Names `bytes` of our own.
+    #[must_use]
+    pub fn name(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            id: ChunkId(Digest::of(bytes)),
+        }
+    }
+
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
@@ -52,6 +61,49 @@ pub struct ChunkRef {
     pub length: u32,
 }
 
+/// Chunks with their bytes, in order: once verified, they need not be hashed again to be used.
+#[derive(Debug, Default)]
+pub struct ChunkRun {
+    bytes: Vec<u8>,
+    chunks: Vec<ChunkRef>,
+}
+
+impl ChunkRun {
+    /// Adds a chunk.
+    pub fn push(&mut self, chunk: Chunk<'_>) {
+        self.bytes.extend_from_slice(chunk.bytes);
+        self.chunks.push(ChunkRef {
+            id: chunk.id,
+            length: chunk.bytes.len() as u32,
+        });
+    }
+
+    /// Bytes of all chunks.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Names and lengths.
+    #[must_use]
+    pub fn refs(&self) -> &[ChunkRef] {
+        &self.chunks
+    }
+
+    /// The chunks.
+    pub fn iter(&self) -> impl Iterator<Item = Chunk<'_>> {
+        let mut rest = &self.bytes[..];
+        self.chunks.iter().map(move |chunk| {
+            let (bytes, after) = rest.split_at(chunk.length as usize);
+            rest = after;
+            Chunk {
+                bytes,
+                id: chunk.id,
+            }
+        })
+    }
+}
+
 /// Bytes that are not the chunk they were said to be.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("chunk check failed: want {wanted}, got {got}")]
@@ -65,6 +117,20 @@ pub struct Mismatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_gives_its_chunks_back() {
+        let mut run = ChunkRun::default();
+        run.push(Chunk::name(b"bread"));
+        run.push(Chunk::name(b"jam"));
+        let got: Vec<_> = run
+            .iter()
+            .map(|chunk| (chunk.id(), chunk.bytes()))
+            .collect();
+        let id = |bytes| ChunkId(Digest::of(bytes));
+        assert_eq!(got, [(id(b"bread"), &b"bread"[..]), (id(b"jam"), b"jam")]);
+        assert_eq!(run.bytes(), 8);
+    }
 
     #[test]
     fn only_the_right_bytes_make_a_chunk() {

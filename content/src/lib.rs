@@ -20,7 +20,7 @@ mod path;
 pub mod plan;
 pub mod statement;
 
-pub use chunk::{Chunk, ChunkRef, Mismatch};
+pub use chunk::{Chunk, ChunkRef, ChunkRun, Mismatch};
 pub use digest::{ChunkId, Digest, Hasher, PackId, ParseDigestError};
 pub use name::{FilesetName, ParseNameError, RevisionNumber};
 pub use path::{EntryPath, PathError};
