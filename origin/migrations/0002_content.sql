@@ -8,10 +8,10 @@ CREATE TABLE filesets (
     created_at  INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Statements, locators, snapshots and index roots, by the digest of their bytes.
+-- Statements, locators and index roots, by the digest of their bytes.
 CREATE TABLE objects (
     digest  BLOB  PRIMARY KEY,
-    kind    TEXT  NOT NULL CHECK (kind IN ('revision', 'locator', 'root', 'snapshot')),
+    kind    TEXT  NOT NULL CHECK (kind IN ('revision', 'locator', 'root')),
     bytes   BLOB  NOT NULL
 );
 

@@ -55,8 +55,6 @@ pub enum ObjectKind {
     Revision,
     /// An index root.
     Root,
-    /// A snapshot.
-    Snapshot,
 }
 
 impl ObjectKind {
@@ -65,7 +63,6 @@ impl ObjectKind {
             Self::Locator => "locator",
             Self::Revision => "revision",
             Self::Root => "root",
-            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -183,28 +180,23 @@ pub async fn object(
 }
 
 /// Removes the oldest revisions beyond those that their filesets keep, and the objects that nobody
-/// names any more but `snapshot`.
+/// names any more; returns how many revisions went.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
-pub async fn prune(
-    db: &mut SqliteConnection,
-    snapshot: Option<Digest>,
-) -> Result<u64, LedgerError> {
+pub async fn prune(db: &mut SqliteConnection) -> Result<u64, LedgerError> {
     let gone = query(
         "DELETE FROM revisions AS old WHERE number <= (\
-         SELECT last - keep FROM filesets WHERE name = old.fileset) \
-         AND number < (SELECT max(number) FROM revisions AS r WHERE r.fileset = old.fileset)",
+         SELECT last - keep FROM filesets WHERE name = old.fileset)",
     )
     .execute(&mut *db)
     .await
     .map_err(failed("remove old revisions"))?;
     query(
-        "DELETE FROM objects WHERE NOT EXISTS (SELECT 1 FROM revisions AS r WHERE \
-         objects.digest IN (r.statement, r.locator, r.root)) AND digest IS NOT $1",
+        "DELETE FROM objects WHERE digest NOT IN (SELECT statement FROM revisions \
+         UNION SELECT locator FROM revisions UNION SELECT root FROM revisions)",
     )
-    .bind(snapshot.map(|digest| digest.as_raw().to_vec()))
     .execute(db)
     .await
     .map_err(failed("remove old objects"))?;

@@ -1,5 +1,7 @@
 //! Packs, and which chunks they hold.
 
+use std::collections::HashSet;
+
 use content::pack::PackHeader;
 use content::{Digest, PackId};
 use sqlx::{QueryBuilder, SqliteConnection, query};
@@ -109,6 +111,23 @@ pub async fn serves(
     .await
     .map_err(failed("find a pack"))?;
     Ok(row.is_some())
+}
+
+/// The numbers of the packs that the retained revisions of `fileset` need.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn of_fileset(
+    db: &mut SqliteConnection,
+    fileset: &str,
+) -> Result<HashSet<i64>, LedgerError> {
+    let rows = query("SELECT DISTINCT pack FROM revision_packs WHERE fileset = $1")
+        .bind(fileset)
+        .fetch_all(db)
+        .await
+        .map_err(failed("list a fileset's packs"))?;
+    rows.iter().map(|row| value(row, "pack")).collect()
 }
 
 /// Every pack.

@@ -26,6 +26,8 @@ pub struct ChunkPlace {
     pub pack: i64,
     /// Which chunk of it.
     pub ordinal: u32,
+    /// Bytes of the chunk.
+    pub length: u32,
 }
 
 /// How much of a pack a publish would use.
@@ -245,7 +247,7 @@ pub async fn places(
     let mut places = HashMap::with_capacity(ids.len());
     for batch in ids.chunks(BATCH_ROWS) {
         let mut select = QueryBuilder::new(
-            "SELECT used.id, used.pack, ordinal FROM publish_chunks AS used \
+            "SELECT used.id, used.pack, ordinal, length FROM publish_chunks AS used \
              JOIN chunks ON chunks.id = used.id AND chunks.pack = used.pack \
              WHERE used.publish = ",
         );
@@ -265,6 +267,7 @@ pub async fn places(
             let place = ChunkPlace {
                 pack: value(&row, "pack")?,
                 ordinal: value(&row, "ordinal")?,
+                length: value(&row, "length")?,
             };
             places.insert(ChunkId(Digest::from_raw(blob(&row, "id")?)), place);
         }

@@ -1,0 +1,212 @@
+//! The origin's side of a publish up to its commit: begin, have?, packs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use content::durable::RealDisk;
+use content::frame::{Frame, FrameError};
+use content::pack::{HeaderError, PackHeader};
+use content::{ChunkId, ChunkRef, FilesetName};
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
+
+use super::commit::CommitError;
+use crate::catalogue::Catalogue;
+use crate::ledger::{LedgerError, commit, packs, publishes};
+
+/// A publish that nobody has heard of for so long is dead, in seconds.
+pub const DEAD_AFTER_SECONDS: i64 = 120;
+
+/// Takes publishes in. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    pub(crate) catalogue: Catalogue,
+    /// Held while a pack's file and its row change together: one that is removed at this moment
+    /// must not be the one that comes in.
+    pub(crate) files: Arc<Mutex<()>>,
+}
+
+/// Why a step of a publish failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The commit failed.
+    #[error("cannot commit the revision")]
+    Commit {
+        /// Why.
+        source: Box<CommitError>,
+    },
+    /// Another publish of that fileset is under way.
+    #[error(
+        "another publish of {fileset} is under way; if it was killed, this ends within 2 minutes"
+    )]
+    Conflict {
+        /// The fileset.
+        fileset: FilesetName,
+    },
+    /// No such publish is under way.
+    #[error("no publish {publish} is under way: it ended, or was silent for too long")]
+    Gone {
+        /// The number that was named.
+        publish: i64,
+    },
+    /// The body is not a pack.
+    #[error("cannot take the pack")]
+    Pack {
+        /// Why.
+        source: PackFault,
+    },
+    /// The disk failed.
+    #[error("cannot store the pack")]
+    Store {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The ledger failed.
+    #[error("cannot use the ledger")]
+    Ledger(#[from] LedgerError),
+    /// A task of ours was cut off.
+    #[error("cannot go on: the origin is stopping")]
+    Stopping(#[from] JoinError),
+}
+
+/// Why a body is not a pack.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PackFault {
+    /// A frame is not what the header says.
+    #[error("frame {frame} is not what its header says")]
+    Frame {
+        /// Which.
+        frame: usize,
+        /// How.
+        source: FrameError,
+    },
+    /// The header is none.
+    #[error("it has no header that can be used")]
+    Header(#[from] HeaderError),
+    /// The body has another length than its header says.
+    #[error("want {wanted} bytes, got {got}")]
+    Length {
+        /// By the header.
+        wanted: u32,
+        /// By the body.
+        got: usize,
+    },
+}
+
+impl Intake {
+    /// Takes publishes into `catalogue`.
+    #[must_use]
+    pub fn new(catalogue: Catalogue) -> Self {
+        Self {
+            catalogue,
+            files: Arc::default(),
+        }
+    }
+
+    /// Begins a publish of `fileset`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if another one of it is under way.
+    pub async fn begin(&self, fileset: &FilesetName) -> Result<i64, PublishError> {
+        let now = self.now();
+        let mut tx = self.catalogue.authority().ledger().write().await?;
+        let begun = publishes::begin(&mut tx, fileset, now - DEAD_AFTER_SECONDS, now).await?;
+        commit(tx).await?;
+        begun.ok_or_else(|| PublishError::Conflict {
+            fileset: fileset.clone(),
+        })
+    }
+
+    /// Takes note of chunks of a publish; says which of them are to be sent.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no such publish is under way.
+    pub async fn have(
+        &self,
+        publish: i64,
+        chunks: &[ChunkRef],
+    ) -> Result<Vec<ChunkId>, PublishError> {
+        let mut tx = self.catalogue.authority().ledger().write().await?;
+        let known = publishes::seen(&mut tx, publish, self.now()).await?;
+        known.ok_or(PublishError::Gone { publish })?;
+        let missing = publishes::add_chunks(&mut tx, publish, chunks).await?;
+        commit(tx).await?;
+        Ok(missing)
+    }
+
+    /// Takes a pack in: every frame is held against the header, the file is made safe, and only
+    /// then is it entered.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the bytes are no pack, or no such publish is under way.
+    pub async fn pack(&self, publish: i64, bytes: Bytes) -> Result<(), PublishError> {
+        let checked = tokio::task::spawn_blocking(move || check(&bytes).map(|it| (it, bytes)));
+        let (header, bytes) = checked
+            .await?
+            .map_err(|source| PublishError::Pack { source })?;
+        self.store(publish, header, bytes).await
+    }
+
+    /// Stores a pack that has been checked, for the publish numbered `publish`.
+    pub(super) async fn store(
+        &self,
+        publish: i64,
+        header: PackHeader,
+        bytes: Bytes,
+    ) -> Result<(), PublishError> {
+        let _files = self.files.lock().await;
+        let (packs, id) = (self.catalogue.packs().clone(), header.id());
+        let stored = tokio::task::spawn_blocking(move || packs.put(&RealDisk, id, &bytes));
+        stored
+            .await?
+            .map_err(|source| PublishError::Store { source })?;
+        let mut tx = self.catalogue.authority().ledger().write().await?;
+        let known = publishes::seen(&mut tx, publish, self.now()).await?;
+        known.ok_or(PublishError::Gone { publish })?;
+        let number = packs::insert(&mut tx, &header, self.now()).await?;
+        publishes::take_pack(&mut tx, publish, number).await?;
+        commit(tx).await?;
+        Ok(())
+    }
+
+    /// Ends a publish without a commit. What it sent stays for the next one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger does.
+    pub async fn abandon(&self, publish: i64) -> Result<(), PublishError> {
+        let mut tx = self.catalogue.authority().ledger().write().await?;
+        publishes::end(&mut tx, publish).await?;
+        commit(tx).await?;
+        Ok(())
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.catalogue.authority().clock().now()
+    }
+}
+
+fn check(bytes: &[u8]) -> Result<PackHeader, PackFault> {
+    let length = PackHeader::length(bytes)?
+        .unwrap_or(bytes.len())
+        .min(bytes.len());
+    let header = PackHeader::parse(&bytes[..length])?;
+    if bytes.len() != header.total_bytes() as usize {
+        return Err(PackFault::Length {
+            wanted: header.total_bytes(),
+            got: bytes.len(),
+        });
+    }
+    for (frame, info) in header.frames().iter().enumerate() {
+        let range = header.frame_range(frame);
+        Frame::verify(info, &bytes[range.start as usize..range.end as usize])
+            .map_err(|source| PackFault::Frame { frame, source })?;
+    }
+    Ok(header)
+}
