@@ -12,8 +12,12 @@ pub mod devices;
 pub mod filesets;
 pub mod packs;
 pub mod publishes;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +93,16 @@ impl Ledger {
     ///
     /// Fails if the file cannot be used, or comes from a newer program.
     pub async fn open(path: &Path) -> Result<Self, LedgerError> {
+        // SQLite would let everybody read it; its log files take their mode from it.
+        let made = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path);
+        made.map_err(|error| LedgerError::Open {
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
         let fail = |source| LedgerError::Open {
             path: path.to_owned(),
             source,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certs::Trust;
+use certs::{RefusalReason, Trust};
 use http::StatusCode;
 use service::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
 use tracing::debug;
@@ -111,6 +111,14 @@ impl Metrics {
     /// Counts the handshakes of `listener`.
     #[must_use]
     pub fn sink(&self, listener: &'static str) -> Arc<dyn HandshakeSink> {
+        // A number that is not there yet cannot be watched for its first rise.
+        for reason in RefusalReason::ALL {
+            let labels = [listener, reason.as_str()];
+            self.handshakes.with_label_values(&labels).inc_by(0);
+        }
+        self.handshakes
+            .with_label_values(&[listener, "accepted"])
+            .inc_by(0);
         Arc::new(Sink {
             listener,
             metrics: self.clone(),

@@ -90,7 +90,10 @@ pub enum StartError {
     #[error("cannot register the metrics")]
     Metrics(#[from] MetricsError),
     /// There is nothing in the data folder.
-    #[error("cannot find a deployment in {data}: run larder-origin init first", data = data.display())]
+    #[error(
+        "cannot find a deployment in {data}: run larder-origin init first",
+        data = data.display()
+    )]
     NotInitialised {
         /// The data folder.
         data: PathBuf,

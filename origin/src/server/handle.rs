@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
@@ -15,13 +16,14 @@ use transport::{Body, BoxError, ReadBodyError, Session, read_body};
 use super::Parts;
 use crate::api::{ContentRequest, EnrolRequest, Reply, fault};
 
+/// An answer on its way.
+type Answer<T> = BoxFuture<'static, T>;
+
 /// How long a body may fall silent.
 const BODY_IDLE: Duration = Duration::from_secs(10);
 
 /// Answers on the admin socket.
-pub(super) fn admin(
-    parts: Arc<OnceLock<Parts>>,
-) -> impl Fn(Request<RequestBody>) -> futures_util::future::BoxFuture<'static, Reply> {
+pub(super) fn admin(parts: Arc<OnceLock<Parts>>) -> impl Fn(Request<RequestBody>) -> Answer<Reply> {
     move |request| {
         let parts = Arc::clone(&parts);
         Box::pin(async move {
@@ -36,8 +38,7 @@ pub(super) fn admin(
 /// Answers on the enrolment listener.
 pub(super) fn enrol(
     parts: Arc<OnceLock<Parts>>,
-) -> impl Fn(Request<Incoming>, Arc<Session>) -> futures_util::future::BoxFuture<'static, Response<Body>>
-{
+) -> impl Fn(Request<Incoming>, Arc<Session>) -> Answer<Response<Body>> {
     move |request, session| {
         let parts = Arc::clone(&parts);
         Box::pin(async move {
@@ -70,8 +71,7 @@ pub(super) fn enrol(
 /// Answers on the content listener.
 pub(super) fn content(
     parts: Arc<OnceLock<Parts>>,
-) -> impl Fn(Request<Incoming>, Arc<Session>) -> futures_util::future::BoxFuture<'static, Response<Body>>
-{
+) -> impl Fn(Request<Incoming>, Arc<Session>) -> Answer<Response<Body>> {
     move |request, session| {
         let parts = Arc::clone(&parts);
         Box::pin(async move {

@@ -1,0 +1,127 @@
+//! Tests of the tables that their users don't reach by other ways.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use certs::{Key, Role};
+
+use super::devices::{Device, State};
+use super::*;
+
+async fn new() -> (tempfile::TempDir, Ledger) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("larder.db"))
+        .await
+        .unwrap();
+    (folder, ledger)
+}
+
+fn device(id: &str, state: State, seen_at: i64) -> Device {
+    let key = Key::generate().unwrap();
+    Device {
+        id: id.parse().unwrap(),
+        role: Role::Client,
+        state,
+        spki: key.spki_der().to_vec(),
+        spki_sha256: key.spki_sha256(),
+        group: Some("north".to_owned()),
+        address: None,
+        claims: None,
+        with_token: false,
+        requested_at: 1,
+        decided_at: None,
+        seen_at,
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_is_nobody_elses_to_read() {
+    let (folder, _ledger) = new().await;
+    for file in ["larder.db", "larder.db-wal"] {
+        let mode = std::fs::metadata(folder.path().join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn devices_come_back_as_they_were_in_pages_by_name() {
+    let (_folder, ledger) = new().await;
+    let mut tx = ledger.write().await.unwrap();
+    let all = [
+        device("a", State::Pending, 1),
+        device("b", State::Enrolled, 1),
+        device("c", State::Pending, 9),
+    ];
+    for device in &all {
+        devices::insert(&mut tx, device).await.unwrap();
+    }
+    assert_eq!(devices::list(&mut tx, None, "", 2).await.unwrap(), all[..2]);
+    assert_eq!(
+        devices::list(&mut tx, None, "b", 2).await.unwrap(),
+        all[2..]
+    );
+    let pending = devices::list(&mut tx, Some(State::Pending), "", 9)
+        .await
+        .unwrap();
+    assert_eq!(pending, [all[0].clone(), all[2].clone()]);
+    // Only what waits unheard of is forgotten.
+    assert_eq!(devices::prune_pending(&mut tx, 5).await.unwrap(), 1);
+    assert_eq!(devices::list(&mut tx, None, "", 9).await.unwrap(), all[1..]);
+    // A name that is held is not taken over.
+    assert!(
+        devices::insert(&mut tx, &device("b", State::Pending, 1))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_leaves_no_trace() {
+    let (_folder, ledger) = new().await;
+    let mut tx = ledger.write().await.unwrap();
+    assert_eq!(counters::next(&mut tx, "epoch").await.unwrap(), 1);
+    drop(tx);
+    let mut tx = ledger.write().await.unwrap();
+    assert_eq!(counters::next(&mut tx, "epoch").await.unwrap(), 1);
+    counters::raise(&mut tx, "epoch", 7).await.unwrap();
+    counters::raise(&mut tx, "epoch", 3).await.unwrap();
+    assert_eq!(counters::next(&mut tx, "epoch").await.unwrap(), 8);
+    commit(tx).await.unwrap();
+    let mut db = ledger.read().await.unwrap();
+    assert_eq!(counters::all(&mut db).await.unwrap()["epoch"], 8);
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let (_folder, ledger) = new().await;
+    let mut db = ledger.read().await.unwrap();
+    assert!(counters::next(&mut db, "epoch").await.is_err());
+}
+
+#[tokio::test]
+async fn tokens_are_counted_down_and_forgotten() {
+    let (_folder, ledger) = new().await;
+    let token = tokens::Token {
+        role: Role::Booster,
+        auto_approve: true,
+        group: None,
+        uses_left: 2,
+        created_at: 1,
+        expires_at: 100,
+    };
+    let mut tx = ledger.write().await.unwrap();
+    tokens::insert(&mut tx, &[1; 32], &token).await.unwrap();
+    for (role, now, left) in [
+        (Role::Client, 50, None),
+        (Role::Booster, 100, None),
+        (Role::Booster, 50, Some(1)),
+        (Role::Booster, 50, Some(0)),
+        (Role::Booster, 50, None),
+    ] {
+        let taken = tokens::take(&mut tx, &[1; 32], role, now).await.unwrap();
+        assert_eq!(taken.map(|token| token.uses_left), left, "{role} at {now}");
+    }
+    assert_eq!(tokens::prune(&mut tx, 50).await.unwrap(), 1);
+}
