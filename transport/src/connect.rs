@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use certs::tls::{Capture, Expected};
+use certs::tls::{Capture, Evidence, Expected};
 use certs::trust::Revocation;
 use certs::{Peer, RefusalReason, Trust};
 use http::{Request, Response};
@@ -23,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use crate::body::Body;
-use crate::call::{CallError, Meter};
+use crate::call::{CallError, Meter, alert_in};
 use crate::io::{
     Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
     STREAM_WINDOW_BYTES, Watched, captured,
@@ -225,24 +226,8 @@ impl Connector {
                 step: "shake hands",
             })?;
         let captured = capture.take();
-        let stream = shaken.map_err(|error| {
-            if let Some(alert) = crate::call::alert_in(&error) {
-                return CallError::Refused {
-                    reason: RefusalReason::of_alert(alert),
-                };
-            }
-            let evidence = captured.evidence.clone();
-            match evidence.as_ref().and_then(|evidence| evidence.reason) {
-                Some(reason) => CallError::Distrusted {
-                    reason,
-                    evidence: evidence.map(Box::new),
-                },
-                None => CallError::Tls { source: error },
-            }
-        })?;
-        self.meter
-            .connections
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let stream = shaken.map_err(|error| failed_handshake(error, captured.evidence))?;
+        self.meter.connections.fetch_add(1, Ordering::Relaxed);
         self.speak(stream, captured.peer).await
     }
 
@@ -336,6 +321,26 @@ impl Returnable {
 
     pub(crate) fn peer(&self) -> Option<&Peer> {
         self.lease.peer.as_ref()
+    }
+}
+
+/// What a handshake that failed means.
+fn failed_handshake(error: io::Error, evidence: Option<Evidence>) -> CallError {
+    if let Some(alert) = alert_in(&error) {
+        return CallError::Refused {
+            reason: RefusalReason::of_alert(alert),
+        };
+    }
+    match evidence.as_ref().and_then(|evidence| evidence.reason) {
+        Some(reason) => CallError::Distrusted {
+            reason,
+            evidence: evidence.map(Box::new),
+        },
+        // What speaks no TLS will not learn it by tomorrow; what hung up may come back.
+        None if error.kind() == io::ErrorKind::InvalidData => CallError::Tls { source: error },
+        None => CallError::Broken {
+            source: error.into(),
+        },
     }
 }
 

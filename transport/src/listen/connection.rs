@@ -255,30 +255,34 @@ async fn answer(
     let response = match shared.judge(&session, shared.settings.clock.now()) {
         Ok(()) => (shared.handler)(request, session).await,
         Err(reason) => {
-            // The housekeeper puts it out; until then, this is all that it hears.
-            let fault = match reason {
-                RefusalReason::Revoked => Fault::new(Code::Revoked, "the certificate is revoked"),
-                RefusalReason::Expired => {
-                    Fault::new(Code::Forbidden, "the certificate has expired")
-                }
-                RefusalReason::NotYetValid
-                | RefusalReason::UnknownIssuer
-                | RefusalReason::BadSignature
-                | RefusalReason::WrongEku
-                | RefusalReason::WrongRole
-                | RefusalReason::NoCertificate
-                | RefusalReason::CrlStale
-                | RefusalReason::NameMismatch
-                | RefusalReason::Protocol => Fault::new(
-                    Code::Busy,
-                    "cannot tell whether the certificate still holds",
-                ),
-            };
+            // The housekeeper puts it out at once; this much it may still hear.
+            let fault = farewell(reason);
+            shared.report(&session, reason, Handshake::InSession);
             session.retire();
             respond::fault(&fault)
         }
     };
     Ok(response.map(|body| body.with_guard(under_way)))
+}
+
+/// What a peer is told that was let in and has to go.
+fn farewell(reason: RefusalReason) -> Fault {
+    match reason {
+        RefusalReason::Revoked => Fault::new(Code::Revoked, "the certificate is revoked"),
+        RefusalReason::Expired => Fault::new(Code::Forbidden, "the certificate has expired"),
+        RefusalReason::NotYetValid
+        | RefusalReason::UnknownIssuer
+        | RefusalReason::BadSignature
+        | RefusalReason::WrongEku
+        | RefusalReason::WrongRole
+        | RefusalReason::NoCertificate
+        | RefusalReason::CrlStale
+        | RefusalReason::NameMismatch
+        | RefusalReason::Protocol => Fault::new(
+            Code::Busy,
+            "cannot tell whether the certificate still holds",
+        ),
+    }
 }
 
 fn http1_builder() -> http1::Builder {

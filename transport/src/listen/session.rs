@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Session {
     in_flight: AtomicUsize,
     peer: Option<Peer>,
     remote: SocketAddr,
+    /// Whether its end has been told of.
+    reported: AtomicBool,
     retire: CancellationToken,
     /// Only the housekeeper and the start and end of requests touch it.
     watch: Mutex<Watch>,
@@ -202,6 +204,7 @@ impl Sessions {
             in_flight: AtomicUsize::new(0),
             peer,
             remote,
+            reported: AtomicBool::new(false),
             retire: CancellationToken::new(),
             watch: Mutex::new(Watch {
                 idle: (now, received),
@@ -260,12 +263,17 @@ impl Shared {
             .map_or(Ok(()), |peer| self.settings.trust.check(peer, now))
     }
 
-    /// Ends a session, once, and tells of it.
+    /// Ends a session now, and tells of it.
     pub(super) fn put_out(&self, session: &Session, reason: RefusalReason, stage: Handshake) {
-        if session.cut.is_cancelled() {
+        session.cut();
+        self.report(session, reason, stage);
+    }
+
+    /// Tells, once, that a session has to end.
+    pub(super) fn report(&self, session: &Session, reason: RefusalReason, stage: Handshake) {
+        if session.reported.swap(true, Ordering::Relaxed) {
             return;
         }
-        session.cut();
         self.refuse(&Refused {
             remote: session.remote,
             reason,
