@@ -12,15 +12,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+/// Bytes that went over some TCP connections, all together.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes received.
+    pub received_bytes: AtomicU64,
+    /// Bytes sent.
+    pub sent_bytes: AtomicU64,
+}
+
 /// What has moved over one TCP connection, and how it is to end.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     received: AtomicU64,
     reset: AtomicBool,
     sent: AtomicU64,
+    traffic: Arc<Traffic>,
 }
 
 impl Activity {
+    /// Of a connection that counts towards `traffic`.
+    pub(crate) fn new(traffic: &Arc<Traffic>) -> Self {
+        Self {
+            traffic: Arc::clone(traffic),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -72,6 +90,8 @@ impl AsyncRead for Watched {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let got = (buffer.filled().len() - before) as u64;
         self.activity.received.fetch_add(got, Ordering::Relaxed);
+        let traffic = &self.activity.traffic;
+        traffic.received_bytes.fetch_add(got, Ordering::Relaxed);
         polled
     }
 }
@@ -113,6 +133,10 @@ impl AsyncWrite for Watched {
 fn note_sent(activity: &Activity, polled: &Poll<io::Result<usize>>) {
     if let Poll::Ready(Ok(sent)) = polled {
         activity.sent.fetch_add(*sent as u64, Ordering::Relaxed);
+        activity
+            .traffic
+            .sent_bytes
+            .fetch_add(*sent as u64, Ordering::Relaxed);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod source;
 
 pub use body::{Body, BoxError, ReadBodyError, read_body};
 pub use call::{CallError, Meter};
+pub use io::Traffic;
 pub use judge::ContentJudge;
 pub use listen::{Handshake, HandshakeSink, ListenSettings, Listener, Refused, Session};
 pub use relay::{Relay, RelaySettings};

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::io::{Activity, Watched};
+use crate::io::{Activity, Traffic, Watched};
 use crate::listen::BindError;
 
 /// Says where to relay to, at each connection: addresses as `HOST:PORT`, the best first.
@@ -65,8 +65,8 @@ pub struct RelayMetrics {
     pub relayed: AtomicU64,
     /// Connections for which no target answered.
     pub failed: AtomicU64,
-    /// Bytes passed on, both ways.
-    pub bytes: AtomicU64,
+    /// Bytes that went to and came from those who connect.
+    pub traffic: Arc<Traffic>,
 }
 
 /// A relay at work.
@@ -172,17 +172,15 @@ async fn pass_on(
     metrics.relayed.fetch_add(1, Ordering::Relaxed);
     stream.set_nodelay(true)?;
     target.set_nodelay(true)?;
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new(&metrics.traffic));
     let (mut near, mut far) = (
         Watched::new(stream, Arc::clone(&activity)),
         Watched::new(target, Arc::default()),
     );
-    let outcome = tokio::select! {
+    tokio::select! {
         copied = copy_bidirectional(&mut near, &mut far) => copied.map(drop),
         () = idle(&activity, settings.idle_timeout) => Ok(()),
-    };
-    metrics.bytes.fetch_add(activity.moved(), Ordering::Relaxed);
-    outcome
+    }
 }
 
 async fn connect_to_any(settings: &RelaySettings) -> io::Result<TcpStream> {

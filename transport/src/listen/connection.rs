@@ -92,7 +92,7 @@ async fn converse(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%remote, %error, "cannot set TCP_NODELAY");
     }
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new(&shared.metrics.traffic));
     let stream = Watched::new(stream, Arc::clone(&activity));
     // A handshake has no right to delay the end: whoever is in it has been promised nothing.
     let accepted = tokio::select! {
@@ -117,14 +117,6 @@ async fn converse(
             Err(reason) => shared.put_out(session, reason, Handshake::Registered),
         }
     }
-    shared
-        .metrics
-        .received_bytes
-        .fetch_add(activity.received(), Ordering::Relaxed);
-    shared
-        .metrics
-        .sent_bytes
-        .fetch_add(activity.sent(), Ordering::Relaxed);
 }
 
 /// The TLS handshake. Who fails it is reported, and told why before the connection closes.

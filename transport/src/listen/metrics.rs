@@ -1,8 +1,11 @@
 //! The numbers of one listener.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use certs::RefusalReason;
+
+use crate::io::Traffic;
 
 /// What one listener has counted since it began.
 #[derive(Debug, Default)]
@@ -13,10 +16,8 @@ pub struct ListenMetrics {
     pub accepted: AtomicU64,
     /// Requests that were handed on.
     pub requests: AtomicU64,
-    /// Bytes received over TCP by connections that have ended.
-    pub received_bytes: AtomicU64,
-    /// Bytes sent over TCP by connections that have ended.
-    pub sent_bytes: AtomicU64,
+    /// Bytes that went over TCP, TLS included.
+    pub traffic: Arc<Traffic>,
     refused: [AtomicU64; RefusalReason::ALL.len()],
 }
 

@@ -62,6 +62,12 @@ impl Session {
         self.id
     }
 
+    /// Bytes received and sent over TCP so far.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.activity.received(), self.activity.sent())
+    }
+
     /// Cancelled when the session is put out: revoked, run out, or broken off.
     #[must_use]
     pub fn ended(&self) -> CancellationToken {

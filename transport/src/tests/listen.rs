@@ -304,15 +304,21 @@ async fn a_slow_head_an_idle_connection_and_a_stalled_answer_are_cut_off() {
         "GET /v1/filesets/slow/packs/{} HTTP/1.1\r\nhost: x\r\n\r\n",
         pack_id().0.hex()
     );
-    for said in ["", "GET /v1/he", hello, &format!("{hello}GET /"), &pack] {
-        let stream = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let said = ["", "GET /v1/he", hello, &format!("{hello}GET /"), &pack];
+    let addr = listener.local_addr();
+    let (connector, name) = (&connector, &name);
+    let ends = said.map(|said| async move {
+        let stream = TcpStream::connect(addr).await.unwrap();
         let mut stream = connector.connect(name.server_name(), stream).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
         let mut heard = Vec::new();
-        // Ends in an orderly way or not: what counts is that it ends.
-        let ended = timeout(SOON, stream.read_to_end(&mut heard)).await;
-        assert!(ended.is_ok(), "{said}");
-    }
+        // In an orderly way or not: what counts is that it ends.
+        assert!(
+            timeout(SOON, stream.read_to_end(&mut heard)).await.is_ok(),
+            "{said}"
+        );
+    });
+    futures_util::future::join_all(ends).await;
 }
 
 #[tokio::test]

@@ -39,7 +39,8 @@ async fn tls_passes_through_end_to_end_and_targets_may_change() {
     assert_eq!(metrics.failed.load(Ordering::Relaxed), 1);
     drop(source);
     assert_eq!(relay.drain(SOON).await, Drained::InTime);
-    assert!(metrics.bytes.load(Ordering::Relaxed) > 1000);
+    assert!(metrics.traffic.sent_bytes.load(Ordering::Relaxed) > 1000);
+    assert!(metrics.traffic.received_bytes.load(Ordering::Relaxed) > 1000);
 }
 
 #[tokio::test]
