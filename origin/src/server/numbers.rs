@@ -33,9 +33,9 @@ impl Counted {
         for (counter, now) in [
             (
                 &self.received,
-                self.from.received_bytes.load(Ordering::Relaxed),
+                self.from.traffic.received_bytes.load(Ordering::Relaxed),
             ),
-            (&self.sent, self.from.sent_bytes.load(Ordering::Relaxed)),
+            (&self.sent, self.from.traffic.sent_bytes.load(Ordering::Relaxed)),
         ] {
             counter.inc_by(now.saturating_sub(counter.get()));
         }
