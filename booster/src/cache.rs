@@ -1,0 +1,408 @@
+//! The cache: finds a pack in memory, on disk or upstream, and serves what has been checked.
+//!
+//! A miss makes a fill, which runs in a task of its own; all who want the pack read along behind
+//! it, so that it crosses the line once. Small objects, which are named by the digest of their
+//! bytes, lie in the same tiers under the same limits; the catalogue decides what of them to fetch.
+
+mod fill;
+mod index;
+mod memory;
+mod reader;
+mod rope;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use content::locator::PackEntry;
+use content::{Digest, FilesetName, PackId};
+use service::{Report, Spawner};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::metrics::CacheMetrics;
+use crate::upstream::Upstreams;
+pub use fill::FillError;
+use fill::{Fill, Job, Tail};
+use index::{Key, Kind};
+use memory::Memory;
+pub use reader::{ReadError, Reader};
+use rope::Rope;
+pub use store::StoreError;
+use store::{Store, StoredPack};
+
+/// What the cache may take, and how long it puts up with things.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Bytes of all its files.
+    pub disk_bytes_max: u64,
+    /// Fills at a time. Each holds at most 8 MiB of memory.
+    pub fills_max: usize,
+    /// How long readers may take for a pack that could not be kept, once it is there.
+    pub linger: Duration,
+    /// Bytes of the memory tier.
+    pub memory_bytes_max: u64,
+    /// How long a fill that has readers goes on without getting anywhere.
+    pub patience: Duration,
+    /// How long a source may send nothing.
+    pub stall: Duration,
+    /// How long a fill may wait for its turn.
+    pub turn_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            disk_bytes_max: 50 << 30,
+            fills_max: 8,
+            linger: Duration::from_secs(60),
+            memory_bytes_max: 256 << 20,
+            patience: Duration::from_secs(30),
+            stall: Duration::from_secs(10),
+            turn_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The cache. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+/// What the cache's requests and its fills have in common.
+struct Shared {
+    flights: Mutex<HashMap<PackId, Arc<Fill>>>,
+    limits: Limits,
+    memory: Memory,
+    metrics: CacheMetrics,
+    /// When a peer's doubt last made us check a pack again.
+    rechecked: Mutex<Option<Instant>>,
+    spawner: Spawner,
+    store: Arc<Store>,
+    turns: Arc<Semaphore>,
+    upstreams: Arc<Upstreams>,
+}
+
+type Flights<'a> = MutexGuard<'a, HashMap<PackId, Arc<Fill>>>;
+
+/// How a request for a pack was answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum How {
+    /// From disk.
+    Disk,
+    /// By a fill.
+    Fill {
+        /// Whether another request had started it.
+        collapsed: bool,
+        /// Whether the pack is going to be kept.
+        stored: bool,
+    },
+    /// From memory.
+    Memory,
+}
+
+/// A pack whose header has been checked, and whose bytes are here or on their way.
+#[derive(Debug)]
+pub struct Served {
+    how: How,
+    origin: Origin,
+    total_bytes: u64,
+}
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Origin {
+    Disk(Arc<StoredPack>),
+    Fill(Tail),
+    Memory(Arc<Rope>),
+}
+
+impl Cache {
+    /// Opens the cache in `folder`, which need not exist; its parent must. Fills run in tasks of
+    /// `spawner`'s owner. `now` is in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be made, read or written to.
+    pub async fn open(
+        folder: &Path,
+        limits: Limits,
+        upstreams: Arc<Upstreams>,
+        spawner: Spawner,
+        metrics: CacheMetrics,
+        now: i64,
+    ) -> Result<Self, StoreError> {
+        let (path, numbers) = (folder.to_owned(), metrics.clone());
+        let store = off_runtime(move || Store::open(&path, limits.disk_bytes_max, now, numbers));
+        let store = store.await.ok_or_else(|| StoreError::stopped(folder))??;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                flights: Mutex::default(),
+                limits,
+                memory: Memory::new(limits.memory_bytes_max),
+                metrics,
+                rechecked: Mutex::new(None),
+                spawner,
+                store,
+                turns: Arc::new(Semaphore::new(limits.fills_max)),
+                upstreams,
+            }),
+        })
+    }
+
+    /// Says that all is in good order, so that the next run need not check everything. All fills
+    /// must have ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the disk fails.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.shared.store);
+        off_runtime(move || store.close()).await.unwrap_or(Ok(()))
+    }
+
+    /// Finds the pack that `entry`, from a verified locator of `fileset`, names. Returns once its
+    /// header has been checked.
+    ///
+    /// A fill that this starts runs on if this future is dropped, as far as others want it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not here and no source gives it.
+    pub async fn pack(&self, fileset: &FilesetName, entry: PackEntry) -> Result<Served, FillError> {
+        let shared = &self.shared;
+        loop {
+            if let Some(served) = shared.hit(entry).await {
+                return Ok(served);
+            }
+            let Some((mut tail, collapsed)) = shared.join(fileset, entry) else {
+                // It has come in the meantime.
+                continue;
+            };
+            shared.metrics.misses.inc();
+            let stored = tail.header().await?;
+            return Ok(Served {
+                how: How::Fill { collapsed, stored },
+                origin: Origin::Fill(tail),
+                total_bytes: u64::from(entry.total_bytes),
+            });
+        }
+    }
+
+    /// Whether the pack is here, as far as can be told without looking at it. Starts no fill.
+    #[must_use]
+    pub fn has_pack(&self, id: PackId) -> bool {
+        let key = pack_key(id);
+        self.shared.memory.get(key).is_some() || self.shared.store.contains(key)
+    }
+
+    /// Somebody doubts a pack: it is checked again before it is next served. Does nothing if that
+    /// was done for any pack within the last second, since a check costs more than a doubt.
+    pub fn doubt(&self, id: PackId) -> bool {
+        let now = Instant::now();
+        let mut rechecked = self
+            .shared
+            .rechecked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if rechecked.is_some_and(|before| now.duration_since(before) < RECHECK_PAUSE) {
+            return false;
+        }
+        *rechecked = Some(now);
+        drop(rechecked);
+        self.shared.memory.forget(pack_key(id));
+        self.shared.store.doubt(pack_key(id));
+        true
+    }
+
+    /// The small object called `digest`, checked. None if it is not here.
+    pub async fn object(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
+        let key = object_key(digest);
+        if let Some(rope) = self.shared.memory.get(key) {
+            return Some(rope.to_bytes());
+        }
+        let store = Arc::clone(&self.shared.store);
+        let read = off_runtime(move || store.object(digest, bytes_max)).await;
+        let bytes = Bytes::from(read.flatten()?);
+        let rope = Arc::new(Rope::from(bytes.clone()));
+        self.shared.memory.put(key, rope);
+        Some(bytes)
+    }
+
+    /// Keeps a small object, whose digest the caller has checked. That there is no room for it on
+    /// disk is no failure.
+    pub async fn keep_object(&self, digest: Digest, bytes: Bytes) {
+        let rope = Arc::new(Rope::from(bytes.clone()));
+        self.shared.memory.put(object_key(digest), rope);
+        let store = Arc::clone(&self.shared.store);
+        let put = off_runtime(move || store.put_object(digest, &bytes)).await;
+        if let Some(Err(error)) = put {
+            warn!(%error, "cannot keep a small object");
+        }
+    }
+
+    /// Sorts what is kept anew: what `pack_named` or `object_named` does not say yes to is given
+    /// up before anything else.
+    pub fn rank(&self, pack_named: impl Fn(PackId) -> bool, object_named: impl Fn(Digest) -> bool) {
+        self.shared.store.rank(|key| match key.kind {
+            Kind::Object => object_named(key.digest),
+            Kind::Pack => pack_named(PackId(key.digest)),
+            Kind::Partial => false,
+        });
+    }
+
+    /// Does what is due now and then: drops fills that were broken off over a day before `now`
+    /// (Unix seconds), and counts the files.
+    pub async fn tidy(&self, now: i64) {
+        let store = Arc::clone(&self.shared.store);
+        let _done = off_runtime(move || {
+            store.sweep(now);
+            store.count_files();
+        })
+        .await;
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.shared.store.bytes()
+    }
+}
+
+impl Served {
+    /// How it was found.
+    #[must_use]
+    pub fn how(&self) -> How {
+        self.how
+    }
+
+    /// Bytes of the whole pack.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Reads it, from byte `from` up to, but not including, byte `end`.
+    #[must_use]
+    pub fn reader(self, from: u64, end: u64) -> Reader {
+        Reader::new(self.origin, from, end.min(self.total_bytes))
+    }
+}
+
+impl Shared {
+    /// The pack, if it is here already.
+    async fn hit(self: &Arc<Self>, entry: PackEntry) -> Option<Served> {
+        let key = pack_key(entry.id);
+        if let Some(rope) = self.memory.get(key) {
+            self.metrics.hits.with_label_values(&["memory"]).inc();
+            return Some(Served {
+                how: How::Memory,
+                total_bytes: rope.length(),
+                origin: Origin::Memory(rope),
+            });
+        }
+        let lease = self.store.lease(key)?;
+        let hot = lease.uses() >= HOT_USES && lease.bytes() <= self.limits.memory_bytes_max;
+        let opened = off_runtime(move || {
+            let pack = lease.open()?;
+            let whole = hot.then(|| pack.read(0, pack.bytes() as usize));
+            Ok::<_, store::UnusableError>((pack, whole))
+        });
+        let (pack, whole) = match opened.await? {
+            Ok(opened) => opened,
+            Err(failure) => {
+                debug!(pack = ?entry.id, error = %Report(&failure), "a hit became a miss");
+                return None;
+            }
+        };
+        self.metrics.hits.with_label_values(&["disk"]).inc();
+        let total_bytes = pack.bytes();
+        let origin = match whole {
+            Some(Ok(bytes)) => {
+                let rope = Arc::new(Rope::from(Bytes::from(bytes)));
+                self.memory.put(key, Arc::clone(&rope));
+                Origin::Memory(rope)
+            }
+            Some(Err(_)) | None => Origin::Disk(Arc::new(pack)),
+        };
+        Some(Served {
+            how: How::Disk,
+            origin,
+            total_bytes,
+        })
+    }
+
+    /// Joins the fill of a pack, or starts one. None if the pack has just come.
+    fn join(self: &Arc<Self>, fileset: &FilesetName, entry: PackEntry) -> Option<(Tail, bool)> {
+        let mut flights = self.flights();
+        if let Some(fill) = flights.get(&entry.id) {
+            self.metrics.coalesced.inc();
+            return Some((fill.attach(), true));
+        }
+        // A fill leaves the map only after its pack is in the store.
+        if self.store.contains(pack_key(entry.id)) {
+            return None;
+        }
+        let fill = Arc::new(Fill::new(fileset.clone(), entry));
+        let tail = fill.attach();
+        flights.insert(entry.id, Arc::clone(&fill));
+        drop(flights);
+        let job = Job::new(Arc::clone(self), fill);
+        // If the owner has gone, the job is dropped, which tells the readers.
+        let _started = self.spawner.start_brief("fill", |stop| job.run(stop));
+        Some((tail, false))
+    }
+
+    fn flights(&self) -> Flights<'_> {
+        // Nothing panics while it holds the lock, and a map of fills is never half-changed.
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("limits", &self.limits)
+            .field("upstreams", &self.upstreams)
+            .finish_non_exhaustive()
+    }
+}
+
+fn pack_key(id: PackId) -> Key {
+    Key {
+        kind: Kind::Pack,
+        digest: id.0,
+    }
+}
+
+fn object_key(digest: Digest) -> Key {
+    Key {
+        kind: Kind::Object,
+        digest,
+    }
+}
+
+/// Runs `work`, which touches the disk or computes for long, where it holds nobody up. None if it
+/// panicked or the runtime is ending. If this is dropped, the work is still done.
+async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|failure| {
+        if failure.is_panic() {
+            error!(%failure, "work on the cache panicked");
+        }
+    })
+    .ok()
+}
+
+/// A pack that is used for the second time since the booster started goes into memory.
+const HOT_USES: u8 = 2;
+/// Checking 8 MiB takes some tens of milliseconds: once a second is no burden.
+const RECHECK_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,457 @@
+//! The task of a fill.
+
+use std::future::{Future, pending};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use content::frame::Frame;
+use content::locator::PackEntry;
+use content::pack::PackHeader;
+use service::{CancellationToken, Report};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{Fill, FillError, Held};
+use crate::cache::store::{BeginError, PartialFile};
+use crate::cache::{Flights, Shared, off_runtime, pack_key};
+use crate::upstream::{PackAsk, PackBody, Upstream, UpstreamError};
+
+/// A fill's task: what only it knows.
+///
+/// Dropped before its end, it tells its readers that it was cut off.
+#[derive(Debug)]
+pub(crate) struct Job {
+    shared: Arc<Shared>,
+    fill: Arc<Fill>,
+    header: Option<Arc<PackHeader>>,
+    /// The frame that comes next, once there is a header.
+    frame: usize,
+    sink: Sink,
+    turn: Option<OwnedSemaphorePermit>,
+    left: bool,
+}
+
+/// Where checked bytes are kept.
+#[derive(Debug, Default)]
+enum Sink {
+    /// In a file.
+    File(PartialFile),
+    /// Nowhere: there is no room. Readers are served all the same.
+    Nowhere,
+    /// Not decided yet.
+    #[default]
+    Undecided,
+}
+
+/// Why an attempt at a source ended.
+enum Break {
+    /// What came fails its check.
+    Bad(String),
+    /// The fill is over.
+    Over(FillError),
+    /// The source failed.
+    Source(UpstreamError),
+}
+
+impl Job {
+    pub(crate) fn new(shared: Arc<Shared>, fill: Arc<Fill>) -> Self {
+        shared.metrics.fills_running.inc();
+        Self {
+            shared,
+            fill,
+            header: None,
+            frame: 0,
+            sink: Sink::Undecided,
+            turn: None,
+            left: false,
+        }
+    }
+
+    /// Fills, tells the readers how it ended, and lets go of what it held for them.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let ended = loop {
+            match self.fill_all(&stop).await {
+                Err(FillError::Cancelled) if !self.leave_if_unwanted() => {}
+                ended => break ended,
+            }
+        };
+        let stored = match ended {
+            Ok(()) => self.keep().await,
+            Err(failure) => {
+                debug!(pack = ?self.fill.entry.id, error = %Report(&failure), "a fill failed");
+                return self.leave(Err(failure));
+            }
+        };
+        self.leave(Ok(stored));
+        if !stored {
+            // What is nowhere else stays in memory for those who still read it, but not for ever.
+            let mut readers = self.fill.readers.subscribe();
+            let gone = readers.wait_for(|readers| *readers == 0);
+            let _in_time = timeout(self.shared.limits.linger, gone).await;
+            self.fill.hold(Held::Gone);
+        }
+    }
+
+    async fn fill_all(&mut self, stop: &CancellationToken) -> Result<(), FillError> {
+        if self.turn.is_none() {
+            let turns = Arc::clone(&self.shared.turns);
+            let waiting = timeout(self.shared.limits.turn_wait, turns.acquire_owned());
+            let turn = self.unless_over(stop, waiting).await?;
+            self.turn = turn.ok().and_then(Result::ok);
+            if self.turn.is_none() {
+                return Err(FillError::Busy);
+            }
+        }
+        if matches!(self.sink, Sink::Undecided) {
+            self.begin().await?;
+        }
+        self.fetch(stop).await
+    }
+
+    /// Opens a file for the pack, and takes up what an earlier fill left in it.
+    async fn begin(&mut self) -> Result<(), FillError> {
+        let (store, entry) = (Arc::clone(&self.shared.store), self.fill.entry);
+        let begun = off_runtime(move || {
+            let file = store.begin(entry)?;
+            let resumed = file.resume()?;
+            Ok::<_, BeginError>((file, resumed))
+        });
+        match begun.await.ok_or(FillError::Aborted)? {
+            Ok((file, resumed)) => {
+                let bytes = resumed.bytes.length();
+                self.sink = Sink::File(file);
+                self.frame = resumed.frames;
+                self.header = resumed.header.map(Arc::new);
+                if bytes > 0 {
+                    info!(pack = ?entry.id, bytes, "took up a fill that was broken off");
+                    self.shared.metrics.resumed_bytes.inc_by(bytes);
+                    self.fill.publish_all(resumed.bytes);
+                }
+            }
+            Err(failure) => {
+                warn!(error = %Report(&failure), "cannot keep a pack: streaming it through");
+                self.stream_through();
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks source after source until the pack is whole.
+    async fn fetch(&mut self, stop: &CancellationToken) -> Result<(), FillError> {
+        let (mut failures, mut no_cache, mut tried) = (0, false, Vec::new());
+        let mut progressed = Instant::now();
+        while !self.is_whole() {
+            let (at, source) = self
+                .shared
+                .upstreams
+                .choose(&mut tried)
+                .ok_or(FillError::Busy)?;
+            let before = self.fill.progress.borrow().verified;
+            let failure = match self.attempt(&*source, no_cache, stop).await {
+                Ok(()) => break,
+                Err(Break::Over(over)) => return Err(over),
+                Err(Break::Source(failure)) => FillError::from(failure),
+                Err(Break::Bad(what)) => {
+                    let failed = &self.shared.metrics.verification_failures;
+                    failed.with_label_values(&["upstream"]).inc();
+                    self.shared.upstreams.mark_bad(at);
+                    no_cache = true;
+                    FillError::Unverified { what }
+                }
+            };
+            let verified = self.fill.progress.borrow().verified;
+            if verified > before {
+                failures = 0;
+                progressed = Instant::now();
+            }
+            failures += 1;
+            debug!(pack = ?self.fill.entry.id, verified, error = %Report(&failure), "fill broken");
+            let begun = verified >= u64::from(self.fill.entry.header_bytes);
+            let patience = if begun {
+                self.shared.limits.patience
+            } else {
+                Duration::ZERO
+            };
+            let tries = TRIES_PER_SOURCE * self.shared.upstreams.count();
+            if failures >= tries && progressed.elapsed() >= patience {
+                return Err(failure);
+            }
+            self.unless_over(stop, sleep(backoff(failures))).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes as much as one answer of one source gives.
+    async fn attempt(
+        &mut self,
+        source: &dyn Upstream,
+        no_cache: bool,
+        stop: &CancellationToken,
+    ) -> Result<(), Break> {
+        let stall = self.shared.limits.stall;
+        let stalled = || UpstreamError::Stalled {
+            name: source.name(),
+        };
+        let ask = PackAsk {
+            fileset: self.fill.fileset.clone(),
+            from: self.fill.progress.borrow().verified,
+            id: self.fill.entry.id,
+            no_cache,
+        };
+        let asking = timeout(stall, source.pack(&ask));
+        let asked = self.unless_over(stop, asking).await.map_err(Break::Over)?;
+        let PackBody { start, mut pieces } = asked
+            .map_err(|_| Break::Source(stalled()))?
+            .map_err(Break::Source)?;
+        let mut skip = ask.from.checked_sub(start).ok_or_else(|| {
+            Break::Source(UpstreamError::Protocol {
+                name: source.name(),
+                what: "the answer begins after the byte asked for",
+            })
+        })?;
+        let mut part = Vec::new();
+        while !self.is_whole() {
+            let next = timeout(stall, pieces.next());
+            let next = self.unless_over(stop, next).await.map_err(Break::Over)?;
+            let mut piece = next
+                .map_err(|_| Break::Source(stalled()))?
+                .map_err(Break::Source)?
+                .ok_or_else(|| {
+                    Break::Source(UpstreamError::Protocol {
+                        name: source.name(),
+                        what: "the answer ends too early",
+                    })
+                })?;
+            self.shared
+                .metrics
+                .upstream_bytes
+                .inc_by(piece.len() as u64);
+            let skipped = piece.split_to(skip.min(piece.len() as u64) as usize);
+            skip -= skipped.len() as u64;
+            self.take(piece, &mut part).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds what came to the header or frame that is being gathered, and checks those that are
+    /// whole.
+    async fn take(&mut self, mut piece: Bytes, part: &mut Vec<u8>) -> Result<(), Break> {
+        while !piece.is_empty() && !self.is_whole() {
+            let wanted = self.part_bytes();
+            if part.capacity() < wanted {
+                part.reserve_exact(wanted - part.len());
+            }
+            let more = piece.split_to(piece.len().min(wanted - part.len()));
+            part.extend_from_slice(&more);
+            if part.len() == wanted {
+                self.accept(std::mem::take(part).into()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a whole header or frame, writes it, and shows it to the readers.
+    async fn accept(&mut self, bytes: Bytes) -> Result<(), Break> {
+        let sink = std::mem::take(&mut self.sink);
+        let at = self.fill.progress.borrow().verified;
+        let (entry, header, frame) = (self.fill.entry, self.header.clone(), self.frame);
+        let part = bytes.clone();
+        let done = off_runtime(move || {
+            let checked = check(entry, header, frame, &part);
+            let sink = if checked.is_ok() {
+                write(sink, at, &part)
+            } else {
+                sink
+            };
+            (sink, checked)
+        });
+        let (sink, checked) = done.await.ok_or(Break::Over(FillError::Aborted))?;
+        self.sink = sink;
+        if matches!(self.sink, Sink::Nowhere) {
+            self.stream_through();
+        }
+        let header = checked.map_err(Break::Bad)?;
+        if self.header.is_some() {
+            self.frame += 1;
+        }
+        self.header = Some(header);
+        self.fill.publish(bytes);
+        Ok(())
+    }
+
+    /// Puts the whole pack in its place. False if it could not be kept.
+    async fn keep(&mut self) -> bool {
+        let rope = match &*self.fill.held() {
+            Held::Memory(rope) => Some(Arc::new(rope.clone())),
+            Held::Stored(_) | Held::Gone => None,
+        };
+        if let Some(rope) = rope {
+            self.shared.memory.put(pack_key(self.fill.entry.id), rope);
+        }
+        let Sink::File(file) = std::mem::replace(&mut self.sink, Sink::Nowhere) else {
+            return false;
+        };
+        match off_runtime(move || file.place()).await {
+            Some(Ok(pack)) => {
+                self.fill.hold(Held::Stored(Arc::new(pack)));
+                true
+            }
+            Some(Err(error)) => {
+                warn!(%error, "cannot put a filled pack in its place");
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Ends the fill if nobody reads along. False if somebody does.
+    fn leave_if_unwanted(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let flights = shared.flights();
+        if self.fill.readers() > 0 {
+            return false;
+        }
+        self.leave_from(flights, Err(FillError::Cancelled));
+        true
+    }
+
+    fn leave(&mut self, ended: Result<bool, FillError>) {
+        let shared = Arc::clone(&self.shared);
+        if !self.left {
+            self.leave_from(shared.flights(), ended);
+        }
+    }
+
+    fn leave_from(&mut self, mut flights: Flights<'_>, ended: Result<bool, FillError>) {
+        // The file first: a fill that comes after this one must find it at rest.
+        self.sink = Sink::Nowhere;
+        let id = self.fill.entry.id;
+        if flights
+            .get(&id)
+            .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
+        {
+            flights.remove(&id);
+        }
+        drop(flights);
+        let how = match &ended {
+            Ok(true) => "stored",
+            Ok(false) => "streamed",
+            Err(FillError::Cancelled) => "cancelled",
+            Err(_) => "failed",
+        };
+        self.shared.metrics.fills.with_label_values(&[how]).inc();
+        if ended.is_err() {
+            self.fill.hold(Held::Gone);
+        }
+        self.fill.end(ended.map(drop));
+        self.left = true;
+    }
+
+    /// Serves the readers from memory alone from now on.
+    fn stream_through(&mut self) {
+        self.sink = Sink::Nowhere;
+        self.fill
+            .progress
+            .send_modify(|progress| progress.storing = false);
+    }
+
+    fn is_whole(&self) -> bool {
+        let frames = self.header.as_ref().map(|header| header.frames().len());
+        frames == Some(self.frame)
+    }
+
+    /// Bytes of the header or frame that comes next.
+    fn part_bytes(&self) -> usize {
+        let bytes = match &self.header {
+            None => self.fill.entry.header_bytes,
+            Some(header) => header.frames()[self.frame].stored_bytes,
+        };
+        bytes as usize
+    }
+
+    /// Waits for `future`, unless the fill is over before it comes. Drops it then.
+    async fn unless_over<T>(
+        &self,
+        stop: &CancellationToken,
+        future: impl Future<Output = T>,
+    ) -> Result<T, FillError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(FillError::Stopping),
+            value = future => Ok(value),
+            () = self.unwanted() => Err(FillError::Cancelled),
+        }
+    }
+
+    /// Waits until nobody reads along; for ever once over half is there, which is then worth
+    /// finishing for those who will come.
+    async fn unwanted(&self) {
+        let verified = self.fill.progress.borrow().verified;
+        if verified * 2 > u64::from(self.fill.entry.total_bytes) {
+            return pending().await;
+        }
+        let mut readers = self.fill.readers.subscribe();
+        // The fill holds the sender, so this does not fail.
+        let _none_left = readers.wait_for(|readers| *readers == 0).await;
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.leave(Err(FillError::Aborted));
+        self.shared.metrics.fills_running.dec();
+    }
+}
+
+/// Checks a header, or the frame of a header that has been checked. Gives the header.
+fn check(
+    entry: PackEntry,
+    header: Option<Arc<PackHeader>>,
+    frame: usize,
+    bytes: &[u8],
+) -> Result<Arc<PackHeader>, String> {
+    if let Some(header) = header {
+        return match Frame::verify(&header.frames()[frame], bytes) {
+            Ok(_) => Ok(header),
+            Err(failure) => Err(Report(&failure).to_string()),
+        };
+    }
+    let header =
+        PackHeader::verify(bytes, entry.id).map_err(|failure| Report(&failure).to_string())?;
+    if header.total_bytes() == entry.total_bytes {
+        Ok(Arc::new(header))
+    } else {
+        Err("pack header check failed: not as long as its locator says".to_owned())
+    }
+}
+
+/// Writes checked bytes to the file, or gives the file up if the disk refuses.
+fn write(sink: Sink, at: u64, bytes: &[u8]) -> Sink {
+    let Sink::File(file) = sink else {
+        return sink;
+    };
+    match file.write(at, bytes) {
+        Ok(()) => Sink::File(file),
+        Err(error) => {
+            warn!(%error, "cannot write to the cache: streaming a pack through");
+            file.discard();
+            Sink::Nowhere
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row: twice as long each time, and never quite the
+/// same, so that many boosters do not come back together.
+fn backoff(failures: usize) -> Duration {
+    let doubled = BACKOFF_MIN * 2u32.pow(failures.saturating_sub(1).min(10) as u32);
+    doubled
+        .min(BACKOFF_MAX)
+        .mul_f64(0.75 + fastrand::f64() / 2.0)
+}
+
+/// Enough to get past one lost connection or restart without making a reader wait for long.
+const TRIES_PER_SOURCE: usize = 3;
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,94 @@
+//! Reading a pack that is in memory, on disk, or on its way.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::fill::{FillError, Piece};
+use super::store::StoredPack;
+use super::{Origin, off_runtime};
+
+/// Reads part of a pack, piece by piece. Only checked bytes come out of it.
+#[derive(Debug)]
+pub struct Reader {
+    origin: Origin,
+    at: u64,
+    end: u64,
+}
+
+/// Why reading broke off. The body that it was for must be broken off too, never ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The disk refused.
+    #[error("cannot read the pack from disk")]
+    Disk {
+        /// Why; none if the work was cut off.
+        source: Option<io::Error>,
+    },
+    /// The fill failed.
+    #[error("cannot go on reading the pack")]
+    Fill {
+        /// Why.
+        #[from]
+        source: FillError,
+    },
+}
+
+impl Reader {
+    pub(super) fn new(origin: Origin, from: u64, end: u64) -> Self {
+        Self {
+            origin,
+            at: from,
+            end,
+        }
+    }
+
+    /// Bytes that are still to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+
+    /// The next piece, of at most [`PIECE_BYTES_MAX`] from disk or one frame from memory; none at
+    /// the end. Loses nothing if it is dropped before it is done.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the fill fails, or the disk.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        if self.left() == 0 {
+            return Ok(None);
+        }
+        let (at, end) = (self.at, self.end);
+        let piece = match &mut self.origin {
+            Origin::Disk(pack) => read(Arc::clone(pack), at, end).await?,
+            Origin::Fill(tail) => match tail.piece(at, end).await? {
+                Piece::Here(piece) => piece,
+                Piece::Stored(pack) => read(pack, at, end).await?,
+            },
+            Origin::Memory(rope) => rope
+                .piece(at, end.min(at + PIECE_BYTES_MAX))
+                .ok_or(ReadError::Disk { source: None })?,
+        };
+        self.at += piece.len() as u64;
+        Ok(Some(piece))
+    }
+}
+
+async fn read(pack: Arc<StoredPack>, at: u64, end: u64) -> Result<Bytes, ReadError> {
+    let length = (end - at).min(PIECE_BYTES_MAX) as usize;
+    match off_runtime(move || pack.read(at, length)).await {
+        Some(Ok(bytes)) => Ok(bytes.into()),
+        Some(Err(source)) => Err(ReadError::Disk {
+            source: Some(source),
+        }),
+        None => Err(ReadError::Disk { source: None }),
+    }
+}
+
+/// Bytes that are read from disk at a time: enough that the hop to another thread costs little
+/// beside the copy, little enough that a thousand readers fit into memory.
+const PIECE_BYTES_MAX: u64 = 512 << 10;

@@ -1,0 +1,462 @@
+//! The cache's files: a file a pack, renamed into place, without fsync.
+//!
+//! What a crash leaves is not trusted: unless the last run ended with a marker, every file is
+//! checked at its first use. An index in memory says what there is; it is rebuilt by reading the
+//! folders. Functions here that say so touch the disk, and belong off the runtime.
+
+mod partial;
+mod scan;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use content::durable::{self, RealDisk};
+use content::pack::PackFile;
+use content::{Digest, PackId};
+use service::Report;
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use super::index::{Found, Index, Key, Kind, NoRoom};
+use crate::metrics::CacheMetrics;
+pub(crate) use partial::{BeginError, PartialFile};
+
+/// The files of the cache.
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    index: Mutex<Index>,
+    /// Held while a file appears or disappears together with its entry, so that a file that is
+    /// given up is never its own successor. Taken before the index's lock, never after it.
+    files: Mutex<()>,
+    /// One of these is held while a file is checked, so that many who want it check it once.
+    checking: [Mutex<()>; CHECKING],
+    metrics: CacheMetrics,
+    temporary: AtomicU64,
+}
+
+/// Keeps a file from being given up while it is used.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    store: Arc<Store>,
+    key: Key,
+    found: Found,
+}
+
+/// A pack on disk that is known to be good, open.
+#[derive(Debug)]
+pub(crate) struct StoredPack {
+    file: File,
+    lease: Lease,
+}
+
+/// Why the cache cannot be opened or closed.
+#[derive(Debug, Error)]
+#[error("cannot use the cache in {path}", path = path.display())]
+pub struct StoreError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl StoreError {
+    /// The work was cut off.
+    pub(super) fn stopped(folder: &Path) -> Self {
+        Self {
+            path: folder.to_owned(),
+            source: io::ErrorKind::Interrupted.into(),
+        }
+    }
+}
+
+/// Why a file that the index knows cannot be served. It has been forgotten.
+#[derive(Debug, Error)]
+pub(crate) enum UnusableError {
+    #[error("it is not what its name says")]
+    Bad,
+    #[error("it cannot be read")]
+    Io(#[source] io::Error),
+}
+
+impl Store {
+    /// Opens the cache in `folder`, which need not exist. Touches the disk.
+    ///
+    /// `now` (Unix seconds) decides which fills were broken off too long ago.
+    pub(crate) fn open(
+        folder: &Path,
+        bytes_max: u64,
+        now: i64,
+        metrics: CacheMetrics,
+    ) -> Result<Arc<Self>, StoreError> {
+        let fail = |source| StoreError {
+            path: folder.to_owned(),
+            source,
+        };
+        let mut index = Index::new(bytes_max);
+        scan::scan(folder, now, &mut index).map_err(fail)?;
+        let excess = index.excess();
+        let store = Arc::new(Self {
+            folder: folder.to_owned(),
+            index: Mutex::new(index),
+            files: Mutex::new(()),
+            checking: std::array::from_fn(|_| Mutex::new(())),
+            metrics,
+            temporary: AtomicU64::new(0),
+        });
+        if excess > 0 {
+            // The limit has been lowered. Nothing is in use yet, so there is always enough to give.
+            let victims = store.index().make_room(0).unwrap_or_default();
+            store.give_up(&victims);
+        }
+        store.count();
+        Ok(store)
+    }
+
+    /// Says that the cache is left in good order. Nothing may be written any more. Touches the
+    /// disk.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        scan::mark_clean(&self.folder).map_err(|source| StoreError {
+            path: self.folder.clone(),
+            source,
+        })
+    }
+
+    /// Drops what fills have left behind for longer than 24 hours. Touches the disk.
+    pub(crate) fn sweep(&self, now: i64) {
+        let idle = self.index().idle(Kind::Partial);
+        for key in idle {
+            let path = self.path(key);
+            let old = fs::metadata(&path).is_ok_and(|metadata| scan::is_stale(&metadata, now));
+            let files = self.files();
+            if old && self.index().remove_idle(key) {
+                self.remove_file(key);
+            }
+            drop(files);
+        }
+        self.count();
+    }
+
+    /// Whether there is such a file, as far as the index knows.
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.index().contains(key)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.index().bytes()
+    }
+
+    /// Holds a file, if there is one of that name.
+    pub(crate) fn lease(self: &Arc<Self>, key: Key) -> Option<Lease> {
+        let found = self.index().hold(key)?;
+        Some(Lease {
+            store: Arc::clone(self),
+            key,
+            found,
+        })
+    }
+
+    /// Wants a file to be checked again at its next use.
+    pub(crate) fn doubt(&self, key: Key) {
+        self.index().set_verified(key, false);
+    }
+
+    /// Sorts files anew into those that the origin still names and those that it does not.
+    pub(crate) fn rank(&self, named: impl Fn(Key) -> bool) {
+        self.index().rank(named);
+    }
+
+    /// Keeps a small object, if there is room; false if not. Touches the disk.
+    pub(crate) fn put_object(self: &Arc<Self>, digest: Digest, bytes: &[u8]) -> io::Result<bool> {
+        let key = Key {
+            kind: Kind::Object,
+            digest,
+        };
+        if self.contains(key) {
+            return Ok(true);
+        }
+        let Ok(room) = self.reserve(digest, bytes.len() as u64) else {
+            return Ok(false);
+        };
+        let serial = self.temporary.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.folder.join(TEMPORARY).join(serial.to_string());
+        let path = self.path(key);
+        let written = fs::write(&temporary, bytes).and_then(|()| {
+            create_folder(path.parent().expect("an object lies in a folder"))?;
+            let _files = self.files();
+            fs::rename(&temporary, &path)?;
+            let mut index = self.index();
+            index.remove(room.key);
+            index.insert(key, bytes.len() as u64, true, 0);
+            Ok(true)
+        });
+        if written.is_err() {
+            self.metrics.write_failures.inc();
+            self.index().remove(room.key);
+            // The first error is the one to tell; leftovers go when the cache is opened.
+            let _left = fs::remove_file(&temporary);
+        }
+        drop(room);
+        self.count();
+        written
+    }
+
+    /// Reads a small object and checks that it is what its name says. None if it is not there, or
+    /// not any more. Touches the disk.
+    pub(crate) fn object(self: &Arc<Self>, digest: Digest, bytes_max: usize) -> Option<Vec<u8>> {
+        let lease = self.lease(Key {
+            kind: Kind::Object,
+            digest,
+        })?;
+        if lease.found.bytes > bytes_max as u64 {
+            return None;
+        }
+        let checked = fs::read(self.path(lease.key))
+            .map_err(UnusableError::Io)
+            .and_then(|bytes| {
+                if Digest::of(&bytes) == digest {
+                    Ok(bytes)
+                } else {
+                    Err(UnusableError::Bad)
+                }
+            });
+        self.keep_or_discard(&lease, checked).ok()
+    }
+
+    /// Sets room aside for a file of `bytes`, which is about to come, giving up others for it.
+    /// What an earlier fill of the same name left counts towards it. Touches the disk.
+    fn reserve(self: &Arc<Self>, digest: Digest, bytes: u64) -> Result<Lease, NoRoom> {
+        let key = Key {
+            kind: Kind::Partial,
+            digest,
+        };
+        let mut index = self.index();
+        // Held first, so that it is not given up to make room for itself.
+        let held = index.hold(key);
+        let there = held.map_or(0, |found| found.bytes);
+        let victims = match index.make_room(bytes.saturating_sub(there)) {
+            Ok(victims) => victims,
+            Err(refusal) => {
+                if let Some(found) = held {
+                    index.release(key, found.born);
+                }
+                return Err(refusal);
+            }
+        };
+        let born = match held {
+            Some(found) => {
+                index.resize(key, found.born, bytes);
+                found.born
+            }
+            None => index.insert(key, bytes, false, 1),
+        };
+        drop(index);
+        self.give_up(&victims);
+        Ok(self.held(key, born, bytes, false))
+    }
+
+    /// The lease of an entry that was made with a holder.
+    fn held(self: &Arc<Self>, key: Key, born: u64, bytes: u64, verified: bool) -> Lease {
+        Lease {
+            store: Arc::clone(self),
+            key,
+            found: Found {
+                born,
+                bytes,
+                uses: 0,
+                verified,
+            },
+        }
+    }
+
+    /// Removes the files of entries that have just been forgotten for room.
+    fn give_up(&self, victims: &[Key]) {
+        for key in victims {
+            let files = self.files();
+            // It may have come anew since it was given up: then the file is not the victim.
+            if !self.contains(*key) {
+                self.remove_file(*key);
+            }
+            drop(files);
+            let evictions = &self.metrics.evictions;
+            evictions.with_label_values(&[name(key.kind)]).inc();
+        }
+    }
+
+    /// Gives back what was found, or forgets a file that turned out to be of no use.
+    fn keep_or_discard<T>(
+        &self,
+        lease: &Lease,
+        checked: Result<T, UnusableError>,
+    ) -> Result<T, UnusableError> {
+        let failure = match checked {
+            Ok(good) => return Ok(good),
+            Err(failure) => failure,
+        };
+        match &failure {
+            UnusableError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                debug!(digest = ?lease.key.digest, "a file has vanished from the cache");
+            }
+            UnusableError::Bad | UnusableError::Io(_) => {
+                let failures = &self.metrics.verification_failures;
+                failures.with_label_values(&["disk"]).inc();
+                warn!(
+                    digest = ?lease.key.digest,
+                    error = %Report(&failure),
+                    "dropped a damaged file of the cache"
+                );
+            }
+        }
+        let files = self.files();
+        if self.index().remove_born(lease.key, lease.found.born) {
+            self.remove_file(lease.key);
+        }
+        drop(files);
+        self.count();
+        Err(failure)
+    }
+
+    fn remove_file(&self, key: Key) {
+        let path = self.path(key);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(path = %path.display(), %error, "cannot remove a file of the cache");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    fn path(&self, key: Key) -> PathBuf {
+        let hex = key.digest.hex();
+        match key.kind {
+            Kind::Object => self.folder.join(OBJECTS).join(&hex[..2]).join(hex),
+            Kind::Pack => self.folder.join(PACKS).join(&hex[..2]).join(hex),
+            Kind::Partial => self.folder.join(PARTIAL).join(hex),
+        }
+    }
+
+    /// Brings the gauges up to date.
+    fn count(&self) {
+        let index = self.index();
+        let bytes = i64::try_from(index.bytes()).unwrap_or(i64::MAX);
+        self.metrics.stored_bytes.set(bytes);
+    }
+
+    /// Brings the gauges of files up to date: it counts them all.
+    pub(crate) fn count_files(&self) {
+        for kind in [Kind::Object, Kind::Pack, Kind::Partial] {
+            let files = i64::try_from(self.index().files(kind)).unwrap_or(i64::MAX);
+            let gauge = self.metrics.stored_files.with_label_values(&[name(kind)]);
+            gauge.set(files);
+        }
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // The index is left consistent by each of its functions, which do not panic.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.found.bytes
+    }
+
+    /// How often the file has been used, this time included.
+    pub(crate) fn uses(&self) -> u8 {
+        self.found.uses
+    }
+
+    /// Opens the pack that this holds, and checks every frame of it if that is still to be done.
+    /// Touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file has vanished or is damaged; it is forgotten then.
+    pub(crate) fn open(self) -> Result<StoredPack, UnusableError> {
+        let store = Arc::clone(&self.store);
+        let opened = self.open_checked();
+        let file = store.keep_or_discard(&self, opened)?;
+        Ok(StoredPack { file, lease: self })
+    }
+
+    fn open_checked(&self) -> Result<File, UnusableError> {
+        let path = self.store.path(self.key);
+        let file = File::open(&path).map_err(UnusableError::Io)?;
+        let length = file.metadata().map_err(UnusableError::Io)?.len();
+        if length != self.found.bytes {
+            return Err(UnusableError::Bad);
+        }
+        let shard = usize::from(self.key.digest.as_raw()[0]) % CHECKING;
+        if !self.is_verified() {
+            let checking = &self.store.checking[shard];
+            let _one = checking.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.is_verified() {
+                PackFile::open(&path, PackId(self.key.digest))
+                    .and_then(|pack| pack.verify())
+                    .map_err(|_| UnusableError::Bad)?;
+                self.store.index().set_verified(self.key, true);
+            }
+        }
+        Ok(file)
+    }
+
+    fn is_verified(&self) -> bool {
+        self.store.index().is_verified(self.key, self.found.born)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.store.index().release(self.key, self.found.born);
+    }
+}
+
+impl StoredPack {
+    /// Bytes of the pack.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lease.bytes()
+    }
+
+    /// Reads `length` bytes from `from` on. Touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the disk fails; then the pack is checked at its next use.
+    pub(crate) fn read(&self, from: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.file
+            .read_exact_at(&mut bytes, from)
+            .inspect_err(|_| self.lease.store.doubt(self.lease.key))?;
+        Ok(bytes)
+    }
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Object => "object",
+        Kind::Pack => "pack",
+        Kind::Partial => "partial",
+    }
+}
+
+/// Makes a folder that nobody else may look into; one that is there already is left as it is.
+fn create_folder(path: &Path) -> io::Result<()> {
+    durable::Disk::create_folder(&RealDisk, path, 0o700)
+}
+
+const OBJECTS: &str = "objects";
+const PACKS: &str = "packs";
+const PARTIAL: &str = "partial";
+const TEMPORARY: &str = "temporary";
+
+/// How many files can be checked at a time: more would only compete for the same disk.
+const CHECKING: usize = 8;
