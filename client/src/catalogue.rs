@@ -1,0 +1,304 @@
+//! The verified walk from the timestamp to a revision.
+
+use certs::trust::TrustCrlError;
+use certs::{CaKind, Crl, IssuerId, Trust};
+use content::locator::Locator;
+use content::marks::Marks;
+use content::statement::{
+    Deployment, Judge, Revision, RevisionEntry, Snapshot, Statement, Timestamp,
+};
+use content::{Digest, FilesetName, RevisionNumber};
+use std::sync::Arc;
+use thiserror::Error;
+
+use crate::fetch::sources::{CheckFailed, NoSource, Sources};
+use crate::fetch::supply::{Ask, Supply};
+use crate::pull::Stated;
+use crate::state::{State, StateError};
+
+/// What the walk is judged by, and where its results are kept.
+pub(crate) struct Catalogue<'a, J> {
+    /// Whose word counts.
+    pub(crate) judge: &'a J,
+    /// Whose revocation lists count; none in tests without certificates.
+    pub(crate) trust: Option<&'a Trust>,
+    /// Where marks and lists are kept.
+    pub(crate) state: &'a State,
+    /// The time, in Unix seconds.
+    pub(crate) now: i64,
+}
+
+/// The state of the deployment at one moment, verified.
+pub(crate) struct Fresh {
+    /// The timestamp.
+    pub(crate) timestamp: Statement<Timestamp>,
+    /// Its snapshot.
+    pub(crate) snapshot: Statement<Snapshot>,
+}
+
+impl<J: Judge> Catalogue<'_, J> {
+    /// Finds out what holds now, and raises the marks to it.
+    pub(crate) async fn refresh<S: Supply>(
+        &self,
+        sources: &Sources<S>,
+    ) -> Result<Fresh, CatalogueError> {
+        let marks = self.state.marks()?;
+        let (timestamp, envelope) = sources
+            .get(Ask::Timestamp, |bytes| {
+                let timestamp = self.timestamp(bytes, &marks)?;
+                Ok((timestamp, bytes.to_vec()))
+            })
+            .await?;
+        let wanted = timestamp.snapshot;
+        let (snapshot, snapshot_envelope) = sources
+            .get(Ask::Snapshot(wanted), |bytes| {
+                let snapshot = self.snapshot(bytes, wanted, &marks)?;
+                Ok((snapshot, bytes.to_vec()))
+            })
+            .await?;
+        if self.fetch_crls(sources, &timestamp).await? {
+            // Newer lists may name the very signer of what we have just believed.
+            let again = self
+                .timestamp(&envelope, &marks)
+                .and_then(|_| self.snapshot(&snapshot_envelope, wanted, &marks));
+            again.map_err(|failed| CatalogueError::Revoked {
+                source: failed.source,
+            })?;
+        }
+        self.state.put_marks(&marks.raised(&timestamp, &snapshot))?;
+        Ok(Fresh {
+            timestamp,
+            snapshot,
+        })
+    }
+
+    /// Finds a revision: the current one, or the one with that number if it is kept.
+    pub(crate) async fn resolve<S: Supply>(
+        &self,
+        sources: &Sources<S>,
+        snapshot: &Snapshot,
+        name: &FilesetName,
+        number: Option<RevisionNumber>,
+    ) -> Result<Stated, CatalogueError> {
+        let entry = find(snapshot, name, number)?;
+        let revision = sources
+            .get(Ask::Revision(entry.statement), |bytes| {
+                let revision = self.open::<Revision>("revision", bytes, entry.statement)?;
+                let right = revision.fileset == *name && revision.number == entry.number;
+                right
+                    .then_some(revision)
+                    .ok_or_else(|| other("revision", name, entry.number))
+            })
+            .await?;
+        let locator = sources
+            .get(Ask::Locator(entry.locator), |bytes| {
+                let locator = self.open::<Locator>("locator", bytes, entry.locator)?;
+                let right = locator.fileset == *name
+                    && locator.number == entry.number
+                    && locator.root == revision.root;
+                right
+                    .then_some(locator)
+                    .ok_or_else(|| other("locator", name, entry.number))
+            })
+            .await?;
+        Ok(Stated {
+            fileset: name.clone(),
+            number: entry.number,
+            root: revision.root,
+            locator: Arc::new(locator.into_payload()),
+        })
+    }
+
+    /// Fetches the deployment document if it is not the one that we have; gives back its envelope.
+    pub(crate) async fn document<S: Supply>(
+        &self,
+        sources: &Sources<S>,
+        wanted: Digest,
+    ) -> Result<Statement<Deployment>, CatalogueError> {
+        if let Some(kept) = self.state.document(self.judge, self.now)
+            && kept.digest() == wanted
+        {
+            return Ok(kept);
+        }
+        let (document, envelope) = sources
+            .get(Ask::Deployment, |bytes| {
+                let document = self.open::<Deployment>("deployment document", bytes, wanted)?;
+                Ok((document, bytes.to_vec()))
+            })
+            .await?;
+        self.state.put_document(&envelope)?;
+        Ok(document)
+    }
+
+    fn timestamp(&self, bytes: &[u8], marks: &Marks) -> Result<Statement<Timestamp>, CheckFailed> {
+        let failed = |error| CheckFailed::new("timestamp", error);
+        let timestamp =
+            Statement::<Timestamp>::open(bytes, self.judge, self.now).map_err(failed)?;
+        marks
+            .check(&timestamp, self.now)
+            .map_err(|error| CheckFailed::new("timestamp", error))?;
+        Ok(timestamp)
+    }
+
+    fn snapshot(
+        &self,
+        bytes: &[u8],
+        wanted: Digest,
+        marks: &Marks,
+    ) -> Result<Statement<Snapshot>, CheckFailed> {
+        let snapshot = self.open::<Snapshot>("snapshot", bytes, wanted)?;
+        marks
+            .check_snapshot(&snapshot)
+            .map_err(|error| CheckFailed::new("snapshot", error))?;
+        Ok(snapshot)
+    }
+
+    fn open<T: content::statement::Payload>(
+        &self,
+        check: &'static str,
+        bytes: &[u8],
+        wanted: Digest,
+    ) -> Result<Statement<T>, CheckFailed> {
+        Statement::open_named(bytes, wanted, self.judge, self.now)
+            .map_err(|error| CheckFailed::new(check, error))
+    }
+
+    /// Fetches the lists that the timestamp says are newer than ours; whether there were any.
+    async fn fetch_crls<S: Supply>(
+        &self,
+        sources: &Sources<S>,
+        timestamp: &Timestamp,
+    ) -> Result<bool, CatalogueError> {
+        let Some(trust) = self.trust else {
+            return Ok(false);
+        };
+        let mut fetched = false;
+        for minimum in &timestamp.crl_minimums {
+            let issuer = IssuerId::from_bytes(minimum.issuer);
+            let known = needs_crl(trust, issuer);
+            let current = trust.crls().current(issuer).map(|crl| crl.number());
+            if known && current.is_none_or(|number| number < minimum.number) {
+                let crl = sources
+                    .get(Ask::Crl(minimum.issuer), |bytes| {
+                        self.crl(trust, issuer, minimum.number, bytes)
+                    })
+                    .await?;
+                self.state.put_crl(trust, crl)?;
+                fetched = true;
+            }
+            trust.crls().require_number(issuer, minimum.number);
+        }
+        Ok(fetched)
+    }
+
+    fn crl(
+        &self,
+        trust: &Trust,
+        issuer: IssuerId,
+        least: u64,
+        bytes: &[u8],
+    ) -> Result<Crl, CheckFailed> {
+        let failed = |error: TrustCrlError| CheckFailed::new("revocation list", error);
+        let crl = trust.verify_crl(issuer, bytes, self.now).map_err(failed)?;
+        let number = crl.number();
+        if number >= least {
+            Ok(crl)
+        } else {
+            let error = TooOld { number, least };
+            Err(CheckFailed::new("revocation list", error))
+        }
+    }
+}
+
+/// Whether we judge anybody by the lists of `issuer`: those of nodes and of content, not of clients.
+pub(crate) fn needs_crl(trust: &Trust, issuer: IssuerId) -> bool {
+    trust.issuer(issuer).is_some_and(|ca| match ca.kind() {
+        Some(CaKind::Content | CaKind::Node) | None => true,
+        Some(CaKind::Client) => false,
+    })
+}
+
+fn find(
+    snapshot: &Snapshot,
+    name: &FilesetName,
+    number: Option<RevisionNumber>,
+) -> Result<RevisionEntry, CatalogueError> {
+    let fileset = snapshot
+        .fileset(name)
+        .ok_or_else(|| CatalogueError::UnknownFileset { name: name.clone() })?;
+    let number = number.unwrap_or(fileset.current);
+    let entry = fileset.revision(number);
+    entry.copied().ok_or_else(|| CatalogueError::NotRetained {
+        name: name.clone(),
+        number,
+        retained: fileset
+            .retained
+            .iter()
+            .map(|entry| entry.number.to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}
+
+fn other(check: &'static str, name: &FilesetName, number: RevisionNumber) -> CheckFailed {
+    CheckFailed::new(
+        check,
+        Other {
+            name: name.clone(),
+            number,
+        },
+    )
+}
+
+/// A statement that is right in itself, and of something else.
+#[derive(Debug, Error)]
+#[error("it is not the one of {name}@{number}")]
+struct Other {
+    name: FilesetName,
+    number: RevisionNumber,
+}
+
+/// A list that is older than the timestamp allows.
+#[derive(Debug, Error)]
+#[error("it has number {number}, and the timestamp asks for {least}")]
+struct TooOld {
+    number: u64,
+    least: u64,
+}
+
+/// Why a revision cannot be found.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CatalogueError {
+    /// No source is left.
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
+    /// The fileset no longer keeps that revision.
+    #[error("cannot get {name}@{number}: the origin keeps revisions {retained}")]
+    NotRetained {
+        /// The fileset.
+        name: FilesetName,
+        /// The revision asked for.
+        number: RevisionNumber,
+        /// Those that it keeps.
+        retained: String,
+    },
+    /// The signer of the timestamp has been revoked.
+    #[error("cannot trust the timestamp any more, now that there are newer revocation lists")]
+    Revoked {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What was verified cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// There is no such fileset.
+    #[error("cannot find a fileset called {name}")]
+    UnknownFileset {
+        /// The name asked for.
+        name: FilesetName,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Walks through catalogues that are right, old, forked, or of somebody else.
+
+use content::Digest;
+use content::statement::{
+    FilesetEntry, JudgeError, Payload, RevisionEntry, Signature, Snapshot, Timestamp, seal,
+};
+use tempfile::TempDir;
+
+use super::*;
+use crate::fetch::sources::Bypass;
+use crate::testing::{Memory, Publisher, Served, Vice};
+
+const NOW: i64 = 1_700_000_000;
+
+/// Takes everything for the origin's word that is signed with its own digest.
+struct Anybody;
+
+impl Judge for Anybody {
+    fn deployment(&self) -> &str {
+        "d1"
+    }
+
+    fn judge(
+        &self,
+        message: &[u8],
+        signature: &[u8],
+        _: &[Vec<u8>],
+        _: i64,
+    ) -> Result<(), JudgeError> {
+        if signature == Digest::of(message).as_raw() {
+            Ok(())
+        } else {
+            Err(JudgeError {
+                source: "not signed by the origin".into(),
+            })
+        }
+    }
+}
+
+fn sealed<T: Payload>(payload: &T) -> Vec<u8> {
+    let sign = |message: &[u8]| {
+        Ok::<_, std::convert::Infallible>(Signature {
+            signature: Digest::of(message).as_raw().to_vec(),
+            chain: vec![vec![0]],
+            key_id: String::new(),
+        })
+    };
+    seal(payload, sign).unwrap()
+}
+
+/// A deployment with revisions of one fileset.
+struct Bed {
+    folder: TempDir,
+    served: Served,
+    entries: Vec<RevisionEntry>,
+    version: u64,
+}
+
+impl Bed {
+    /// With revisions 1 to `count`.
+    fn new(count: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        let mut publisher = Publisher::default();
+        let mut entries = Vec::new();
+        let mut objects = Vec::new();
+        for number in 1..=count {
+            std::fs::write(source.join("a"), number.to_string()).unwrap();
+            let stated = publisher.publish(&source);
+            let revision = sealed(&Revision {
+                deployment: "d1".to_owned(),
+                fileset: stated.fileset.clone(),
+                number: stated.number,
+                root: stated.root,
+                root_bytes: 1,
+                size: 1,
+                entries: 1,
+                created: NOW,
+            });
+            let locator = sealed(stated.locator.as_ref());
+            entries.push(RevisionEntry {
+                number: stated.number,
+                statement: Digest::of(&revision),
+                locator: Digest::of(&locator),
+            });
+            objects.extend([revision, locator]);
+        }
+        let mut served = Served {
+            packs: publisher.serve().packs.clone(),
+            objects: publisher.serve().objects.clone(),
+        };
+        let named = objects.into_iter().map(|bytes| (Digest::of(&bytes), bytes));
+        served.objects.extend(named);
+        Self {
+            folder,
+            served,
+            entries,
+            version: 0,
+        }
+    }
+
+    /// States that `current` holds, and that the revisions from `from` on are kept.
+    fn state(&mut self, current: u64, from: u64) -> Timestamp {
+        self.version += 1;
+        let kept = self.entries.iter().filter(|entry| entry.number.0 >= from);
+        let snapshot = sealed(&Snapshot {
+            deployment: "d1".to_owned(),
+            created: NOW,
+            filesets: vec![FilesetEntry {
+                name: "tools".parse().unwrap(),
+                current: RevisionNumber(current),
+                retained: kept.copied().collect(),
+            }],
+        });
+        let timestamp = Timestamp {
+            deployment: "d1".to_owned(),
+            epoch: 1,
+            version: self.version,
+            issued: NOW,
+            expires: NOW + 86_400,
+            snapshot: Digest::of(&snapshot),
+            deployment_document: Digest::of(b"document"),
+            crl_minimums: Vec::new(),
+        };
+        self.served.objects.insert(Digest::of(&snapshot), snapshot);
+        self.put_timestamp(sealed(&timestamp));
+        timestamp
+    }
+
+    fn put_timestamp(&mut self, envelope: Vec<u8>) {
+        let name = Digest::of(b"timestamp");
+        self.served.objects.insert(name, envelope);
+    }
+
+    fn source(&self, name: &str, vice: Vice) -> Memory {
+        let served = Served {
+            packs: self.served.packs.clone(),
+            objects: self.served.objects.clone(),
+        };
+        Memory::new(name, &Arc::new(served), vice)
+    }
+
+    /// What a device finds: the revision, or what stopped it; and whom it went round.
+    async fn find(&self, sources: Vec<Memory>, number: Option<u64>) -> (String, Vec<Bypass>) {
+        let state = State::new(self.folder.path().join("state"));
+        let catalogue = Catalogue {
+            judge: &Anybody,
+            trust: None,
+            state: &state,
+            now: NOW + 60,
+        };
+        let sources = Sources::new(sources);
+        let name = "tools".parse().unwrap();
+        let walk = async {
+            let fresh = catalogue.refresh(&sources).await?;
+            let number = number.map(RevisionNumber);
+            catalogue
+                .resolve(&sources, &fresh.snapshot, &name, number)
+                .await
+        };
+        let found = match walk.await {
+            Ok(stated) => format!("{}@{}", stated.fileset, stated.number),
+            Err(error) => error.to_string(),
+        };
+        (found, sources.bypasses())
+    }
+}
+
+#[tokio::test]
+async fn the_current_revision_is_found_and_an_older_one_if_it_is_kept() {
+    let mut bed = Bed::new(3);
+    bed.state(3, 2);
+    let find = |number| bed.find(vec![bed.source("origin o1", Vice::None)], number);
+    assert_eq!(find(None).await.0, "tools@3");
+    assert_eq!(find(Some(2)).await.0, "tools@2");
+    assert_eq!(
+        find(Some(1)).await.0,
+        "cannot get tools@1: the origin keeps revisions 2, 3"
+    );
+    // The older one has lowered no mark: the current one may not fall.
+    assert_eq!(find(None).await.0, "tools@3");
+    bed.state(2, 2);
+    let (found, _) = bed
+        .find(vec![bed.source("origin o1", Vice::None)], None)
+        .await;
+    assert!(
+        found.contains("would go back from revision 3 to 2"),
+        "{found}"
+    );
+}
+
+#[tokio::test]
+async fn a_source_with_an_old_or_foreign_word_is_named_and_the_next_one_asked() {
+    let mut bed = Bed::new(2);
+    bed.state(1, 1);
+    let old = bed.source("booster b1", Vice::None);
+    bed.state(2, 1);
+    let new = || vec![bed.source("origin o1", Vice::None)];
+    assert_eq!(bed.find(new(), None).await.0, "tools@2");
+    let check = async |bad: Memory, expected: &str| {
+        let sources = vec![bad, bed.source("origin o1", Vice::None)];
+        let (found, bypasses) = bed.find(sources, None).await;
+        assert_eq!(found, "tools@2", "{expected}");
+        assert_eq!(bypasses.len(), 1, "{bypasses:?}");
+        assert_eq!(bypasses[0].source, "booster b1");
+        assert_eq!(bypasses[0].check.as_deref(), Some("timestamp"));
+        assert!(bypasses[0].reason.contains(expected), "{bypasses:?}");
+    };
+    check(old, "below (1, 2), seen before").await;
+    check(
+        bed.source("booster b1", Vice::Lies),
+        "cannot read the envelope",
+    )
+    .await;
+    // One that has ended, one of another deployment, one that nobody signed.
+    let good = Timestamp {
+        version: 9,
+        ..bed_timestamp(&bed)
+    };
+    let served = |envelope: Vec<u8>| {
+        let mut objects = bed.served.objects.clone();
+        objects.insert(Digest::of(b"timestamp"), envelope);
+        let packs = bed.served.packs.clone();
+        Memory::new(
+            "booster b1",
+            &Arc::new(Served { packs, objects }),
+            Vice::None,
+        )
+    };
+    let ended = Timestamp {
+        issued: NOW - 86_400,
+        expires: NOW,
+        ..good.clone()
+    };
+    check(served(sealed(&ended)), "it ended at").await;
+    let foreign = Timestamp {
+        deployment: "d2".to_owned(),
+        ..good.clone()
+    };
+    check(served(sealed(&foreign)), "another deployment").await;
+    let forged = String::from_utf8(sealed(&good)).unwrap();
+    let forged = forged.replace("\"sig\":\"", "\"sig\":\"AAAA");
+    check(served(forged.into_bytes()), "not signed by the origin").await;
+}
+
+fn bed_timestamp(bed: &Bed) -> Timestamp {
+    let envelope = &bed.served.objects[&Digest::of(b"timestamp")];
+    Statement::<Timestamp>::open(envelope, &Anybody, NOW)
+        .unwrap()
+        .into_payload()
+}
+
+#[tokio::test]
+async fn a_statement_of_something_else_is_refused_though_its_digest_is_right() {
+    let mut bed = Bed::new(2);
+    // The origin itself has mixed them up: no source can help, and nothing is believed.
+    let (first, second) = (bed.entries[0], bed.entries[1]);
+    bed.entries[1].locator = first.locator;
+    bed.state(2, 1);
+    let (found, _) = bed
+        .find(vec![bed.source("origin o1", Vice::None)], None)
+        .await;
+    assert!(
+        found.contains("locator check failed: it is not the one of tools@2"),
+        "{found}"
+    );
+    bed.entries[1] = RevisionEntry {
+        statement: first.statement,
+        ..second
+    };
+    bed.state(2, 1);
+    let (found, _) = bed
+        .find(vec![bed.source("origin o1", Vice::None)], None)
+        .await;
+    assert!(
+        found.contains("revision check failed: it is not the one of tools@2"),
+        "{found}"
+    );
+}
+
+#[tokio::test]
+async fn a_fileset_that_is_not_there_is_said_to_be_unknown() {
+    let mut bed = Bed::new(1);
+    bed.state(1, 1);
+    let state = State::new(bed.folder.path().join("state"));
+    let catalogue = Catalogue {
+        judge: &Anybody,
+        trust: None,
+        state: &state,
+        now: NOW,
+    };
+    let sources = Sources::new(vec![bed.source("origin o1", Vice::None)]);
+    let fresh = catalogue.refresh(&sources).await.unwrap();
+    let name = "maps".parse().unwrap();
+    let error = catalogue
+        .resolve(&sources, &fresh.snapshot, &name, None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "cannot find a fileset called maps");
+}

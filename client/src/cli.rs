@@ -1,0 +1,158 @@
+//! The program's words: what can be typed after `larder-client`.
+
+mod bar;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use certs::DeviceId;
+use clap::{Parser, Subcommand};
+use content::{FilesetName, RevisionNumber};
+use protocol::Join;
+use service::{Clock, Output, logs};
+
+use crate::choose::SourceAddress;
+use crate::config::Config;
+use crate::enrol::{EnrolRequest, enrol};
+use crate::pull::{PullRequest, pull};
+use crate::status::status;
+
+/// The client of a Larder: enrols a device, pulls filesets and installs them
+#[derive(Debug, Parser)]
+#[command(name = "larder-client", version, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// The settings file
+    #[arg(long, global = true, env = "LARDER_CLIENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The data folder; with it no settings file is needed
+    #[arg(long, global = true, env = "LARDER_CLIENT_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enrol this device with the join string that an operator handed out
+    Enrol {
+        /// The join string: larder1.…
+        #[arg(value_name = "JOIN", env = "LARDER_JOIN", hide_env_values = true)]
+        join: String,
+        /// What to call this device; its host name if left out
+        #[arg(long, value_name = "NAME")]
+        id: Option<DeviceId>,
+    },
+    /// Make a folder a revision of a fileset, fetching what is not at hand
+    Pull {
+        /// The fileset, and its revision if not the current one
+        #[arg(value_name = "NAME[@N]", value_parser = parse_wanted)]
+        wanted: Wanted,
+        /// The folder, which holds nothing else
+        target: PathBuf,
+        /// Ask this booster instead of those that the deployment lists; may be repeated
+        #[arg(long, value_name = "ID@HOST:PORT")]
+        source: Vec<SourceAddress>,
+        /// Lose what others have put into the folder
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Show who this device is and what is installed
+    Status,
+}
+
+/// A fileset, and which revision of it.
+#[derive(Clone, Debug)]
+struct Wanted {
+    fileset: FilesetName,
+    number: Option<RevisionNumber>,
+}
+
+impl Args {
+    /// How results are printed.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+
+    fn settings(&self) -> anyhow::Result<Config> {
+        match (&self.config, &self.data) {
+            (Some(_), Some(_)) => {
+                bail!("cannot use both --config and --data: the settings name the data folder")
+            }
+            (Some(file), None) => Ok(Config::load(file)?),
+            (None, Some(data)) => Ok(Config::with_data(std::path::absolute(data)?)),
+            (None, None) if Path::new(DEFAULT_FILE).exists() => {
+                Ok(Config::load(Path::new(DEFAULT_FILE))?)
+            }
+            (None, None) => bail!("cannot tell which device is meant: name --data or --config"),
+        }
+    }
+}
+
+/// Does what `args` say.
+///
+/// # Errors
+///
+/// Fails as the command does.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let output = args.output();
+    let settings = args.settings()?;
+    logs::init(settings.log_format(), settings.log_filter())?;
+    let clock = Clock::system();
+    match args.command {
+        Command::Enrol { join, id } => {
+            let request = EnrolRequest {
+                join: join.parse::<Join>()?,
+                data: settings.data().to_owned(),
+                id,
+                patience: settings.approval_wait(),
+            };
+            let report = enrol(request, &clock, |note| output.note(note)).await?;
+            output.result(&report)?;
+        }
+        Command::Pull {
+            wanted,
+            target,
+            source,
+            replace,
+        } => {
+            let mut request = PullRequest::new(settings.data().to_owned(), wanted.fileset, target);
+            request.number = wanted.number;
+            request.sources = source;
+            request.site = settings.site().map(str::to_owned);
+            request.replace = replace;
+            let progress = Arc::clone(&request.progress);
+            let report = bar::watch(output, &progress, pull(request, &clock)).await?;
+            output.result(&report)?;
+        }
+        Command::Status => {
+            let data = settings.data().to_owned();
+            let status = tokio::task::spawn_blocking(move || status(&data, &clock));
+            output.result(&status.await.context("cannot look at the data folder")??)?;
+        }
+    }
+    Ok(())
+}
+
+fn parse_wanted(text: &str) -> Result<Wanted, String> {
+    let (name, number) = match text.split_once('@') {
+        None => (text, None),
+        Some((name, number)) => {
+            let parsed = number.parse::<u64>().ok().filter(|number| *number > 0);
+            let number = parsed.ok_or_else(|| format!("{number:?} is no revision number"))?;
+            (name, Some(RevisionNumber(number)))
+        }
+    };
+    let fileset = name.parse().map_err(|error| format!("{error}"))?;
+    Ok(Wanted { fileset, number })
+}
+
+/// Where the package puts the settings.
+const DEFAULT_FILE: &str = "/etc/larder/client.toml";

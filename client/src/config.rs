@@ -1,0 +1,164 @@
+//! The client's settings, and the file that an operator writes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::config::{LoadError, Period};
+use serde::Deserialize;
+use service::logs;
+
+/// What the client is told: usable as it stands.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "Raw")]
+pub struct Config {
+    approval_wait: Duration,
+    data: PathBuf,
+    log_filter: String,
+    log_format: logs::Format,
+    site: Option<String>,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read or used; the error names the line and the key.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        ::config::load(path)
+    }
+
+    /// The defaults, with the data folder `data`.
+    #[must_use]
+    pub fn with_data(data: PathBuf) -> Self {
+        let log = RawLog::default();
+        Self {
+            approval_wait: APPROVAL_WAIT,
+            data,
+            log_filter: log.filter,
+            log_format: log.format,
+            site: None,
+        }
+    }
+
+    /// Where everything is kept.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The site that this device is in.
+    #[must_use]
+    pub fn site(&self) -> Option<&str> {
+        self.site.as_deref()
+    }
+
+    /// How long enrolment waits for an operator.
+    #[must_use]
+    pub fn approval_wait(&self) -> Duration {
+        self.approval_wait
+    }
+
+    /// Text or JSON.
+    #[must_use]
+    pub fn log_format(&self) -> logs::Format {
+        self.log_format
+    }
+
+    /// What of the log is let through.
+    #[must_use]
+    pub fn log_filter(&self) -> &str {
+        &self.log_filter
+    }
+}
+
+/// The same, as an operator writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    approval_wait: Option<Period>,
+    data: PathBuf,
+    #[serde(default)]
+    log: RawLog,
+    #[serde(default)]
+    site: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    filter: String,
+    format: logs::Format,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            // A command's result is its own report: the log tells of trouble alone.
+            filter: "warn".to_owned(),
+            format: logs::Format::Text,
+        }
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = String;
+
+    fn try_from(raw: Raw) -> Result<Self, String> {
+        if !raw.data.is_absolute() {
+            return Err(format!(
+                "`data` is {}, want an absolute path",
+                raw.data.display()
+            ));
+        }
+        // The longest site that a deployment document holds.
+        if raw.site.len() > 63 {
+            return Err("`site` is longer than 63 bytes".to_owned());
+        }
+        Ok(Self {
+            approval_wait: raw.approval_wait.map_or(APPROVAL_WAIT, |wait| wait.0),
+            data: raw.data,
+            log_filter: raw.log.filter,
+            log_format: raw.log.format,
+            site: Some(raw.site).filter(|site| !site.is_empty()),
+        })
+    }
+}
+
+/// As long as the origin keeps a request by default.
+const APPROVAL_WAIT: Duration = Duration::from_secs(14 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[test]
+    fn the_example_says_what_the_defaults_are() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/client.toml");
+        let config = Config::load(&example).unwrap();
+        assert_eq!(config, Config::with_data("/var/lib/larder-client".into()));
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        let check = |text: &str, expected: Expect| {
+            let error = ::config::parse::<Config>(Path::new("c.toml"), text).unwrap_err();
+            expected.assert_eq(&error.to_string());
+        };
+        check(
+            "data = \"here\"",
+            expect![
+                "cannot use the settings in c.toml, line 1: `data` is here, want an absolute path"
+            ],
+        );
+        check(
+            "data = \"/d\"\nsite = 1",
+            expect![
+                "cannot use the settings in c.toml, line 2, key `site`: invalid type: integer `1`, expected a string"
+            ],
+        );
+    }
+}

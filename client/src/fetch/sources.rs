@@ -1,0 +1,271 @@
+//! The sources of a pull in order of preference, and why some are gone round.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use service::Report;
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::supply::{Ask, Supply, SupplyError};
+
+/// The sources of one pull. Whoever failed a check is asked no more; whoever does not answer is
+/// asked a few times.
+#[derive(Debug)]
+pub(crate) struct Sources<S> {
+    slots: Vec<Slot<S>>,
+}
+
+/// One source.
+#[derive(Debug)]
+pub(crate) struct Slot<S> {
+    /// The source itself.
+    pub(crate) supply: S,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pack_bytes: u64,
+    other_bytes: u64,
+    strikes: u32,
+    bypass: Option<Bypass>,
+}
+
+/// Why a source was gone round.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Bypass {
+    /// The source: role and id.
+    pub source: String,
+    /// The check that it failed; none if it was out of reach or refused.
+    pub check: Option<String>,
+    /// What happened, for a person.
+    pub reason: String,
+}
+
+/// What came from one source.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Traffic {
+    /// The source: role and id.
+    pub source: String,
+    /// Bytes of packs.
+    pub pack_bytes: u64,
+    /// Bytes of everything else: statements, lists, index roots.
+    pub other_bytes: u64,
+}
+
+/// What a source delivered was not what it was asked for.
+#[derive(Debug)]
+pub(crate) struct CheckFailed {
+    /// The check, in a word or two.
+    pub(crate) check: &'static str,
+    /// What was wrong.
+    pub(crate) source: Box<dyn Error + Send + Sync>,
+}
+
+impl CheckFailed {
+    /// A failure of `check`.
+    pub(crate) fn new(check: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            check,
+            source: Box::new(source),
+        }
+    }
+}
+
+impl<S: Supply> Sources<S> {
+    /// These sources, the best first.
+    pub(crate) fn new(supplies: Vec<S>) -> Self {
+        let slots = supplies.into_iter().map(|supply| Slot {
+            supply,
+            state: Mutex::default(),
+        });
+        Self {
+            slots: slots.collect(),
+        }
+    }
+
+    /// The best source that has not been gone round.
+    pub(crate) fn best(&self) -> Option<&Slot<S>> {
+        self.slots.iter().find(|slot| slot.lock().bypass.is_none())
+    }
+
+    /// Asks one source after the other until what comes passes `check`.
+    pub(crate) async fn get<T>(
+        &self,
+        ask: Ask,
+        check: impl Fn(&[u8]) -> Result<T, CheckFailed>,
+    ) -> Result<T, NoSource> {
+        while let Some(slot) = self.best() {
+            match timeout(ANSWER_TIME_MAX, slot.supply.get(ask)).await {
+                Ok(Ok(bytes)) => {
+                    slot.count(0, bytes.len());
+                    match check(&bytes) {
+                        Ok(value) => {
+                            slot.praise();
+                            return Ok(value);
+                        }
+                        Err(failed) => slot.blame(&failed),
+                    }
+                }
+                Ok(Err(error)) => self.strike(slot, &error).await,
+                Err(_) => self.strike(slot, &slow()).await,
+            }
+        }
+        Err(self.exhausted(ask.name()))
+    }
+
+    /// `slot` did not answer or refused. If that may change, waits a little; if it happens too
+    /// often, or will not change, it is asked no more. The last source gets more patience: it may
+    /// be an origin that is starting again.
+    pub(crate) async fn strike(&self, slot: &Slot<S>, error: &SupplyError) {
+        let strikes = {
+            let mut state = slot.lock();
+            state.strikes += 1;
+            state.strikes
+        };
+        let others = self
+            .slots
+            .iter()
+            .filter(|slot| slot.lock().bypass.is_none());
+        let strikes_max = if others.count() > 1 {
+            STRIKES_MAX
+        } else {
+            LAST_STRIKES_MAX
+        };
+        if !error.is_retryable || strikes >= strikes_max {
+            slot.bypass(error.check, Report(error.source.as_ref()).to_string());
+        } else {
+            let pause = RETRY_PAUSE.saturating_mul(1 << strikes.min(8));
+            sleep(
+                pause
+                    .min(RETRY_PAUSE_MAX)
+                    .mul_f64(0.5 + fastrand::f64() / 2.0),
+            )
+            .await;
+        }
+    }
+
+    /// That no source is left from which to get `what`.
+    pub(crate) fn exhausted(&self, what: &str) -> NoSource {
+        NoSource {
+            what: what.to_owned(),
+            bypasses: self.bypasses(),
+        }
+    }
+
+    /// Which sources were gone round, and why.
+    pub(crate) fn bypasses(&self) -> Vec<Bypass> {
+        let bypasses = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.lock().bypass.clone());
+        bypasses.collect()
+    }
+
+    /// What came from which source.
+    pub(crate) fn traffic(&self) -> Vec<Traffic> {
+        let traffic = self.slots.iter().map(|slot| {
+            let state = slot.lock();
+            Traffic {
+                source: slot.supply.name().to_owned(),
+                pack_bytes: state.pack_bytes,
+                other_bytes: state.other_bytes,
+            }
+        });
+        traffic.collect()
+    }
+}
+
+impl<S: Supply> Slot<S> {
+    /// Counts bytes that came.
+    pub(crate) fn count(&self, pack_bytes: usize, other_bytes: usize) {
+        let mut state = self.lock();
+        state.pack_bytes += pack_bytes as u64;
+        state.other_bytes += other_bytes as u64;
+    }
+
+    /// It did what it was asked for: earlier trouble is forgotten.
+    pub(crate) fn praise(&self) {
+        self.lock().strikes = 0;
+    }
+
+    /// It delivered something wrong: it is asked no more.
+    pub(crate) fn blame(&self, failed: &CheckFailed) {
+        let reason = format!(
+            "{} check failed: {}",
+            failed.check,
+            Report(failed.source.as_ref())
+        );
+        self.bypass(Some(failed.check), reason);
+    }
+
+    fn bypass(&self, check: Option<&'static str>, reason: String) {
+        let source = self.supply.name().to_owned();
+        let mut state = self.lock();
+        if state.bypass.is_none() {
+            warn!(%source, %reason, "going round a source");
+            state.bypass = Some(Bypass {
+                source,
+                check: check.map(str::to_owned),
+                reason,
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Counters are never half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// That a source took too long.
+pub(crate) fn slow() -> SupplyError {
+    SupplyError {
+        is_retryable: true,
+        code: None,
+        check: None,
+        source: format!("nothing came for {} seconds", ANSWER_TIME_MAX.as_secs()).into(),
+    }
+}
+
+/// No source is left.
+#[derive(Debug, Error)]
+#[error("cannot get the {what} from any source{}", reasons(bypasses))]
+pub struct NoSource {
+    what: String,
+    bypasses: Vec<Bypass>,
+}
+
+impl NoSource {
+    /// Why each source was gone round.
+    #[must_use]
+    pub fn bypasses(&self) -> &[Bypass] {
+        &self.bypasses
+    }
+}
+
+fn reasons(bypasses: &[Bypass]) -> String {
+    let reasons = bypasses
+        .iter()
+        .map(|bypass| format!("; {}: {}", bypass.source, bypass.reason));
+    reasons.collect()
+}
+
+/// How long a source may be silent. A booster that is filling answers within this even over a
+/// branch line of 1 Mbit/s: a header and a frame.
+pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often in a row a source may fail to answer: with the pauses between, about a second.
+const STRIKES_MAX: u32 = 4;
+/// The same for the last source: about half a minute, in which an origin starts again.
+const LAST_STRIKES_MAX: u32 = 16;
+/// Half of the first pause; each doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// No pause is longer.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Sources that several tasks share.
+pub(crate) type Shared<S> = Arc<Sources<S>>;

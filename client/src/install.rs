@@ -1,0 +1,339 @@
+//! Installing a tree: beside the target, and in one step.
+//!
+//! The new tree is built in a staging folder beside the target, made safe with one `syncfs`, and
+//! exchanged with the target, so that a reader sees the old tree or the new one. The record says
+//! before each step what is about to happen; whoever comes after a crash finds out by the inode
+//! that the target's name bears whether the exchange has happened.
+
+pub(crate) mod build;
+pub(crate) mod foreign;
+mod intact;
+pub(crate) mod record;
+mod remove;
+pub(crate) mod room;
+mod write;
+
+pub(crate) use remove::remove_tree;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, Stat};
+use thiserror::Error;
+
+use crate::plan::Old;
+use crate::steps::Steps;
+use crate::tree::{self, Tree};
+use foreign::ForeignError;
+use record::{Record, RecordError, Revision};
+
+/// A folder that is, or becomes, a revision of a fileset and nothing else.
+#[derive(Debug)]
+pub(crate) struct Target {
+    path: PathBuf,
+    staging: PathBuf,
+    record: Record,
+}
+
+impl Target {
+    /// Opens `path` as a target, with its record below `installed`: finishes or takes back what an
+    /// earlier run left half done.
+    pub(crate) fn open(installed: &Path, path: &Path) -> Result<Self, TargetError> {
+        let path = locate(path)?;
+        let staging = staging_of(&path)?;
+        let record = Record::open(installed, &path)?;
+        let mut target = Self {
+            path,
+            staging,
+            record,
+        };
+        let stat = target.stat()?;
+        target.record.recover(stat.as_ref())?;
+        target.clear_staging()?;
+        if stat.is_none() && target.record.installed().is_some() {
+            target.record.forget()?;
+        }
+        Ok(target)
+    }
+
+    /// The folder that it lies in.
+    pub(crate) fn parent(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new("/"))
+    }
+
+    /// Where the new tree is built.
+    pub(crate) fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    /// What is known of it.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The installed tree with its index, if there is one that can be used.
+    pub(crate) fn old(&self) -> Option<Old> {
+        let root = self.record.installed()?.root()?;
+        let index = self.record.index_path(root);
+        index.exists().then(|| Old {
+            index,
+            tree: self.path.clone(),
+            distrusted: std::collections::BTreeSet::new(),
+        })
+    }
+
+    /// Refuses to go on if the target holds what we did not put there.
+    pub(crate) fn refuse_foreign(&self) -> Result<(), TargetError> {
+        if self.stat()?.is_none() {
+            return Ok(());
+        }
+        let index = self.old().map(|old| old.index);
+        let found = foreign::find(&self.path, index.as_deref())
+            .map_err(|source| self.failed_foreign(source))?;
+        if found.count == 0 {
+            return Ok(());
+        }
+        Err(TargetError::Foreign {
+            path: self.path.clone(),
+            count: found.count,
+            named: found.named.into_iter().collect(),
+        })
+    }
+
+    /// Whether the target still looks exactly as it was installed.
+    pub(crate) fn is_intact(&self) -> bool {
+        let Some(old) = self.old() else {
+            return false;
+        };
+        // Whatever cannot be read is not as it was installed.
+        let foreign = foreign::find(&self.path, Some(&old.index));
+        foreign.is_ok_and(|foreign| foreign.count == 0) && intact::check(&old).unwrap_or(false)
+    }
+
+    /// Says that what is installed is `revision`, which has the same files.
+    pub(crate) fn renumber(&mut self, revision: Revision) -> Result<(), TargetError> {
+        Ok(self.record.renumber(revision)?)
+    }
+
+    /// Makes an empty staging folder for `revision`.
+    pub(crate) fn stage(&mut self, revision: Revision, steps: &Steps) -> Result<(), TargetError> {
+        self.clear_staging()?;
+        self.record.begin(revision)?;
+        self.step(steps)?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&self.staging)
+            .map_err(|source| self.failed_staging(source))
+    }
+
+    /// Puts the finished tree in the staging folder in the target's place, and removes what was
+    /// there before.
+    pub(crate) fn switch(&mut self, replace: bool, steps: &Steps) -> Result<(), TargetError> {
+        // Somebody may have put something there while we were fetching.
+        if !replace {
+            self.refuse_foreign()?;
+        }
+        let before = self.stat()?;
+        let staged = self.seal(before.as_ref())?;
+        self.step(steps)?;
+        self.record.begin_switch(&staged)?;
+        self.step(steps)?;
+        let flags = match before {
+            Some(_) => RenameFlags::EXCHANGE,
+            None => RenameFlags::NOREPLACE,
+        };
+        let switched = rustix::fs::renameat_with(CWD, &self.staging, CWD, &self.path, flags)
+            .map_err(io::Error::from)
+            .and_then(|()| self.step_io(steps))
+            .and_then(|()| fs::File::open(self.parent())?.sync_all());
+        switched.map_err(|source| TargetError::Switch {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.step(steps)?;
+        let now = self.stat()?;
+        self.record.recover(now.as_ref())?;
+        self.step(steps)?;
+        self.clear_staging()
+    }
+
+    /// Removes the staging folder after a failure: the target is as it was.
+    pub(crate) fn give_up(&mut self) -> Result<(), TargetError> {
+        let stat = self.stat()?;
+        self.record.recover(stat.as_ref())?;
+        self.clear_staging()
+    }
+
+    /// Gives the staging folder the target's mode and makes all of it safe.
+    fn seal(&self, before: Option<&Stat>) -> Result<Stat, TargetError> {
+        let mode = before.map_or(TARGET_MODE, tree::mode);
+        let sealed = || -> io::Result<Stat> {
+            let staging = Tree::open(&self.staging)?;
+            rustix::fs::fchmod(staging.root(), tree::to_mode(mode))?;
+            rustix::fs::syncfs(staging.root())?;
+            Ok(rustix::fs::fstat(staging.root())?)
+        };
+        sealed().map_err(|source| self.failed_staging(source))
+    }
+
+    /// Removes what has the staging folder's name, if it is ours.
+    fn clear_staging(&mut self) -> Result<(), TargetError> {
+        if self.record.owns_staging() {
+            remove_tree(&self.staging).map_err(|source| self.failed_staging(source))?;
+            self.record.staging_removed()?;
+        } else if self.staging.symlink_metadata().is_ok() {
+            return Err(TargetError::InTheWay {
+                path: self.staging.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// What bears the target's name, which must be a folder; none if nothing does.
+    fn stat(&self) -> Result<Option<Stat>, TargetError> {
+        match rustix::fs::lstat(&self.path) {
+            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
+                Ok(Some(stat))
+            }
+            Ok(_) => Err(TargetError::NotAFolder {
+                path: self.path.clone(),
+            }),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(TargetError::Io {
+                path: self.path.clone(),
+                source: errno.into(),
+            }),
+        }
+    }
+
+    fn step(&self, steps: &Steps) -> Result<(), TargetError> {
+        self.step_io(steps)
+            .map_err(|source| self.failed_staging(source))
+    }
+
+    #[expect(clippy::unused_self, reason = "reads like the step that it is")]
+    fn step_io(&self, steps: &Steps) -> io::Result<()> {
+        steps.next()
+    }
+
+    fn failed_staging(&self, source: io::Error) -> TargetError {
+        TargetError::Io {
+            path: self.staging.clone(),
+            source,
+        }
+    }
+
+    fn failed_foreign(&self, source: ForeignError) -> TargetError {
+        TargetError::Look {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// The absolute path of a target, links in the folders above it followed.
+fn locate(path: &Path) -> Result<PathBuf, TargetError> {
+    let failed = |source| TargetError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(failed(io::Error::other(
+            "it is no folder that can be replaced",
+        )));
+    };
+    let located = parent.canonicalize().map_err(failed)?.join(name);
+    if located.to_str().is_none() {
+        return Err(failed(io::Error::other("its path is not UTF-8")));
+    }
+    Ok(located)
+}
+
+/// The staging folder of a target: beside it, hidden, and always the same.
+fn staging_of(target: &Path) -> Result<PathBuf, TargetError> {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".larder-staging");
+    if name.len() > content::EntryPath::COMPONENT_BYTES_MAX {
+        return Err(TargetError::Io {
+            path: target.to_owned(),
+            source: io::Error::other("its name is too long for a staging folder beside it"),
+        });
+    }
+    Ok(target.with_file_name(name))
+}
+
+/// Why a target cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// It holds what we did not put there.
+    #[error(
+        "cannot install to {path}: it holds {count} paths that larder did not put there: {list}; move them away, or use --replace to lose them",
+        path = path.display(),
+        list = shorten(named, *count)
+    )]
+    Foreign {
+        /// The target.
+        path: PathBuf,
+        /// How many.
+        count: u64,
+        /// Some of them.
+        named: Vec<String>,
+    },
+    /// Something has the staging folder's name.
+    #[error("cannot install: {path} is in the way, and larder did not make it", path = path.display())]
+    InTheWay {
+        /// What.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot work on {path}", path = path.display())]
+    Io {
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The target cannot be looked through.
+    #[error("cannot look at {path}", path = path.display())]
+    Look {
+        /// The target.
+        path: PathBuf,
+        /// Why.
+        source: ForeignError,
+    },
+    /// The target is a file or a link.
+    #[error("cannot install to {path}: it is not a folder", path = path.display())]
+    NotAFolder {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The record fails.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The two trees cannot be exchanged.
+    #[error("cannot put the new tree in the place of {path}", path = path.display())]
+    Switch {
+        /// The target.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn shorten(named: &[String], count: u64) -> String {
+    let more = if count > named.len() as u64 {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{}{more}", named.join(", "))
+}
+
+/// What a new target's mode is: an index says nothing of the tree's own folder.
+const TARGET_MODE: u32 = 0o755;

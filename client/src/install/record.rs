@@ -1,0 +1,269 @@
+//! What is installed at a target, and what is about to be: the journal of the switch.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use content::durable::{self, Disk as _, RealDisk};
+use content::{Digest, FilesetName, RevisionNumber};
+use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The record of one target: a folder of its own with `record.json` and the indexes that it names.
+#[derive(Debug)]
+pub(crate) struct Record {
+    folder: PathBuf,
+    state: State,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    target: PathBuf,
+    /// What the tree at the target is.
+    installed: Option<Revision>,
+    /// What the staging folder is becoming.
+    next: Option<Next>,
+    /// Whether a folder of the staging name, if there is one, is ours to remove.
+    staging: bool,
+}
+
+/// One revision as it is installed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Revision {
+    fileset: String,
+    number: u64,
+    root: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Next {
+    revision: Revision,
+    /// Device and inode of the finished staging folder, once the switch may happen: whichever of
+    /// the two names bears them tells whether it has.
+    switching: Option<(u64, u64)>,
+}
+
+impl Revision {
+    /// Puts one together: fileset, number and the digest of the index root.
+    pub(crate) fn new(fileset: &FilesetName, number: RevisionNumber, root: Digest) -> Self {
+        Self {
+            fileset: fileset.as_str().to_owned(),
+            number: number.0,
+            root: root.to_string(),
+        }
+    }
+
+    /// The fileset.
+    pub(crate) fn fileset(&self) -> &str {
+        &self.fileset
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> RevisionNumber {
+        RevisionNumber(self.number)
+    }
+
+    /// The digest of its index root.
+    pub(crate) fn root(&self) -> Option<Digest> {
+        self.root.parse().ok()
+    }
+}
+
+impl Record {
+    /// Opens the record of `target` (an absolute path) below `installed`, making its folder.
+    pub(crate) fn open(installed: &Path, target: &Path) -> Result<Self, RecordError> {
+        let id = Digest::of(target.as_os_str().as_encoded_bytes()).hex();
+        // Half of the digest: enough to be unique, and short enough to be read.
+        let folder = installed.join(&id[..32]);
+        let failed = |source| RecordError::Io {
+            path: folder.clone(),
+            source,
+        };
+        durable::create_folder(&RealDisk, installed, 0o700).map_err(failed)?;
+        durable::create_folder(&RealDisk, &folder, 0o700).map_err(failed)?;
+        let state = read(&folder)?.unwrap_or_else(|| State {
+            target: target.to_owned(),
+            installed: None,
+            next: None,
+            staging: false,
+        });
+        Ok(Self { folder, state })
+    }
+
+    /// The records of all targets below `installed`.
+    pub(crate) fn list(installed: &Path) -> Result<Vec<Self>, RecordError> {
+        let failed = |source| RecordError::Io {
+            path: installed.to_owned(),
+            source,
+        };
+        let folders = match std::fs::read_dir(installed) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut records = Vec::new();
+        for folder in folders {
+            let folder = folder.map_err(failed)?.path();
+            if let Some(state) = read(&folder)? {
+                records.push(Self { folder, state });
+            }
+        }
+        records.sort_by(|one, other| one.state.target.cmp(&other.state.target));
+        Ok(records)
+    }
+
+    /// The target.
+    pub(crate) fn target(&self) -> &Path {
+        &self.state.target
+    }
+
+    /// A name for it that can stand in paths.
+    pub(crate) fn id(&self) -> &std::ffi::OsStr {
+        self.folder.file_name().unwrap_or_default()
+    }
+
+    /// What is installed there, as far as we know.
+    pub(crate) fn installed(&self) -> Option<&Revision> {
+        self.state.installed.as_ref()
+    }
+
+    /// Whether a folder of the staging name is ours.
+    pub(crate) fn owns_staging(&self) -> bool {
+        self.state.staging
+    }
+
+    /// Where the index with that root is, or would be.
+    pub(crate) fn index_path(&self, root: Digest) -> PathBuf {
+        self.folder.join(format!("{}.index", root.hex()))
+    }
+
+    /// Where the index root is, or would be.
+    pub(crate) fn root_path(&self, root: Digest) -> PathBuf {
+        self.folder.join(format!("{}.root", root.hex()))
+    }
+
+    /// Says that the staging folder is being filled, before it is made.
+    pub(crate) fn begin(&mut self, revision: Revision) -> Result<(), RecordError> {
+        self.state.next = Some(Next {
+            revision,
+            switching: None,
+        });
+        self.state.staging = true;
+        self.store()
+    }
+
+    /// Says that the finished staging folder (`stat`) is about to become the target.
+    pub(crate) fn begin_switch(&mut self, stat: &Stat) -> Result<(), RecordError> {
+        if let Some(next) = &mut self.state.next {
+            next.switching = Some((stat.st_dev, stat.st_ino));
+        }
+        self.store()
+    }
+
+    /// Takes note of how an earlier run ended: `target` is what the target's name bears now.
+    pub(crate) fn recover(&mut self, target: Option<&Stat>) -> Result<(), RecordError> {
+        let Some(next) = self.state.next.take() else {
+            return Ok(());
+        };
+        let bears = target.map(|stat| (stat.st_dev, stat.st_ino));
+        if next.switching.is_some() && next.switching == bears {
+            self.state.installed = Some(next.revision);
+        }
+        self.store()
+    }
+
+    /// Says that what is installed is `revision`, which has the same files.
+    pub(crate) fn renumber(&mut self, revision: Revision) -> Result<(), RecordError> {
+        if self.state.installed.as_ref() == Some(&revision) {
+            return Ok(());
+        }
+        self.state.installed = Some(revision);
+        self.store()
+    }
+
+    /// Says that nothing is installed at the target: its folder is gone.
+    pub(crate) fn forget(&mut self) -> Result<(), RecordError> {
+        self.state.installed = None;
+        self.store()
+    }
+
+    /// Says that the staging folder is gone.
+    pub(crate) fn staging_removed(&mut self) -> Result<(), RecordError> {
+        if !self.state.staging {
+            return Ok(());
+        }
+        self.state.staging = false;
+        self.store()
+    }
+
+    /// Removes indexes that belong neither to what is installed nor to `wanted`.
+    pub(crate) fn tidy(&self, wanted: Option<Digest>) {
+        let installed = self.installed().and_then(Revision::root);
+        let keep: Vec<String> = [installed, wanted]
+            .into_iter()
+            .flatten()
+            .map(|root| root.hex())
+            .collect();
+        let Ok(files) = std::fs::read_dir(&self.folder) else {
+            return;
+        };
+        for file in files.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let known = name == RECORD || keep.iter().any(|root| name.starts_with(root.as_str()));
+            if !known {
+                // What is left over costs room and nothing else: the next run tries again.
+                std::fs::remove_file(file.path()).unwrap_or_default();
+            }
+        }
+    }
+
+    fn store(&self) -> Result<(), RecordError> {
+        let path = self.folder.join(RECORD);
+        let bytes = serde_json::to_vec_pretty(&self.state).expect("paths that we took are UTF-8");
+        durable::write(&RealDisk, &path, &bytes, 0o600)
+            .map_err(|source| RecordError::Io { path, source })
+    }
+}
+
+fn read(folder: &Path) -> Result<Option<State>, RecordError> {
+    let path = folder.join(RECORD);
+    let bytes = RealDisk
+        .read(&path, RECORD_BYTES_MAX)
+        .map_err(|source| RecordError::Io {
+            path: path.clone(),
+            source,
+        })?;
+    bytes
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose()
+        .map_err(|source| RecordError::Damaged { path, source })
+}
+
+/// Why the record of a target cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// It says something that we never wrote.
+    #[error("cannot use the record {path}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It cannot be read or written.
+    #[error("cannot keep the record {path}", path = path.display())]
+    Io {
+        /// The file or its folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+const RECORD: &str = "record.json";
+/// A path of 4 KiB, escaped, twice over, and some digests.
+const RECORD_BYTES_MAX: u64 = 64 << 10;

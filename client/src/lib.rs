@@ -1,0 +1,48 @@
+//! The client: enrols a device, pulls filesets and installs them.
+//!
+//! It trusts nothing but the pinned root: statements, freshness, pack headers, frames and chunks
+//! are all checked here, whatever a booster has checked before.
+
+mod catalogue;
+mod choose;
+pub mod cli;
+pub mod config;
+mod data;
+mod enrol;
+mod fetch;
+mod identity;
+mod install;
+mod net;
+mod plan;
+mod progress;
+mod pull;
+mod session;
+mod state;
+mod status;
+mod steps;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub use catalogue::CatalogueError;
+pub use choose::{ParseSourceError, SourceAddress};
+pub use config::Config;
+pub use data::DataError;
+pub use enrol::{EnrolError, EnrolNote, EnrolReport, EnrolRequest, enrol};
+pub use fetch::FetchError;
+pub use fetch::downloads::PartError;
+pub use fetch::reader::ReadError;
+pub use fetch::receive::ReceiveError;
+pub use fetch::sources::{Bypass, NoSource, Traffic};
+pub use identity::IdentityError;
+pub use install::TargetError;
+pub use install::build::BuildError;
+pub use install::foreign::ForeignError;
+pub use install::record::RecordError;
+pub use install::room::RoomError;
+pub use plan::walk::WalkError;
+pub use progress::{Done, Progress};
+pub use pull::{AssembleError, PullError, PullReport, PullRequest, pull};
+pub use session::SessionError;
+pub use state::StateError;
+pub use status::{DeviceStatus, InstalledStatus, Status, status};

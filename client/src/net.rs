@@ -1,0 +1,109 @@
+//! Sources on the network.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::IssuerId;
+use content::{FilesetName, PackId};
+use protocol::Code;
+use transport::source::CallLimits;
+use transport::{CallError, Fetched, PackBody, Source};
+
+use crate::fetch::supply::{Ask, Body, Supply, SupplyError};
+
+/// A booster or the origin.
+#[derive(Debug)]
+pub(crate) struct Net {
+    name: String,
+    source: Source,
+}
+
+impl Net {
+    /// Calls to `source`, called `name`: role and id.
+    pub(crate) fn new(name: String, source: Source) -> Self {
+        Self { name, source }
+    }
+}
+
+impl Supply for Net {
+    type Body = PackBody;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn get(&self, ask: Ask) -> Result<Vec<u8>, SupplyError> {
+        let source = &self.source;
+        let fetched = match ask {
+            Ask::Crl(issuer) => source.crl(IssuerId::from_bytes(issuer), None).await,
+            Ask::Deployment => source.deployment(None).await,
+            Ask::Snapshot(digest) => source.snapshot(&digest).await.map(new),
+            Ask::Timestamp => source.timestamp(None).await,
+            Ask::Locator(digest) | Ask::Revision(digest) | Ask::Root(digest) => {
+                source.statement(&digest, ask.bytes_max()).await.map(new)
+            }
+        };
+        match fetched.map_err(failed)? {
+            Fetched::New { bytes, .. } => Ok(bytes.into()),
+            Fetched::Unchanged => Err(SupplyError {
+                is_retryable: false,
+                code: None,
+                check: Some("answer"),
+                source: "it says that nothing has changed, unasked".into(),
+            }),
+        }
+    }
+
+    async fn pack(
+        &self,
+        fileset: &FilesetName,
+        id: PackId,
+        range: Option<Range<u64>>,
+    ) -> Result<PackBody, SupplyError> {
+        let pack = self.source.pack(fileset, &id, range, false);
+        pack.await.map_err(failed)
+    }
+}
+
+impl Body for PackBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, SupplyError> {
+        Self::next(self).await.map_err(failed)
+    }
+}
+
+/// How long the steps of a call may take. Shorter than usual to connect: there is another source.
+pub(crate) fn limits() -> CallLimits {
+    CallLimits {
+        connect_timeout: Duration::from_secs(5),
+        ..CallLimits::default()
+    }
+}
+
+fn new(bytes: Bytes) -> Fetched {
+    Fetched::New { bytes, etag: None }
+}
+
+fn failed(error: CallError) -> SupplyError {
+    let (check, code) = match &error {
+        CallError::BadResponse { .. } | CallError::TooLong { .. } => (Some("answer"), None),
+        CallError::Fault { fault } => (None, Some(fault.code)),
+        CallError::Refused { reason } => {
+            let revoked = *reason == certs::RefusalReason::Revoked;
+            (None, revoked.then_some(Code::Revoked))
+        }
+        CallError::Broken { .. }
+        | CallError::Distrusted { .. }
+        | CallError::Timeout { .. }
+        | CallError::Tls { .. }
+        | CallError::Unreachable { .. }
+        // A new kind of failure counts as out of reach until we know better.
+        | _ => (None, None),
+    };
+    SupplyError {
+        is_retryable: error.is_retryable(),
+        code,
+        check,
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,322 @@
+//! Pulling a fileset to a folder.
+
+mod index;
+mod job;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytesize::ByteSize;
+use content::{FilesetName, RevisionNumber};
+use serde::Serialize;
+use service::Clock;
+use thiserror::Error;
+use tracing::warn;
+
+pub use index::AssembleError;
+pub(crate) use job::Stated;
+
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::choose::{self, SourceAddress};
+use crate::fetch::FetchError;
+use crate::fetch::downloads::PartError;
+use crate::fetch::sources::{Bypass, NoSource, Sources, Traffic};
+use crate::install::TargetError;
+use crate::install::build::BuildError;
+use crate::install::room::{Room, RoomError};
+use crate::net::Net;
+use crate::plan::walk::WalkError;
+use crate::progress::Progress;
+use crate::session::{Session, SessionError};
+use crate::steps::Steps;
+use job::{Job, Outcome};
+
+/// What to pull, and where to.
+#[derive(Clone, Debug)]
+pub struct PullRequest {
+    /// The data folder of this device.
+    pub data: PathBuf,
+    /// The fileset.
+    pub fileset: FilesetName,
+    /// The revision; the current one if none is named.
+    pub number: Option<RevisionNumber>,
+    /// The folder that becomes the revision.
+    pub target: PathBuf,
+    /// Whom to ask before the origin; the boosters of the deployment document if none is named.
+    pub sources: Vec<SourceAddress>,
+    /// The site whose boosters are near.
+    pub site: Option<String>,
+    /// Whether what others have put into the target may be lost.
+    pub replace: bool,
+    /// Told how far the pull is.
+    pub progress: Arc<Progress>,
+}
+
+impl PullRequest {
+    /// A pull of the current revision of `fileset` to `target`, for the device of `data`.
+    #[must_use]
+    pub fn new(data: PathBuf, fileset: FilesetName, target: PathBuf) -> Self {
+        Self {
+            data,
+            fileset,
+            number: None,
+            target,
+            sources: Vec::new(),
+            site: None,
+            replace: false,
+            progress: Arc::default(),
+        }
+    }
+}
+
+/// What a pull did. Byte counts are of the bodies of answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PullReport {
+    /// The fileset.
+    pub fileset: String,
+    /// The revision that is installed now.
+    pub revision: u64,
+    /// The digest of its index root.
+    pub root: String,
+    /// Where.
+    pub target: PathBuf,
+    /// Files, hard links counted each.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Of these, bytes that were on this device already.
+    pub reused_bytes: u64,
+    /// Bytes of packs that were fetched.
+    pub pack_bytes: u64,
+    /// Bytes of everything else that was fetched.
+    pub other_bytes: u64,
+    /// What came from whom.
+    pub sources: Vec<Traffic>,
+    /// Who was gone round, and why.
+    pub bypasses: Vec<Bypass>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether the target was already as it should be.
+    pub unchanged: bool,
+}
+
+impl fmt::Display for PullReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            fileset,
+            revision,
+            files,
+            ..
+        } = self;
+        let target = self.target.display();
+        let bytes = ByteSize(self.bytes);
+        if self.unchanged {
+            write!(
+                f,
+                "{target} is {fileset}@{revision} already: {files} files, {bytes}"
+            )?;
+        } else {
+            let reused = ByteSize(self.reused_bytes);
+            write!(
+                f,
+                "{target} is now {fileset}@{revision}: {files} files, {bytes}, of which {reused} were here already, in {:.1} s",
+                self.seconds
+            )?;
+        }
+        for Traffic {
+            source,
+            pack_bytes,
+            other_bytes,
+        } in &self.sources
+        {
+            let (packs, other) = (ByteSize(*pack_bytes), ByteSize(*other_bytes));
+            write!(
+                f,
+                "\n  from {source}: {packs} of packs, {other} of the rest"
+            )?;
+        }
+        for Bypass { source, reason, .. } in &self.bypasses {
+            write!(f, "\n  went round {source}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Pulls a fileset: finds the revision, fetches what is not at hand, installs it in one step.
+///
+/// # Errors
+///
+/// Fails as [`PullError`] says. The target is then as it was, and what was fetched is kept for the
+/// next try.
+pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, PullError> {
+    let begun = Instant::now();
+    let mut session = open(&request, clock).await?;
+    session.catch_up().await?;
+    let named = choose::sources(&session, &request.sources, request.site.as_deref())?;
+    let sources = Arc::new(Sources::new(named));
+    let stated = find(&mut session, &sources, &request).await?;
+    let job = Job {
+        stated: stated.clone(),
+        sources: Arc::clone(&sources),
+        data: session.data.root().to_owned(),
+        target: request.target.clone(),
+        replace: request.replace,
+        room: Room::default(),
+        progress: Arc::clone(&request.progress),
+        steps: Steps::default(),
+        lock: Arc::clone(&session.lock) as Arc<dyn Send + Sync>,
+    };
+    let outcome = job.run().await?;
+    let report = report(request.target, &stated, outcome, &session, &sources);
+    Ok(PullReport {
+        seconds: begun.elapsed().as_secs_f64(),
+        ..report
+    })
+}
+
+async fn open(request: &PullRequest, clock: &Clock) -> Result<Session, PullError> {
+    let (data, clock) = (request.data.clone(), clock.clone());
+    Ok(crate::fetch::off_the_runtime(move || Session::open(&data, &clock)).await??)
+}
+
+/// Walks from the timestamp to the revision, and keeps what was learnt on the way.
+async fn find(
+    session: &mut Session,
+    sources: &Sources<Net>,
+    request: &PullRequest,
+) -> Result<Stated, PullError> {
+    let judge = session.judge();
+    let catalogue = Catalogue {
+        judge: &judge,
+        trust: Some(&session.identity.trust),
+        state: &session.state,
+        now: session.clock.now(),
+    };
+    let fresh = catalogue.refresh(sources).await?;
+    let document = catalogue.document(sources, fresh.timestamp.deployment_document);
+    let document = document.await?;
+    let stated = catalogue
+        .resolve(sources, &fresh.snapshot, &request.fileset, request.number)
+        .await?;
+    for root in &document.roots {
+        // The old root vouches for the new one by having signed the document.
+        if let Err(error) = session.identity.trust.add_root(root, session.clock.now()) {
+            warn!(%error, "leaving out a root of the deployment document");
+        }
+    }
+    session
+        .identity
+        .keep_cas()
+        .map_err(SessionError::Identity)?;
+    session.document = Some(document);
+    Ok(stated)
+}
+
+fn report(
+    target: PathBuf,
+    stated: &Stated,
+    outcome: Outcome,
+    session: &Session,
+    sources: &Sources<Net>,
+) -> PullReport {
+    let mut traffic = sources.traffic();
+    traffic.retain(|traffic| traffic.pack_bytes + traffic.other_bytes > 0);
+    if session.enrol_bytes > 0 {
+        traffic.push(Traffic {
+            source: "enrolment listener".to_owned(),
+            pack_bytes: 0,
+            other_bytes: session.enrol_bytes,
+        });
+    }
+    PullReport {
+        fileset: stated.fileset.to_string(),
+        revision: stated.number.0,
+        root: stated.root.to_string(),
+        target,
+        files: outcome.files,
+        bytes: outcome.bytes,
+        reused_bytes: outcome.reused,
+        pack_bytes: traffic.iter().map(|traffic| traffic.pack_bytes).sum(),
+        other_bytes: traffic.iter().map(|traffic| traffic.other_bytes).sum(),
+        sources: traffic,
+        bypasses: sources.bypasses(),
+        seconds: 0.0,
+        unchanged: outcome.unchanged,
+    }
+}
+
+/// Why a pull failed. What was installed is as it was.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// The index cannot be put together.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The tree cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The revision cannot be found.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The installed tree keeps changing under our hands.
+    #[error("cannot build on the installed tree: it keeps changing while it is read")]
+    Damaged,
+    /// Packs cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A file of ours cannot be written.
+    #[error("cannot write {path}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No source is left.
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
+    /// A download cannot be kept.
+    #[error(transparent)]
+    Part(#[from] PartError),
+    /// There is too little room.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// This device is not ready.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The target cannot be used.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The index cannot be gone through.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+}
+
+impl PullError {
+    /// Why each source was gone round, if the pull failed for want of one.
+    #[must_use]
+    pub fn bypasses(&self) -> &[Bypass] {
+        match self {
+            Self::Catalogue(CatalogueError::NoSource(error))
+            | Self::Fetch(FetchError::NoSource(error))
+            | Self::NoSource(error) => error.bypasses(),
+            Self::Assemble(_)
+            | Self::Build(_)
+            | Self::Catalogue(_)
+            | Self::Damaged
+            | Self::Fetch(_)
+            | Self::Io { .. }
+            | Self::Part(_)
+            | Self::Room(_)
+            | Self::Session(_)
+            | Self::Target(_)
+            | Self::Walk(_) => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

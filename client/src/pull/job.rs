@@ -1,0 +1,479 @@
+//! One pull, from a verified revision to the tree in its place.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use content::durable::{self, Disk as _, RealDisk};
+use content::index::{IndexRoot, ROOT_BYTES_MAX};
+use content::locator::Locator;
+use content::{Digest, FilesetName, RevisionNumber};
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use super::PullError;
+use super::index::{Kept, assemble};
+use crate::fetch::downloads::Downloads;
+use crate::fetch::reader::{Arrivals, PackReader};
+use crate::fetch::sources::{CheckFailed, Shared};
+use crate::fetch::supply::{Ask, Supply};
+use crate::fetch::{Fetcher, off_the_runtime};
+use crate::install::Target;
+use crate::install::build::{Parts, build};
+use crate::install::record::Revision;
+use crate::install::room::{Need, Room};
+use crate::plan::{Demand, New, Old, Plan};
+use crate::progress::Progress;
+use crate::steps::Steps;
+
+/// A revision that the origin has stated.
+#[derive(Clone, Debug)]
+pub(crate) struct Stated {
+    /// The fileset.
+    pub(crate) fileset: FilesetName,
+    /// The revision.
+    pub(crate) number: RevisionNumber,
+    /// The digest of its index root.
+    pub(crate) root: Digest,
+    /// Where its chunks lie.
+    pub(crate) locator: Arc<Locator>,
+}
+
+/// Everything that a pull needs.
+pub(crate) struct Job<S> {
+    /// What to install.
+    pub(crate) stated: Stated,
+    /// Whom to ask.
+    pub(crate) sources: Shared<S>,
+    /// Where records and downloads are kept.
+    pub(crate) data: PathBuf,
+    /// Where to install to.
+    pub(crate) target: PathBuf,
+    /// Whether what others put into the target may be lost.
+    pub(crate) replace: bool,
+    /// How much room there is.
+    pub(crate) room: Room,
+    /// Who watches.
+    pub(crate) progress: Arc<Progress>,
+    /// Where tests end the world.
+    pub(crate) steps: Steps,
+    /// What shows others that we are at work; held by everything that works for us.
+    pub(crate) lock: Arc<dyn Send + Sync>,
+}
+
+/// What a pull did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Outcome {
+    /// Regular files and hard links of the revision.
+    pub(crate) files: u64,
+    /// Bytes of its files.
+    pub(crate) bytes: u64,
+    /// Bytes that were at hand.
+    pub(crate) reused: u64,
+    /// Whether the target was already as it should be.
+    pub(crate) unchanged: bool,
+}
+
+impl Outcome {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            files: plan.files,
+            bytes: plan.bytes,
+            reused: plan.reused,
+            unchanged: false,
+        }
+    }
+}
+
+/// What was made, and which installed files turned out to be damaged.
+type Made = (Outcome, BTreeSet<String>);
+
+impl<S: Supply> Job<S> {
+    /// Pulls.
+    pub(crate) async fn run(self) -> Result<Outcome, PullError> {
+        let (installed, path, replace) = (
+            self.data.join("installed"),
+            self.target.clone(),
+            self.replace,
+        );
+        let mut target = off_the_runtime(move || {
+            let target = Target::open(&installed, &path)?;
+            if !replace {
+                target.refuse_foreign()?;
+            }
+            Ok::<_, PullError>(target)
+        })
+        .await??;
+        let root = Arc::new(self.root(&target).await?);
+        let downloads = self.downloads(&target)?;
+        target = self.index(target, &root, &downloads).await?;
+        let unchanged;
+        (target, unchanged) = self.unchanged(target, &root).await?;
+        if let Some(outcome) = unchanged {
+            return Ok(outcome);
+        }
+        let mut distrusted = BTreeSet::new();
+        for attempt in 1..=ATTEMPTS_MAX {
+            let old = target.old().filter(|_| attempt < ATTEMPTS_MAX);
+            let old = old.map(|old| Old {
+                distrusted: distrusted.clone(),
+                ..old
+            });
+            let made;
+            (target, made) = self.make(target, &root, &downloads, old).await?;
+            match made {
+                Ok((outcome, damaged)) if damaged.is_empty() => {
+                    return self.finish(target, &downloads, outcome).await;
+                }
+                Ok((_, damaged)) => {
+                    warn!(
+                        files = damaged.len(),
+                        "installed files are not what they look like"
+                    );
+                    distrusted.extend(damaged);
+                }
+                Err(error) => return Err(self.give_up(target, error).await),
+            }
+        }
+        Err(self.give_up(target, PullError::Damaged).await)
+    }
+
+    /// The index root: kept from an earlier try, or fetched.
+    async fn root(&self, target: &Target) -> Result<IndexRoot, PullError> {
+        let (path, wanted) = (
+            target.record().root_path(self.stated.root),
+            self.stated.root,
+        );
+        let kept = RealDisk.read(&path, ROOT_BYTES_MAX as u64).ok().flatten();
+        if let Some(root) = kept.and_then(|bytes| IndexRoot::verify(&bytes, wanted).ok()) {
+            return Ok(root);
+        }
+        let root = self
+            .sources
+            .get(Ask::Root(wanted), |bytes| {
+                IndexRoot::verify(bytes, wanted)
+                    .map_err(|error| CheckFailed::new("index root", error))
+            })
+            .await?;
+        let bytes = root.encode();
+        durable::write(&RealDisk, &path, &bytes, 0o600)
+            .map_err(|source| PullError::Io { path, source })?;
+        Ok(root)
+    }
+
+    fn downloads(&self, target: &Target) -> Result<Downloads, PullError> {
+        let folder = self.data.join("downloads").join(target.record().id());
+        Ok(Downloads::open(&folder, self.stated.root)?)
+    }
+
+    /// Has the index on disk, fetching what the installed one does not have.
+    async fn index(
+        &self,
+        target: Target,
+        root: &Arc<IndexRoot>,
+        downloads: &Downloads,
+    ) -> Result<Target, PullError> {
+        let path = target.record().index_path(self.stated.root);
+        if path.exists() {
+            return Ok(target);
+        }
+        let (locator, wanted) = (Arc::clone(&self.stated.locator), Arc::clone(root));
+        let old = target.old().map(|old| old.index);
+        let (kept, demand) = off_the_runtime(move || {
+            let kept = old.map_or_else(Kept::default, |old| {
+                let root = installed_root(&old);
+                root.map_or_else(Kept::default, |root| Kept::find(&wanted, &old, &root))
+            });
+            let demand = kept.demand(&wanted, &locator);
+            (kept, demand)
+        })
+        .await?;
+        self.progress.plan(0, demand.bytes(&self.stated.locator));
+        let arrivals = Arc::new(Arrivals::new(self.stated.locator.packs.len()));
+        self.fetcher(downloads)
+            .fetch(&self.stated.locator, &demand, arrivals)
+            .await?;
+        let (root, locator, downloads) = (
+            Arc::clone(root),
+            Arc::clone(&self.stated.locator),
+            downloads.clone(),
+        );
+        off_the_runtime(move || assemble(&path, &root, &kept, &locator, &downloads)).await??;
+        Ok(target)
+    }
+
+    /// What to say if the target is as it should be already.
+    async fn unchanged(
+        &self,
+        target: Target,
+        root: &Arc<IndexRoot>,
+    ) -> Result<(Target, Option<Outcome>), PullError> {
+        let (wanted, revision) = (self.stated.root, self.revision());
+        let (target, intact) = with(target, move |target| {
+            let installed = target.record().installed();
+            let same = installed.and_then(Revision::root) == Some(wanted);
+            let intact = same && target.is_intact();
+            if intact {
+                // Another revision may have the same files.
+                target.renumber(revision)?;
+            }
+            Ok::<_, PullError>(intact)
+        })
+        .await?;
+        if !intact? {
+            return Ok((target, None));
+        }
+        let plan = self.plan(&target, root, target.old()).await?;
+        let outcome = Outcome {
+            files: plan.files,
+            bytes: plan.bytes,
+            reused: plan.bytes,
+            unchanged: true,
+        };
+        Ok((target, Some(outcome)))
+    }
+
+    async fn plan(
+        &self,
+        target: &Target,
+        root: &Arc<IndexRoot>,
+        old: Option<Old>,
+    ) -> Result<Plan, PullError> {
+        let index = target.record().index_path(self.stated.root);
+        let (root, locator) = (Arc::clone(root), Arc::clone(&self.stated.locator));
+        let plan = off_the_runtime(move || {
+            let new = New {
+                index: &index,
+                root: &root,
+                locator: &locator,
+            };
+            Plan::make(new, old.as_ref())
+        });
+        Ok(plan.await??)
+    }
+
+    /// Plans, fetches and builds in the staging folder. The error outside is of tasks alone.
+    async fn make(
+        &self,
+        target: Target,
+        root: &Arc<IndexRoot>,
+        downloads: &Downloads,
+        old: Option<Old>,
+    ) -> Result<(Target, Result<Made, PullError>), PullError> {
+        let plan = match self.plan(&target, root, old.clone()).await {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return Ok((target, Err(error))),
+        };
+        let to_fetch = plan.demand.bytes(&self.stated.locator);
+        if let Err(error) = self.check_room(&target, &plan, to_fetch) {
+            return Ok((target, Err(error)));
+        }
+        self.progress.plan(plan.bytes, to_fetch);
+        info!(
+            bytes = plan.bytes,
+            reused = plan.reused,
+            to_fetch,
+            "building"
+        );
+        let (revision, steps) = (self.revision(), self.steps.clone());
+        let (target, staged) = with(target, move |target| target.stage(revision, &steps)).await?;
+        let needed = plan.new_bytes + to_fetch;
+        if let Err(error) = staged {
+            let error = out_of_room(error.into(), &target, needed);
+            return Ok((target, Err(error)));
+        }
+        let arrivals = Arc::new(Arrivals::new(self.stated.locator.packs.len()));
+        let building = Building {
+            index: target.record().index_path(self.stated.root),
+            root: Arc::clone(root),
+            locator: Arc::clone(&self.stated.locator),
+            staging: target.staging().to_owned(),
+            old,
+            plan: Arc::clone(&plan),
+            downloads: downloads.clone(),
+            arrivals: Arc::clone(&arrivals),
+            progress: Arc::clone(&self.progress),
+            steps: self.steps.clone(),
+            _lock: Arc::clone(&self.lock),
+        };
+        let built = self
+            .fetch_and_build(&plan.demand, downloads, arrivals, building)
+            .await
+            .map_err(|error| out_of_room(error, &target, needed));
+        Ok((target, built.map(|damaged| (Outcome::of(&plan), damaged))))
+    }
+
+    fn check_room(&self, target: &Target, plan: &Plan, to_fetch: u64) -> Result<(), PullError> {
+        let tree = Need {
+            bytes: plan.new_bytes,
+            files: plan.entries,
+        };
+        let downloads = Need {
+            bytes: to_fetch,
+            files: 0,
+        };
+        let needs = [(target.parent(), tree), (self.data.as_path(), downloads)];
+        Ok(self.room.check(needs)?)
+    }
+
+    /// Fetches packs while the tree is built out of those that have come.
+    async fn fetch_and_build(
+        &self,
+        demand: &Demand,
+        downloads: &Downloads,
+        arrivals: Arc<Arrivals>,
+        building: Building,
+    ) -> Result<BTreeSet<String>, PullError> {
+        let mut built = spawn_blocking(move || building.run());
+        let joined = |built: Result<_, _>| match built {
+            Ok(built) => built,
+            Err(source) => Err(crate::fetch::FetchError::Task { source }.into()),
+        };
+        let fetcher = self.fetcher(downloads);
+        tokio::select! {
+            // Built or failed without needing more: what is under way is dropped.
+            built = &mut built => joined(built),
+            fetched = fetcher.fetch(&self.stated.locator, demand, arrivals) => {
+                // The builder sees the end of the arrivals, so it ends too.
+                let built = joined(built.await);
+                // Why the fetching failed says more than that the builder had to stop.
+                fetched?;
+                built
+            }
+        }
+    }
+
+    fn fetcher(&self, downloads: &Downloads) -> Arc<Fetcher<S>> {
+        Arc::new(Fetcher {
+            sources: Arc::clone(&self.sources),
+            downloads: downloads.clone(),
+            fileset: self.stated.fileset.clone(),
+            progress: Arc::clone(&self.progress),
+        })
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::new(&self.stated.fileset, self.stated.number, self.stated.root)
+    }
+
+    async fn finish(
+        &self,
+        target: Target,
+        downloads: &Downloads,
+        outcome: Outcome,
+    ) -> Result<Outcome, PullError> {
+        let (replace, steps, downloads) = (self.replace, self.steps.clone(), downloads.clone());
+        let (root, lock) = (self.stated.root, Arc::clone(&self.lock));
+        let (target, switched) = with(target, move |target| {
+            let _lock = lock;
+            target.switch(replace, &steps)?;
+            target.record().tidy(Some(root));
+            // What is left over costs room and nothing else.
+            downloads.remove().unwrap_or_default();
+            Ok::<_, PullError>(())
+        })
+        .await?;
+        match switched {
+            Ok(()) => Ok(outcome),
+            Err(error) => Err(self.give_up(target, error).await),
+        }
+    }
+
+    /// Leaves everything as it was before, downloads apart: those the next try goes on with.
+    async fn give_up(&self, target: Target, error: PullError) -> PullError {
+        if Steps::is_crash(&error) {
+            return error;
+        }
+        match with(target, Target::give_up).await {
+            Ok((_, Ok(()))) => {}
+            Ok((_, Err(left))) => {
+                warn!(error = %service::Report(&left), "cannot tidy up");
+            }
+            Err(left) => warn!(error = %service::Report(&left), "cannot tidy up"),
+        }
+        error
+    }
+}
+
+/// Works on the target where that holds up nobody.
+async fn with<T: Send + 'static>(
+    mut target: Target,
+    work: impl FnOnce(&mut Target) -> T + Send + 'static,
+) -> Result<(Target, T), PullError> {
+    let done = off_the_runtime(move || {
+        let done = work(&mut target);
+        (target, done)
+    });
+    Ok(done.await?)
+}
+
+/// What building off the runtime needs, all its own.
+struct Building {
+    index: PathBuf,
+    root: Arc<IndexRoot>,
+    locator: Arc<Locator>,
+    staging: PathBuf,
+    old: Option<Old>,
+    plan: Arc<Plan>,
+    downloads: Downloads,
+    arrivals: Arc<Arrivals>,
+    progress: Arc<Progress>,
+    steps: Steps,
+    _lock: Arc<dyn Send + Sync>,
+}
+
+impl Building {
+    fn run(self) -> Result<BTreeSet<String>, PullError> {
+        let new = New {
+            index: &self.index,
+            root: &self.root,
+            locator: &self.locator,
+        };
+        let packs = self.locator.packs.as_slice().into();
+        let parts = Parts {
+            staging: &self.staging,
+            old: self.old.as_ref(),
+            plan: &self.plan,
+            packs: PackReader::new(self.downloads, packs, self.arrivals),
+            progress: &self.progress,
+            steps: &self.steps,
+        };
+        Ok(build(new, parts)?)
+    }
+}
+
+/// The root of an installed index, which lies beside it.
+fn installed_root(index: &std::path::Path) -> Option<IndexRoot> {
+    let wanted = Digest::from_hex(index.file_stem()?.to_str()?).ok()?;
+    let path = index.with_extension("root");
+    let bytes = RealDisk.read(&path, ROOT_BYTES_MAX as u64).ok()??;
+    IndexRoot::verify(&bytes, wanted).ok()
+}
+
+/// A disk that filled up on the way is told like one that was too full from the start.
+fn out_of_room(error: PullError, target: &Target, needed: u64) -> PullError {
+    let mut next: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<io::Error>()
+            && matches!(
+                io.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        {
+            let path = target.parent().to_owned();
+            let available = crate::install::room::free(&path);
+            return PullError::Room(crate::install::room::RoomError::Full {
+                path,
+                needed,
+                available,
+            });
+        }
+        next = cause.source();
+    }
+    error
+}
+
+/// Once with what is installed, once without what turned out to be damaged, once with nothing.
+const ATTEMPTS_MAX: u32 = 3;
