@@ -69,6 +69,15 @@ pub struct ChunkRun {
 }
 
 impl ChunkRun {
+    /// No chunk yet, with room for `bytes` of them.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            chunks: Vec::new(),
+        }
+    }
+
     /// Adds a chunk.
     pub fn push(&mut self, chunk: Chunk<'_>) {
         self.bytes.extend_from_slice(chunk.bytes);

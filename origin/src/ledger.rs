@@ -84,6 +84,12 @@ const READERS_MAX: u32 = 4;
 /// How long to wait for a lock or a free connection: longer than any transaction of ours lasts.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// SQLite's page cache for each connection: 16 MiB, written as SQLite wants it (negative: KiB).
+const CACHE_KIB: &str = "-16384";
+/// Pages of the log after which SQLite copies them into the database: 32 MiB, so that a page which
+/// a publish touches often is copied once.
+const LOG_PAGES: &str = "8192";
+
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 impl Ledger {
@@ -113,6 +119,9 @@ impl Ledger {
             .journal_mode(SqliteJournalMode::Wal)
             // A serial, a revocation or a counter that was told must survive a power cut.
             .synchronous(SqliteSynchronous::Full)
+            // Chunks are looked up in random order: SQLite's 2 MiB would read each page anew.
+            .pragma("cache_size", CACHE_KIB)
+            .pragma("wal_autocheckpoint", LOG_PAGES)
             .busy_timeout(BUSY_WAIT_MAX);
         let pool = || SqlitePoolOptions::new().acquire_timeout(BUSY_WAIT_MAX);
         let writer = pool()

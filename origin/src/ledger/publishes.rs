@@ -137,17 +137,20 @@ pub async fn add_chunks(
     let mut missing = Vec::new();
     for batch in chunks.chunks(BATCH_ROWS) {
         let mut insert =
-            QueryBuilder::new("INSERT INTO publish_chunks (publish, id, length, pack) ");
+            QueryBuilder::new("INSERT INTO publish_chunks (publish, id, length, pack) SELECT ");
+        insert.push_bind(publish);
+        // One subquery for all rows: one for each would open as many cursors, and SQLite looks
+        // through all that are open whenever it opens one. The newest pack that holds a chunk is
+        // the likeliest to be live in other revisions too.
+        insert.push(
+            ", new.column1, new.column2, \
+             (SELECT max(pack) FROM chunks WHERE chunks.id = new.column1) FROM (",
+        );
         insert.push_values(batch, |mut row, chunk| {
-            let id = chunk.id.0.as_raw().to_vec();
-            row.push_bind(publish);
-            row.push_bind(id.clone());
+            row.push_bind(chunk.id.0.as_raw().to_vec());
             row.push_bind(i64::from(chunk.length));
-            // The newest pack that holds it is the likeliest to be live in other revisions too.
-            row.push("(SELECT max(pack) FROM chunks WHERE id = ");
-            row.push_bind_unseparated(id);
-            row.push_unseparated(")");
         });
+        insert.push(") AS new WHERE true");
         insert.push(" ON CONFLICT DO NOTHING RETURNING id, pack");
         let rows = insert
             .build()

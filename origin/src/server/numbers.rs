@@ -35,7 +35,10 @@ impl Counted {
                 &self.received,
                 self.from.traffic.received_bytes.load(Ordering::Relaxed),
             ),
-            (&self.sent, self.from.traffic.sent_bytes.load(Ordering::Relaxed)),
+            (
+                &self.sent,
+                self.from.traffic.sent_bytes.load(Ordering::Relaxed),
+            ),
         ] {
             counter.inc_by(now.saturating_sub(counter.get()));
         }

@@ -25,12 +25,16 @@ pub(super) struct Batcher {
 }
 
 /// The bytes of a batch: enough that the ledger's round trip is little beside them.
-const BATCH_BYTES: usize = 16 << 20;
+const BATCH_BYTES: usize = 8 << 20;
+
+fn empty() -> ChunkRun {
+    ChunkRun::with_capacity(BATCH_BYTES + Profile::Content.bytes_max())
+}
 
 impl Batcher {
     pub(super) fn new(sink: mpsc::Sender<ChunkRun>) -> Self {
         Self {
-            batch: ChunkRun::default(),
+            batch: empty(),
             sink,
         }
     }
@@ -56,7 +60,7 @@ impl Batcher {
         if !self.batch.refs().is_empty() {
             let _unwanted = self
                 .sink
-                .blocking_send(std::mem::take(&mut self.batch))
+                .blocking_send(std::mem::replace(&mut self.batch, empty()))
                 .is_err();
         }
     }
