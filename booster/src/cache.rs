@@ -237,6 +237,13 @@ impl Cache {
         Some(bytes)
     }
 
+    /// Whether there is a small object of that name, as far as can be told without reading it.
+    #[must_use]
+    pub fn has_object(&self, digest: Digest) -> bool {
+        let key = object_key(digest);
+        self.shared.memory.get(key).is_some() || self.shared.store.contains(key)
+    }
+
     /// Keeps a small object, whose digest the caller has checked. That there is no room for it on
     /// disk is no failure.
     pub async fn keep_object(&self, digest: Digest, bytes: Bytes) {
@@ -392,7 +399,9 @@ fn object_key(digest: Digest) -> Key {
 
 /// Runs `work`, which touches the disk or computes for long, where it holds nobody up. None if it
 /// panicked or the runtime is ending. If this is dropped, the work is still done.
-async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.inspect_err(|failure| {
         if failure.is_panic() {

@@ -2,8 +2,28 @@
 //!
 //! It signs nothing, and serves no byte that it has not checked.
 
+mod api;
 pub mod cache;
+pub mod catalogue;
+mod check_in;
+pub mod cli;
+pub mod config;
+mod data;
+pub mod enrol;
+mod identity;
 pub mod metrics;
+mod renewal;
+mod revocation;
+pub mod server;
+mod single;
+mod state;
+pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod upstream;
+
+pub use config::Config;
+pub use data::DataError;
+pub use identity::IdentityError;
+pub use server::{BindError, Booster, Bound};
+pub use state::StateError;

@@ -2,6 +2,101 @@
 
 use service::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
 
+/// All numbers of the booster. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Those of the cache.
+    pub cache: CacheMetrics,
+    /// When the booster's own certificate runs out, in Unix seconds.
+    pub certificate_expiry: IntGauge,
+    /// The number of the revocation list in force, by `ca`: `root`, `node`, `client`, `content`.
+    pub crl_number: IntGaugeVec,
+    /// When the next revocation list is due, in Unix seconds, by `ca`.
+    pub crl_next_update: IntGaugeVec,
+    /// Sessions that were accepted.
+    pub handshakes_accepted: IntCounter,
+    /// Handshakes and sessions that were refused or put out, by `reason`.
+    pub handshakes_refused: IntCounterVec,
+    /// Connections of clients open now.
+    pub connections_open: IntGauge,
+    /// Bytes over TCP to and from clients, by `direction`: `in` or `out`.
+    pub traffic_bytes: IntCounterVec,
+    /// Connections relayed to the enrolment listener, by whether they `ended` `relayed` or `failed`.
+    pub relayed: IntCounterVec,
+    /// Requests, by `route` and `status`.
+    pub requests: IntCounterVec,
+    /// Bytes of bodies sent, by `route`.
+    pub response_bytes: IntCounterVec,
+    /// Calls to the origin, by `outcome`: `all` or `failed`.
+    pub upstream_calls: IntCounterVec,
+    /// Bytes of bodies received from the origin, by `kind`: `pack` or `other`.
+    pub upstream_bytes: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let counter = |name, help| registry.counter(name, help);
+        let counters = |name, help, label| registry.counters(name, help, &[label]);
+        Ok(Self {
+            cache: CacheMetrics::register(registry)?,
+            certificate_expiry: registry.gauge(
+                "certificate_expiry_timestamp_seconds",
+                "When the booster's own certificate runs out",
+            )?,
+            crl_number: registry.gauges("crl_number", "Revocation list in force", &["ca"])?,
+            crl_next_update: registry.gauges(
+                "crl_next_update_timestamp_seconds",
+                "When the next revocation list is due",
+                &["ca"],
+            )?,
+            handshakes_accepted: counter("handshakes_accepted_total", "Sessions accepted")?,
+            handshakes_refused: counters(
+                "handshakes_refused_total",
+                "Handshakes and sessions refused",
+                "reason",
+            )?,
+            connections_open: registry.gauge("connections_open", "Connections of clients")?,
+            traffic_bytes: counters(
+                "traffic_bytes_total",
+                "Bytes over TCP to and from clients",
+                "direction",
+            )?,
+            relayed: counters(
+                "relayed_connections_total",
+                "Connections relayed to the enrolment listener",
+                "ended",
+            )?,
+            requests: registry.counters("requests_total", "Requests", &["route", "status"])?,
+            response_bytes: counters("response_bytes_total", "Bytes of bodies sent", "route")?,
+            upstream_calls: counters("upstream_calls_total", "Calls to the origin", "outcome")?,
+            upstream_bytes: counters(
+                "upstream_bytes_total",
+                "Bytes of bodies received from the origin",
+                "kind",
+            )?,
+        })
+    }
+
+    /// Shows the revocation list of a CA.
+    pub fn show_list(&self, ca: &str, number: u64, next_update: i64) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.crl_number.with_label_values(&[ca]).set(number);
+        self.crl_next_update
+            .with_label_values(&[ca])
+            .set(next_update);
+    }
+}
+
+/// Raises `counter` to `now`, which something else has counted.
+pub(crate) fn carry_over(counter: &IntCounter, now: u64) {
+    counter.inc_by(now.saturating_sub(counter.get()));
+}
+
 /// The numbers of the cache. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct CacheMetrics {

@@ -67,7 +67,6 @@ impl Fake {
         self
     }
 
-    #[expect(dead_code, reason = "for the catalogue, which follows")]
     /// Answers `route` with `bytes` from now on.
     pub(crate) fn put(&self, route: &Route, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
@@ -76,11 +75,6 @@ impl Fake {
             .lock()
             .unwrap()
             .insert(route.to_string(), (etag, bytes));
-    }
-
-    #[expect(dead_code, reason = "for the catalogue, which follows")]
-    pub(crate) fn remove(&self, route: &Route) {
-        self.small.lock().unwrap().remove(&route.to_string());
     }
 
     /// What it will do wrong, request by request.
@@ -101,7 +95,6 @@ impl Fake {
         self.asks().iter().map(|ask| ask.from).collect()
     }
 
-    #[expect(dead_code, reason = "for the catalogue, which follows")]
     /// Which small things were asked for, in order.
     pub(crate) fn fetches(&self) -> Vec<String> {
         self.fetches.lock().unwrap().clone()

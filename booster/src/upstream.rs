@@ -1,5 +1,7 @@
 //! Where the booster gets what it does not have: an ordered list of sources.
 
+mod remote;
+
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -10,9 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use content::{FilesetName, PackId};
 use protocol::Route;
+use service::Report;
 use thiserror::Error;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
+
+pub use remote::Remote;
 
 /// A future in a box, so that sources can be of many kinds.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -159,6 +164,37 @@ impl Upstreams {
             .min_by_key(|&at| bad[at].is_some_and(|until| until > now))?;
         tried.push(at);
         Some((at, Arc::clone(&self.sources[at])))
+    }
+
+    /// Asks for something small, source by source until one gives it. What comes has not been
+    /// checked.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the first source does, if none gives it: it is the one that should.
+    pub async fn fetch(
+        &self,
+        route: &Route,
+        etag: Option<&str>,
+        bytes_max: usize,
+    ) -> Result<Fetched, UpstreamError> {
+        let (mut tried, mut first) = (Vec::new(), None);
+        for _ in 0..self.sources.len() {
+            let Some((_, source)) = self.choose(&mut tried) else {
+                break;
+            };
+            match source.fetch(route, etag, bytes_max).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failure) => {
+                    debug!(route = route.kind(), error = %Report(&failure), "cannot fetch");
+                    first.get_or_insert(failure);
+                }
+            }
+        }
+        Err(first.unwrap_or(UpstreamError::Protocol {
+            name: "nobody".to_owned(),
+            what: "there are no sources",
+        }))
     }
 
     /// Takes note that a source sent bytes that are not what they should be.

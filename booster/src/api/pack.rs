@@ -1,0 +1,168 @@
+//! Answers with packs: whole or in part, from the cache or while they come.
+
+use content::{FilesetName, PackId};
+use futures_util::stream;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
+    IF_RANGE, RANGE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use protocol::{ByteRange, CACHE_IMMUTABLE, Code, Fault, PACK_TYPE};
+use service::Report;
+use tracing::{debug, warn};
+use transport::{Body, BoxError, respond};
+
+use super::{Api, reply, text, told, value};
+use crate::cache::{FillError, How, Reader};
+
+impl Api {
+    /// Answers for a pack. The head goes out once the pack's own header has been checked.
+    pub(super) async fn pack(
+        &self,
+        fileset: &FilesetName,
+        id: PackId,
+        head: &Parts,
+    ) -> Result<Response<Body>, Fault> {
+        let entry = self.catalogue.pack(fileset, id).await.map_err(told)?;
+        let etag = format!("\"{}\"", id.0.hex());
+        if reply::has(head, &etag) {
+            let mut response = respond::status(StatusCode::NOT_MODIFIED);
+            name(response.headers_mut(), &etag);
+            return Ok(response);
+        }
+        let total = u64::from(entry.total_bytes);
+        let range = match wanted(head, &etag, total) {
+            Ok(range) => range,
+            Err(length) => return Ok(outside(length)),
+        };
+        if head.method == Method::HEAD {
+            let here = self.cache.has_pack(id);
+            let status = if here { "hit" } else { "fwd=miss" };
+            return Ok(whole_or_part(&range, total, &etag, status, Body::empty()));
+        }
+        if is_doubted(head) {
+            let again = self.cache.doubt(id);
+            debug!(pack = ?id, again, "a client doubts a pack");
+        }
+        let served = self.cache.pack(fileset, entry).await.map_err(fault)?;
+        let status = status(served.how());
+        let (from, end) = bounds(&range, total);
+        let body = stream(served.reader(from, end));
+        let body = Body::stream(body, Some(end - from));
+        Ok(whole_or_part(&range, total, &etag, status, body))
+    }
+}
+
+/// The part that is asked for, or the length outside of which it lies.
+fn wanted(head: &Parts, etag: &str, total: u64) -> Result<ByteRange, u64> {
+    // RFC 9110 §13.1.5: a range counts only for the state that the asker has; a pack has one.
+    let same = text(head, &IF_RANGE).is_none_or(|held| held == etag);
+    let range = text(head, &RANGE).filter(|_| same);
+    ByteRange::parse(range, total).map_err(|outside| outside.length)
+}
+
+fn bounds(range: &ByteRange, total: u64) -> (u64, u64) {
+    match range {
+        ByteRange::Part(part) => (part.start, part.end),
+        ByteRange::Whole => (0, total),
+    }
+}
+
+/// An answer with all or part of a pack, or with its head alone.
+fn whole_or_part(
+    range: &ByteRange,
+    total: u64,
+    etag: &str,
+    status: &str,
+    body: Body,
+) -> Response<Body> {
+    let mut response = Response::new(body);
+    let (from, end) = bounds(range, total);
+    if matches!(range, ByteRange::Part(_)) {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let part = format!("bytes {from}-{}/{total}", end - 1);
+        response.headers_mut().insert(CONTENT_RANGE, value(&part));
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(end - from));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PACK_TYPE));
+    headers.insert(CACHE_STATUS, value(&format!("larder-booster; {status}")));
+    name(headers, etag);
+    response
+}
+
+fn outside(total: u64) -> Response<Body> {
+    let what = format!("the range lies outside of the {total} bytes");
+    let mut response = reply::fault(&Fault::new(Code::RangeNotSatisfiable, what));
+    let range = value(&format!("bytes */{total}"));
+    response.headers_mut().insert(CONTENT_RANGE, range);
+    response
+}
+
+fn name(headers: &mut HeaderMap, etag: &str) {
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(CACHE_IMMUTABLE));
+    headers.insert(ETAG, value(etag));
+}
+
+/// How it was found, in the words of RFC 9211.
+fn status(how: How) -> &'static str {
+    match how {
+        How::Disk | How::Memory => "hit",
+        How::Fill {
+            collapsed: false,
+            stored: false,
+        } => "fwd=miss",
+        How::Fill {
+            collapsed: false,
+            stored: true,
+        } => "fwd=miss; stored",
+        How::Fill {
+            collapsed: true,
+            stored: false,
+        } => "fwd=miss; collapsed",
+        How::Fill {
+            collapsed: true,
+            stored: true,
+        } => "fwd=miss; stored; collapsed",
+    }
+}
+
+/// Whether the client does not want what a cache believes (RFC 9111 §5.2.1.4).
+fn is_doubted(head: &Parts) -> bool {
+    let control = text(head, &CACHE_CONTROL).unwrap_or_default();
+    let mut directives = control.split(',').map(str::trim);
+    directives.any(|directive| directive.eq_ignore_ascii_case("no-cache"))
+}
+
+/// The bytes as they come. If reading breaks off, so does the body: it never ends short.
+fn stream(reader: Reader) -> impl futures_util::Stream<Item = Result<bytes::Bytes, BoxError>> {
+    stream::try_unfold(reader, |mut reader| async move {
+        match reader.next().await {
+            Ok(piece) => Ok(piece.map(|piece| (piece, reader))),
+            Err(failure) => {
+                debug!(left = reader.left(), error = %Report(&failure), "a pack broke off");
+                Err(BoxError::from(failure))
+            }
+        }
+    })
+}
+
+/// What the peer is told of a fill that failed before its pack's header had come.
+fn fault(failure: FillError) -> Fault {
+    let (code, detail) = match &failure {
+        FillError::Aborted | FillError::Cancelled | FillError::Stopping => {
+            (Code::Busy, "the booster is stopping")
+        }
+        FillError::Busy | FillError::TooSlow => (Code::Busy, "the booster has too much to do"),
+        FillError::Unverified { .. } | FillError::Upstream { .. } => (
+            Code::UpstreamUnavailable,
+            "the booster cannot get it from the origin",
+        ),
+    };
+    warn!(error = %Report(&failure), "cannot answer with a pack");
+    Fault::new(code, detail)
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

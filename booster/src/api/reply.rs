@@ -1,0 +1,99 @@
+//! Answers, made.
+
+use bytes::Bytes;
+use content::Digest;
+use futures_util::StreamExt as _;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use protocol::{Code, Fault};
+use service::metrics::IntCounter;
+use transport::{Body, respond};
+
+use super::{text, value};
+
+/// Something small that is here as a whole.
+pub(super) struct Document {
+    pub(super) bytes: Bytes,
+    /// `Cache-Control`.
+    pub(super) cache: &'static str,
+    /// What names this state of it; none for what is never the same twice.
+    pub(super) digest: Option<Digest>,
+    pub(super) media_type: &'static str,
+}
+
+impl Document {
+    /// The document, its head alone, or 304 if the asker has it.
+    pub(super) fn answer(self, head: &Parts) -> Response<Body> {
+        let length = self.bytes.len() as u64;
+        let etag = self.digest.map(|digest| format!("\"{}\"", digest.hex()));
+        let mut response = match &etag {
+            Some(etag) if has(head, etag) => respond::status(StatusCode::NOT_MODIFIED),
+            Some(_) | None => {
+                let body = if head.method == Method::HEAD {
+                    Body::empty()
+                } else {
+                    Body::full(self.bytes)
+                };
+                let mut response = Response::new(body);
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(self.cache));
+        if let Some(etag) = etag {
+            headers.insert(ETAG, value(&etag));
+        }
+        response
+    }
+}
+
+/// A refusal.
+pub(super) fn fault(told: &Fault) -> Response<Body> {
+    let mut response = respond::fault(told);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if told.code == Code::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    if told.code == Code::Busy {
+        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+/// Whether the asker has the state called `etag` (RFC 9110 §13.1.2: weak comparison).
+pub(super) fn has(head: &Parts, etag: &str) -> bool {
+    let held = text(head, &IF_NONE_MATCH).unwrap_or_default();
+    held.split(',')
+        .map(str::trim)
+        .any(|held| held == "*" || held.trim_start_matches("W/") == etag)
+}
+
+/// Counts the bytes of the body as they are sent; what every answer carries is added.
+pub(super) fn count(response: Response<Body>, sent: IntCounter) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let nosniff = HeaderValue::from_static("nosniff");
+    head.headers.insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    let length = body.size_hint().exact();
+    if length == Some(0) {
+        return Response::from_parts(head, body);
+    }
+    let counted = body.into_data_stream().inspect(move |piece| {
+        if let Ok(piece) = piece {
+            sent.inc_by(piece.len() as u64);
+        }
+    });
+    Response::from_parts(head, Body::stream(counted, length))
+}
+
+/// When to come back if there was too much to do.
+const RETRY_AFTER_SECONDS: u64 = 5;

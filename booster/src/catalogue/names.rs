@@ -1,0 +1,363 @@
+//! What the origin names: objects by the snapshot, packs by locators. Decided here, without I/O.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use content::index::ROOT_BYTES_MAX;
+use content::locator::{Locator, PackEntry};
+use content::statement::{Payload as _, Revision, RevisionEntry, Snapshot};
+use content::{Digest, FilesetName, PackId, RevisionNumber};
+use thiserror::Error;
+
+/// Which small object a digest names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Named {
+    Document,
+    Locator(FilesetName, RevisionNumber),
+    Revision(FilesetName, RevisionNumber),
+    Root,
+    Snapshot,
+}
+
+impl Named {
+    /// The most bytes that such an object may have.
+    pub(super) fn bytes_max(&self) -> usize {
+        match self {
+            Self::Document => content::statement::Deployment::ENVELOPE_BYTES_MAX,
+            Self::Locator(..) => Locator::ENVELOPE_BYTES_MAX,
+            Self::Revision(..) => Revision::ENVELOPE_BYTES_MAX,
+            Self::Root => ROOT_BYTES_MAX,
+            Self::Snapshot => Snapshot::ENVELOPE_BYTES_MAX,
+        }
+    }
+}
+
+/// What is known of a pack.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Lookup {
+    /// A verified locator names it.
+    Known(PackEntry),
+    /// No locator that we have read names it; some are still to be read.
+    Maybe,
+    /// There is no such fileset.
+    NoFileset,
+    /// None names it.
+    Unknown,
+}
+
+/// Everything that is named.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    filesets: BTreeMap<FilesetName, Fileset>,
+    objects: HashMap<Digest, Named>,
+}
+
+#[derive(Debug, Default)]
+struct Fileset {
+    current: Option<RevisionNumber>,
+    /// What the revisions that are kept consist of, as far as it has been read.
+    read: HashMap<RevisionNumber, Read>,
+    retained: Vec<RevisionEntry>,
+    packs: HashMap<PackId, PackEntry>,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    /// Its locator's digest, by which it is known to be still the one that was read.
+    locator: Option<Digest>,
+    packs: Vec<PackEntry>,
+    root: Option<Digest>,
+    statement: Option<Digest>,
+}
+
+/// A locator that is at odds with what else is known.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub(super) enum Contradiction {
+    #[error("it is of another fileset or revision than the snapshot says")]
+    Other,
+    #[error("it gives {pack} another length than another locator does")]
+    Pack { pack: PackId },
+    #[error("it is of another index root than the revision's statement")]
+    Root,
+}
+
+impl Names {
+    /// Takes over what a new snapshot, called `digest`, names together with the deployment
+    /// document. What had been read of revisions that are still kept stays.
+    pub(super) fn take(&mut self, digest: Digest, document: Digest, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.filesets);
+        for entry in &snapshot.filesets {
+            let mut fileset = before.remove(&entry.name).unwrap_or_default();
+            fileset.current = Some(entry.current);
+            fileset.retained.clone_from(&entry.retained);
+            fileset.forget();
+            self.filesets.insert(entry.name.clone(), fileset);
+        }
+        self.objects = HashMap::from([(digest, Named::Snapshot), (document, Named::Document)]);
+        for (name, fileset) in &self.filesets {
+            for entry in &fileset.retained {
+                let revision = Named::Revision(name.clone(), entry.number);
+                let locator = Named::Locator(name.clone(), entry.number);
+                self.objects.insert(entry.statement, revision);
+                self.objects.insert(entry.locator, locator);
+            }
+            let roots = fileset.read.values().filter_map(|read| read.root);
+            self.objects.extend(roots.map(|root| (root, Named::Root)));
+        }
+    }
+
+    /// What `digest` names.
+    pub(super) fn object(&self, digest: &Digest) -> Option<&Named> {
+        self.objects.get(digest)
+    }
+
+    /// What is known of a pack.
+    pub(super) fn pack(&self, name: &FilesetName, id: PackId) -> Lookup {
+        let Some(fileset) = self.filesets.get(name) else {
+            return Lookup::NoFileset;
+        };
+        match fileset.packs.get(&id) {
+            Some(entry) => Lookup::Known(*entry),
+            None if fileset.unread().next().is_some() => Lookup::Maybe,
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// The digest of a revision's statement, if the revision is kept and has not been learnt.
+    pub(super) fn unknown_revision(
+        &self,
+        name: &FilesetName,
+        number: RevisionNumber,
+    ) -> Option<Digest> {
+        let fileset = self.filesets.get(name)?;
+        let known = fileset.read.get(&number).and_then(|read| read.root);
+        let mut retained = fileset.retained.iter();
+        let entry = retained.find(|entry| entry.number == number)?;
+        known.is_none().then_some(entry.statement)
+    }
+
+    /// All packs that are named.
+    pub(super) fn packs(&self) -> HashSet<PackId> {
+        let filesets = self.filesets.values();
+        filesets.flat_map(|it| it.packs.keys().copied()).collect()
+    }
+
+    /// The revisions of a fileset whose locators are still to be read, the current one first.
+    pub(super) fn unread(&self, name: &FilesetName) -> Vec<RevisionEntry> {
+        let Some(fileset) = self.filesets.get(name) else {
+            return Vec::new();
+        };
+        let mut unread: Vec<RevisionEntry> = fileset.unread().copied().collect();
+        unread.sort_by_key(|entry| Some(entry.number) != fileset.current);
+        unread
+    }
+
+    /// All revisions that are kept, with their filesets.
+    pub(super) fn retained(&self) -> Vec<(FilesetName, RevisionEntry)> {
+        let of = |(name, fileset): (&FilesetName, &Fileset)| {
+            let entries = fileset.retained.iter();
+            entries
+                .map(|entry| (name.clone(), *entry))
+                .collect::<Vec<_>>()
+        };
+        self.filesets.iter().flat_map(of).collect()
+    }
+
+    /// Takes note of a verified statement of a revision. One that is not kept any more is ignored.
+    pub(super) fn learn_revision(
+        &mut self,
+        digest: Digest,
+        revision: &Revision,
+    ) -> Result<(), Contradiction> {
+        let expected = Named::Revision(revision.fileset.clone(), revision.number);
+        match self.objects.get(&digest) {
+            None => return Ok(()),
+            Some(named) if *named != expected => return Err(Contradiction::Other),
+            Some(_) => {}
+        }
+        if let Some(fileset) = self.filesets.get_mut(&revision.fileset) {
+            let read = fileset.read.entry(revision.number).or_default();
+            read.root = Some(revision.root);
+            read.statement = Some(digest);
+            self.objects.insert(revision.root, Named::Root);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a verified locator, whose revision must have been learnt before. One that is
+    /// not kept any more is ignored.
+    pub(super) fn learn_locator(
+        &mut self,
+        digest: Digest,
+        locator: &Locator,
+    ) -> Result<(), Contradiction> {
+        let expected = Named::Locator(locator.fileset.clone(), locator.number);
+        match self.objects.get(&digest) {
+            None => return Ok(()),
+            Some(named) if *named != expected => return Err(Contradiction::Other),
+            Some(_) => {}
+        }
+        let Some(fileset) = self.filesets.get_mut(&locator.fileset) else {
+            return Ok(());
+        };
+        let read = fileset.read.entry(locator.number).or_default();
+        if read.root != Some(locator.root) {
+            return Err(Contradiction::Root);
+        }
+        let other = |pack: &&PackEntry| {
+            let known = fileset.packs.get(&pack.id);
+            known.is_some_and(|known| known != *pack)
+        };
+        if let Some(pack) = locator.packs.iter().find(other) {
+            return Err(Contradiction::Pack { pack: pack.id });
+        }
+        read.locator = Some(digest);
+        read.packs.clone_from(&locator.packs);
+        let packs = locator.packs.iter().map(|pack| (pack.id, *pack));
+        fileset.packs.extend(packs);
+        Ok(())
+    }
+}
+
+impl Fileset {
+    fn unread(&self) -> impl Iterator<Item = &RevisionEntry> {
+        let is_read = |entry: &&RevisionEntry| {
+            let read = self.read.get(&entry.number);
+            read.is_none_or(|read| read.locator != Some(entry.locator))
+        };
+        self.retained.iter().filter(is_read)
+    }
+
+    /// Forgets what was read of revisions that are no longer kept, or whose locator is another.
+    fn forget(&mut self) {
+        let retained: HashMap<RevisionNumber, RevisionEntry> = self
+            .retained
+            .iter()
+            .map(|entry| (entry.number, *entry))
+            .collect();
+        self.read.retain(|number, read| {
+            let entry = retained.get(number);
+            let same = entry.is_some_and(|entry| read.statement == Some(entry.statement));
+            if same && entry.is_some_and(|entry| read.locator != Some(entry.locator)) {
+                read.locator = None;
+                read.packs.clear();
+            }
+            same
+        });
+        let packs = self.read.values().flat_map(|read| &read.packs);
+        self.packs = packs.map(|pack| (pack.id, *pack)).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use content::statement::FilesetEntry;
+
+    use super::*;
+
+    fn name() -> FilesetName {
+        "tools".parse().unwrap()
+    }
+
+    fn digest(what: &str, number: u64) -> Digest {
+        Digest::of(format!("{what} {number}").as_bytes())
+    }
+
+    fn snapshot(numbers: &[u64]) -> Snapshot {
+        let retained = numbers.iter().map(|&number| RevisionEntry {
+            number: RevisionNumber(number),
+            statement: digest("statement", number),
+            locator: digest("locator", number),
+        });
+        Snapshot {
+            deployment: "acme".to_owned(),
+            created: 0,
+            filesets: vec![FilesetEntry {
+                name: name(),
+                current: RevisionNumber(*numbers.last().unwrap()),
+                retained: retained.collect(),
+            }],
+        }
+    }
+
+    fn pack(id: u8, total_bytes: u32) -> PackEntry {
+        PackEntry {
+            id: PackId(Digest::from_raw([id; 32])),
+            header_bytes: 100,
+            total_bytes,
+        }
+    }
+
+    fn learn(names: &mut Names, number: u64, packs: &[PackEntry]) -> Result<(), Contradiction> {
+        let revision = Revision {
+            deployment: "acme".to_owned(),
+            fileset: name(),
+            number: RevisionNumber(number),
+            root: digest("root", number),
+            root_bytes: 1,
+            size: 1,
+            entries: 1,
+            created: 0,
+        };
+        names.learn_revision(digest("statement", number), &revision)?;
+        let locator = Locator {
+            deployment: "acme".to_owned(),
+            fileset: name(),
+            number: RevisionNumber(number),
+            root: digest("root", number),
+            created: 0,
+            index_packs: 0,
+            packs: packs.to_vec(),
+            runs: Vec::new(),
+        };
+        names.learn_locator(digest("locator", number), &locator)
+    }
+
+    fn take(names: &mut Names, numbers: &[u64]) {
+        names.take(
+            digest("snapshot", 0),
+            digest("document", 0),
+            &snapshot(numbers),
+        );
+    }
+
+    #[test]
+    fn what_was_read_of_revisions_that_stay_stays() {
+        let mut names = Names::default();
+        assert_eq!(names.pack(&name(), pack(1, 900).id), Lookup::NoFileset);
+        take(&mut names, &[1, 2]);
+        assert_eq!(names.pack(&name(), pack(1, 900).id), Lookup::Maybe);
+        let order: Vec<u64> = names.unread(&name()).iter().map(|it| it.number.0).collect();
+        assert_eq!(order, [2, 1], "the current one is wanted first");
+        learn(&mut names, 1, &[pack(1, 900), pack(2, 900)]).unwrap();
+        learn(&mut names, 2, &[pack(2, 900), pack(3, 900)]).unwrap();
+        assert_eq!(names.pack(&name(), pack(4, 900).id), Lookup::Unknown);
+        take(&mut names, &[2, 3]);
+        assert_eq!(names.pack(&name(), pack(1, 900).id), Lookup::Maybe);
+        assert_eq!(
+            names.pack(&name(), pack(3, 900).id),
+            Lookup::Known(pack(3, 900))
+        );
+        assert_eq!(names.packs(), [pack(2, 900).id, pack(3, 900).id].into());
+        assert_eq!(names.unread(&name()).len(), 1);
+        let roots = [1, 2, 3].map(|number| names.object(&digest("root", number)).is_some());
+        assert_eq!(roots, [false, true, false]);
+    }
+
+    #[test]
+    fn what_contradicts_is_refused() {
+        let mut names = Names::default();
+        take(&mut names, &[1, 2]);
+        learn(&mut names, 1, &[pack(1, 900)]).unwrap();
+        let refused = Contradiction::Pack {
+            pack: pack(1, 900).id,
+        };
+        assert_eq!(learn(&mut names, 2, &[pack(1, 901)]), Err(refused));
+        let mut other = Names::default();
+        let mut swapped = snapshot(&[1, 2]);
+        let retained = &mut swapped.filesets[0].retained;
+        (retained[0].statement, retained[1].statement) =
+            (retained[1].statement, retained[0].statement);
+        other.take(digest("snapshot", 0), digest("document", 0), &swapped);
+        assert_eq!(learn(&mut other, 1, &[]), Err(Contradiction::Other));
+    }
+}

@@ -1,0 +1,219 @@
+//! The verified walk from the timestamp down. Marks are raised only after every check has passed.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use content::Digest;
+use content::marks::Marks;
+use content::statement::{Deployment, Payload as _, Snapshot, Statement, Timestamp};
+use protocol::Route;
+use service::Report;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::learn::bad;
+use super::{CatalogueError, Document, Shared, View};
+use crate::cache::off_runtime;
+use crate::upstream::Fetched;
+
+impl Shared {
+    /// Takes up what the last run knew, as far as it still holds.
+    pub(super) async fn recall(&self) {
+        if let Some(envelope) = self.parts.state.document() {
+            match Statement::<Deployment>::open(&envelope, &self.parts.judge, self.now()) {
+                Ok(statement) => self.show_document(envelope.into(), statement),
+                Err(failure) => {
+                    warn!(error = %Report(&failure), "cannot use the last deployment document");
+                }
+            }
+        }
+        if let Some(envelope) = self.parts.state.timestamp()
+            && let Err(failure) = self.take(envelope.into(), None).await
+        {
+            info!(error = %Report(&failure), "the last timestamp does not hold any more");
+        }
+    }
+
+    /// Asks what holds now, source by source until one says what can be verified.
+    pub(super) async fn refresh(&self) -> Result<(), CatalogueError> {
+        let (upstreams, mut tried, mut first) = (&self.parts.upstreams, Vec::new(), None);
+        for _ in 0..upstreams.count() {
+            let Some((at, source)) = upstreams.choose(&mut tried) else {
+                break;
+            };
+            let view = self.unexpired();
+            let etag = view.as_ref().and_then(|view| view.etag.as_deref());
+            let bytes_max = Timestamp::ENVELOPE_BYTES_MAX;
+            let fetched = source.fetch(&Route::Timestamp, etag, bytes_max).await;
+            let taken = match fetched {
+                Ok(Fetched::NotModified) if view.is_some() => Ok(()),
+                Ok(Fetched::NotModified) => Err(bad("a timestamp", "it is none")),
+                Ok(Fetched::New { etag, bytes }) => self.take(bytes, etag).await,
+                Err(failure) => Err(failure.into()),
+            };
+            let Err(failure) = taken else {
+                *self.asked() = Some(Instant::now());
+                return Ok(());
+            };
+            let is_lie = matches!(
+                failure,
+                CatalogueError::Bad { .. } | CatalogueError::Marks { .. }
+            );
+            let error = Report(&failure);
+            if is_lie {
+                warn!(source = source.name(), %error, "refused a timestamp");
+                upstreams.mark_bad(at);
+            } else {
+                debug!(source = source.name(), %error, "cannot get a timestamp");
+            }
+            first.get_or_insert(failure);
+        }
+        *self.asked() = Some(Instant::now());
+        Err(first.unwrap_or(CatalogueError::NotNamed))
+    }
+
+    /// Takes a timestamp from somewhere untrusted, if all that hangs from it can be verified.
+    async fn take(&self, envelope: Bytes, etag: Option<String>) -> Result<(), CatalogueError> {
+        let now = self.now();
+        let timestamp = Statement::<Timestamp>::open(&envelope, &self.parts.judge, now)
+            .map_err(|failure| bad("a timestamp", &Report(&failure).to_string()))?;
+        let marks = self
+            .marks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        marks.check(&timestamp, now)?;
+        let lists = self.parts.lists.satisfy(&timestamp.crl_minimums);
+        lists.await.map_err(|why| CatalogueError::Lists { why })?;
+        let snapshot = self.snapshot(timestamp.snapshot).await?;
+        marks.check_snapshot(&snapshot)?;
+        let raised = marks.raised(&timestamp, &snapshot);
+        self.keep(&raised, &envelope).await?;
+        self.raise(raised);
+        let (digest, document) = (timestamp.snapshot, timestamp.deployment_document);
+        self.names_mut().take(digest, document, &snapshot);
+        let before = self.view.swap(Some(Arc::new(View {
+            envelope,
+            timestamp,
+            snapshot,
+            etag,
+        })));
+        if before.is_none_or(|before| before.timestamp.snapshot != digest) {
+            self.relearn().await;
+            self.rank();
+        }
+        if let Err(failure) = self.take_document(document).await {
+            // What it changes can wait for the next time; content need not.
+            warn!(error = %Report(&failure), "cannot get the deployment document");
+        }
+        Ok(())
+    }
+
+    fn raise(&self, marks: Marks) {
+        let mut floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        floor.raise(marks.issued());
+        drop(floor);
+        *self.marks() = marks;
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot called `digest`, verified: the one we have, out of the cache, or from upstream.
+    async fn snapshot(&self, digest: Digest) -> Result<Statement<Snapshot>, CatalogueError> {
+        if let Some(view) = self.view.load_full()
+            && view.timestamp.snapshot == digest
+        {
+            return Ok(view.snapshot.clone());
+        }
+        let cache = &self.parts.cache;
+        let bytes_max = Snapshot::ENVELOPE_BYTES_MAX;
+        if let Some(bytes) = cache.object(digest, bytes_max).await {
+            return self.open(&bytes, digest).await;
+        }
+        let bytes = self
+            .download(&Route::Snapshot(digest), digest, bytes_max)
+            .await?;
+        let snapshot = self.open(&bytes, digest).await?;
+        cache.keep_object(digest, bytes).await;
+        Ok(snapshot)
+    }
+
+    /// Writes down what must never be forgotten, then what it is good to have.
+    async fn keep(&self, marks: &Marks, envelope: &Bytes) -> Result<(), CatalogueError> {
+        let (state, marks, envelope) = (self.parts.state.clone(), marks.clone(), envelope.clone());
+        let kept = off_runtime(move || {
+            state.put_marks(&marks)?;
+            state.put_timestamp(&envelope)
+        });
+        Ok(kept.await.ok_or(CatalogueError::Stopping)??)
+    }
+
+    /// Gets the deployment document called `digest`, unless it is the one we have.
+    async fn take_document(&self, digest: Digest) -> Result<(), CatalogueError> {
+        let known = self
+            .document
+            .borrow()
+            .as_ref()
+            .map(|it| it.statement.digest());
+        if known == Some(digest) {
+            return Ok(());
+        }
+        let bytes_max = Deployment::ENVELOPE_BYTES_MAX;
+        let bytes = self.download(&Route::Deployment, digest, bytes_max).await?;
+        let statement = self.open::<Deployment>(&bytes, digest).await?;
+        let (state, envelope) = (self.parts.state.clone(), bytes.clone());
+        let kept = off_runtime(move || state.put_document(&envelope)).await;
+        kept.ok_or(CatalogueError::Stopping)??;
+        info!(version = statement.version, "a new deployment document");
+        self.show_document(bytes, statement);
+        Ok(())
+    }
+
+    /// Takes a deployment document that nothing vouches for but its signature, if it is newer.
+    pub(super) async fn look_for_document(&self) {
+        let bytes_max = Deployment::ENVELOPE_BYTES_MAX;
+        let fetched = self
+            .parts
+            .upstreams
+            .fetch(&Route::Deployment, None, bytes_max);
+        let envelope = match fetched.await {
+            Ok(Fetched::New { bytes, .. }) => bytes,
+            Ok(Fetched::NotModified) => return,
+            Err(failure) => {
+                warn!(error = %Report(&failure), "cannot look for a deployment document");
+                return;
+            }
+        };
+        let known = self
+            .document
+            .borrow()
+            .as_ref()
+            .map(|it| it.statement.version);
+        match Statement::<Deployment>::open(&envelope, &self.parts.judge, self.now()) {
+            Ok(statement) if Some(statement.version) > known => {
+                info!(version = statement.version, "found a deployment document");
+                self.show_document(envelope, statement);
+            }
+            Ok(_) => {}
+            Err(failure) => warn!(error = %Report(&failure), "refused a deployment document"),
+        }
+    }
+
+    fn show_document(&self, envelope: Bytes, statement: Statement<Deployment>) {
+        self.document.send_replace(Some(Arc::new(Document {
+            envelope,
+            statement,
+        })));
+    }
+
+    /// Tells the cache what is still named, so that it gives up the rest first.
+    pub(super) fn rank(&self) {
+        let packs = self.names().packs();
+        self.parts.cache.rank(
+            |id| packs.contains(&id),
+            |digest| self.names().object(&digest).is_some(),
+        );
+    }
+}

@@ -1,0 +1,400 @@
+//! The booster's settings, and the file that an operator writes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::config::{Bytes, HostPort, Listen, LoadError, Period};
+use content::pack::PACK_BYTES_MAX;
+use serde::Deserialize;
+use service::logs;
+
+use crate::cache::Limits;
+
+/// What the booster is told: usable as it stands.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "Raw")]
+pub struct Config {
+    cache: Limits,
+    content: Listener,
+    crl_poll: Duration,
+    data: PathBuf,
+    enrol: Listener,
+    log: Log,
+    ops: SocketAddr,
+    stop_grace: Duration,
+}
+
+/// A listener, and where others reach it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where others reach it. Empty: to be found out.
+    pub addresses: Vec<HostPort>,
+}
+
+/// The log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: logs::Format,
+    /// What is let through.
+    pub filter: String,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read or used; the error names the line and the key.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        ::config::load(path)
+    }
+
+    /// The defaults, with the data folder `data`.
+    #[must_use]
+    pub fn with_data(data: PathBuf) -> Self {
+        let raw = Raw {
+            data,
+            stop_grace: None,
+            content: RawContent::default(),
+            enrol: RawEnrol::default(),
+            cache: RawCache::default(),
+            revocation: RawRevocation::default(),
+            ops: RawOps::default(),
+            log: RawLog::default(),
+        };
+        Self::from_raw(raw)
+    }
+
+    /// The defaults with the data folder `data`, listening on loopback only, on ports that the
+    /// system chooses: for tests and demonstrations.
+    #[must_use]
+    pub fn on_loopback(data: PathBuf) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = Self::with_data(data);
+        config.content.listen = any;
+        config.enrol.listen = any;
+        config.ops = any;
+        config
+    }
+
+    /// The same, with other limits of the cache.
+    #[must_use]
+    pub fn with_cache(self, cache: Limits) -> Self {
+        Self { cache, ..self }
+    }
+
+    /// The same, asking for revocation lists at another interval.
+    #[must_use]
+    pub fn with_crl_poll(self, crl_poll: Duration) -> Self {
+        Self { crl_poll, ..self }
+    }
+
+    /// Limits of the cache.
+    #[must_use]
+    pub fn cache(&self) -> Limits {
+        self.cache
+    }
+
+    /// The listener for content, over mutual TLS.
+    #[must_use]
+    pub fn content(&self) -> &Listener {
+        &self.content
+    }
+
+    /// How often revocation lists are asked for.
+    #[must_use]
+    pub fn crl_poll(&self) -> Duration {
+        self.crl_poll
+    }
+
+    /// Where everything is kept: identity, state, cache.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The relay of the origin's enrolment listener.
+    #[must_use]
+    pub fn enrol(&self) -> &Listener {
+        &self.enrol
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Where operators look.
+    #[must_use]
+    pub fn ops(&self) -> SocketAddr {
+        self.ops
+    }
+
+    /// How long what is under way may take after a stop was asked for.
+    #[must_use]
+    pub fn stop_grace(&self) -> Duration {
+        self.stop_grace
+    }
+
+    fn from_raw(raw: Raw) -> Self {
+        let RawContent { listen, addresses } = raw.content;
+        let content = Listener {
+            listen: listen.0,
+            addresses,
+        };
+        let RawEnrol { listen, addresses } = raw.enrol;
+        let enrol = Listener {
+            listen: listen.0,
+            addresses,
+        };
+        Self {
+            cache: Limits {
+                disk_bytes_max: raw.cache.disk.0,
+                fills_max: usize::from(raw.cache.fills),
+                memory_bytes_max: raw.cache.memory.0,
+                stall: raw.cache.stall.0,
+                ..Limits::default()
+            },
+            content,
+            crl_poll: raw.revocation.poll.0,
+            data: raw.data,
+            enrol,
+            log: Log {
+                format: raw.log.format,
+                filter: raw.log.filter,
+            },
+            ops: raw.ops.listen.0,
+            stop_grace: raw.stop_grace.map_or(STOP_GRACE, |grace| grace.0),
+        }
+    }
+}
+
+/// The same, as an operator writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    data: PathBuf,
+    stop_grace: Option<Period>,
+    #[serde(default)]
+    content: RawContent,
+    #[serde(default)]
+    enrol: RawEnrol,
+    #[serde(default)]
+    cache: RawCache,
+    #[serde(default)]
+    revocation: RawRevocation,
+    #[serde(default)]
+    ops: RawOps,
+    #[serde(default)]
+    log: RawLog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawContent {
+    listen: Listen,
+    addresses: Vec<HostPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawEnrol {
+    listen: Listen,
+    addresses: Vec<HostPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCache {
+    disk: Bytes,
+    memory: Bytes,
+    fills: u16,
+    stall: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRevocation {
+    poll: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawOps {
+    listen: Listen,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    format: logs::Format,
+    filter: String,
+}
+
+impl Default for RawContent {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(7543),
+            addresses: Vec::new(),
+        }
+    }
+}
+
+impl Default for RawEnrol {
+    fn default() -> Self {
+        Self {
+            listen: everywhere(7544),
+            addresses: Vec::new(),
+        }
+    }
+}
+
+impl Default for RawCache {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            disk: Bytes(limits.disk_bytes_max),
+            memory: Bytes(limits.memory_bytes_max),
+            fills: 8,
+            stall: Period(limits.stall),
+        }
+    }
+}
+
+impl Default for RawRevocation {
+    fn default() -> Self {
+        Self {
+            poll: Period(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Default for RawOps {
+    fn default() -> Self {
+        Self {
+            listen: Listen(([127, 0, 0, 1], 7545).into()),
+        }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            format: logs::Format::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = String;
+
+    fn try_from(raw: Raw) -> Result<Self, String> {
+        if !raw.data.is_absolute() {
+            return Err(format!("`data` is {:?}: want an absolute path", raw.data));
+        }
+        let RawCache {
+            disk,
+            memory,
+            fills,
+            stall,
+        } = raw.cache;
+        if disk.0 < PACK_BYTES_MAX as u64 {
+            return Err(format!(
+                "`cache.disk` is {disk}: want at least one pack, 8 MiB"
+            ));
+        }
+        if memory > disk {
+            return Err(format!(
+                "`cache.memory` is {memory}, over `cache.disk` ({disk})"
+            ));
+        }
+        if !(1..=FILLS_MAX).contains(&fills) {
+            return Err(format!("`cache.fills` is {fills}: want 1 to {FILLS_MAX}"));
+        }
+        check("cache.stall", stall, STALL_MIN, STALL_MAX)?;
+        check("revocation.poll", raw.revocation.poll, POLL_MIN, POLL_MAX)?;
+        Ok(Self::from_raw(raw))
+    }
+}
+
+fn check(key: &str, period: Period, min: Duration, max: Duration) -> Result<(), String> {
+    if (min..=max).contains(&period.0) {
+        return Ok(());
+    }
+    let (min, max) = (Period(min), Period(max));
+    Err(format!("`{key}` is {period}: want {min} to {max}"))
+}
+
+fn everywhere(port: u16) -> Listen {
+    Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
+}
+
+/// Each holds a pack of up to 8 MiB in memory: half a gigabyte at the worst.
+const FILLS_MAX: u16 = 64;
+/// Less, and a line that loses packets looks dead.
+const STALL_MIN: Duration = Duration::from_secs(1);
+/// More, and a reader gives up before we do.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// Once a second is more than the origin wants to hear from each booster.
+const POLL_MIN: Duration = Duration::from_secs(1);
+/// A revoked device should not go on for longer than this.
+const POLL_MAX: Duration = Duration::from_secs(3600);
+/// Shorter than a service manager's own patience (systemd: 90 s).
+const STOP_GRACE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(text: &str, expected: Expect) {
+        let error = ::config::parse::<Config>(Path::new("b.toml"), text).unwrap_err();
+        let error = error.to_string();
+        expected.assert_eq(&error.replace("cannot use the settings in b.toml, ", ""));
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/booster.toml");
+        let defaults = Config::with_data("/var/lib/larder-booster".into());
+        assert_eq!(Config::load(&example).unwrap(), defaults);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        check("", expect!["line 1: missing field `data`"]);
+        check(
+            "data = \"d\"",
+            expect![[r#"line 1: `data` is "d": want an absolute path"#]],
+        );
+        check(
+            "data = \"/d\"\n[cache]\ndisk = \"1 MiB\"",
+            expect!["line 1: `cache.disk` is 1.0 MiB: want at least one pack, 8 MiB"],
+        );
+        check(
+            "data = \"/d\"\n[cache]\ndisk = \"100 MiB\"",
+            expect!["line 1: `cache.memory` is 256.0 MiB, over `cache.disk` (100.0 MiB)"],
+        );
+        check(
+            "data = \"/d\"\n[cache]\nfills = 0",
+            expect!["line 1: `cache.fills` is 0: want 1 to 64"],
+        );
+        check(
+            "data = \"/d\"\n[revocation]\npoll = \"1d\"",
+            expect!["line 1: `revocation.poll` is 1d: want 1s to 1h"],
+        );
+        check(
+            "data = \"/d\"\n[cache]\ndisc = 1",
+            expect![
+                "line 3, key `cache.disc`: unknown field `disc`, expected one of `disk`, `memory`, `fills`, `stall`"
+            ],
+        );
+    }
+}

@@ -1,0 +1,235 @@
+//! Revocation lists: fetched at start and then again and again, written down, put in force.
+//!
+//! Whoever a list names is put out by the listener as soon as the list is in force.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use certs::{CaKind, IssuerId, Trust};
+use content::Digest;
+use content::statement::IssuerMinimum;
+use protocol::{CRL_BYTES_MAX, Route};
+use service::{CancellationToken, Clock, Report, Spawner};
+use thiserror::Error;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+use transport::Source;
+
+use crate::cache::off_runtime;
+use crate::catalogue::Lists;
+use crate::metrics::Metrics;
+use crate::single::SingleFlight;
+use crate::state::{State, StateError};
+use crate::upstream::{Fetched, Later, UpstreamError, Upstreams};
+
+/// Keeps the lists of all issuers that we know. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Revocation {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    etags: Mutex<HashMap<IssuerId, String>>,
+    metrics: Metrics,
+    polls: SingleFlight<IssuerId, Result<(), Arc<PollError>>>,
+    /// The enrolment listener, which tells what issuers there are.
+    public: Arc<Source>,
+    state: State,
+    trust: Arc<Trust>,
+    upstreams: Arc<Upstreams>,
+}
+
+/// Why a list could not be brought up to date.
+#[derive(Debug, Error)]
+pub(crate) enum PollError {
+    #[error("what came is no list that counts: {why}")]
+    Bad { why: String },
+    #[error("it could not be written down")]
+    State(#[from] StateError),
+    #[error("the booster is stopping")]
+    Stopping,
+    #[error("it could not be fetched")]
+    Upstream(#[from] UpstreamError),
+}
+
+impl Revocation {
+    pub(crate) fn new(
+        trust: &Arc<Trust>,
+        upstreams: &Arc<Upstreams>,
+        public: &Arc<Source>,
+        state: &State,
+        clock: &Clock,
+        spawner: Spawner,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                clock: clock.clone(),
+                etags: Mutex::default(),
+                metrics: metrics.clone(),
+                polls: SingleFlight::new(spawner),
+                public: Arc::clone(public),
+                state: state.clone(),
+                trust: Arc::clone(trust),
+                upstreams: Arc::clone(upstreams),
+            }),
+        }
+    }
+
+    /// Asks for every list once. Says how many could not be brought up to date.
+    pub(crate) async fn poll_all(&self) -> usize {
+        let trust = &self.shared.trust;
+        // Roots first: their lists say which issuing CAs still count.
+        let issuers = trust.roots().into_iter().chain(trust.issuing_cas());
+        let mut failures = 0;
+        for issuer in issuers {
+            if let Err(failure) = self.poll(issuer.id()).await {
+                let ca = issuer.kind().map_or("root", CaKind::as_str);
+                warn!(ca, error = %Report(&*failure), "cannot bring a revocation list up to date");
+                failures += 1;
+            }
+        }
+        self.shared.show();
+        failures
+    }
+
+    /// Asks for every list at each `interval`, until it is stopped.
+    pub(crate) async fn run(self, interval: Duration, stop: CancellationToken) {
+        loop {
+            // Boosters that were started together must not ask together for ever.
+            let wait = interval.mul_f64(0.9 + fastrand::f64() / 5.0);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                _failures = self.poll_all() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn poll(&self, issuer: IssuerId) -> Result<(), Arc<PollError>> {
+        let polled = self.shared.polls.run(issuer, || {
+            let shared = Arc::clone(&self.shared);
+            async move { shared.poll(issuer).await.map_err(Arc::new) }
+        });
+        polled.await.ok_or(PollError::Stopping)?
+    }
+
+    async fn raise(&self, minimum: IssuerMinimum) -> Result<(), String> {
+        let (trust, issuer) = (&self.shared.trust, IssuerId::from_bytes(minimum.issuer));
+        if trust.issuer(issuer).is_none() {
+            self.shared.learn_issuers().await;
+        }
+        let Some(ca) = trust.issuer(issuer) else {
+            // Nobody whom we would believe can show a certificate of it.
+            return Ok(());
+        };
+        let number = || trust.crls().current(issuer).map(|crl| crl.number());
+        if number() < Some(minimum.number) {
+            self.poll(issuer)
+                .await
+                .map_err(|failure| Report(&*failure).to_string())?;
+        }
+        trust.crls().require_number(issuer, minimum.number);
+        if number() >= Some(minimum.number) {
+            return Ok(());
+        }
+        let ca = ca.kind().map_or("root", CaKind::as_str);
+        let (have, want) = (number().unwrap_or_default(), minimum.number);
+        Err(format!(
+            "the list of the {ca} CA is number {have}, want {want}"
+        ))
+    }
+}
+
+impl Lists for Revocation {
+    fn satisfy<'a>(&'a self, minimums: &'a [IssuerMinimum]) -> Later<'a, Result<(), String>> {
+        Box::pin(async move {
+            for minimum in minimums {
+                self.raise(*minimum).await?;
+            }
+            self.shared.show();
+            Ok(())
+        })
+    }
+}
+
+impl Shared {
+    async fn poll(&self, issuer: IssuerId) -> Result<(), PollError> {
+        let route = Route::Crl(*issuer.as_bytes());
+        let etag = self.etags().get(&issuer).cloned();
+        // After a restart, the tag that our origin gives the list in force: a guess that costs a
+        // few bytes if it is wrong.
+        let in_force = self.trust.crls().current(issuer);
+        let guess = in_force.map(|crl| format!("\"{}\"", Digest::from_raw(*crl.digest()).hex()));
+        let etag = etag.or(guess);
+        let fetched = self
+            .upstreams
+            .fetch(&route, etag.as_deref(), CRL_BYTES_MAX)
+            .await?;
+        let Fetched::New { etag, bytes } = fetched else {
+            return Ok(());
+        };
+        let (trust, state, now) = (
+            Arc::clone(&self.trust),
+            self.state.clone(),
+            self.clock.now(),
+        );
+        let taken = off_runtime(move || {
+            let crl = trust
+                .verify_crl(issuer, &bytes, now)
+                .map_err(|failure| PollError::Bad {
+                    why: Report(&failure).to_string(),
+                })?;
+            let number = crl.number();
+            let is_new = state.put_crl(&trust, crl)?;
+            Ok::<_, PollError>((number, is_new))
+        });
+        let (number, is_new) = taken.await.ok_or(PollError::Stopping)??;
+        if is_new {
+            let ca = self.trust.issuer(issuer);
+            let ca = ca.and_then(|ca| ca.kind()).map_or("root", CaKind::as_str);
+            info!(ca, number, "a new revocation list");
+        }
+        // Only now: a list that was refused must come again.
+        if let Some(etag) = etag {
+            self.etags().insert(issuer, etag);
+        }
+        Ok(())
+    }
+
+    /// Asks what issuing CAs there are, and takes those that a root vouches for.
+    async fn learn_issuers(&self) {
+        match self.public.cacerts().await {
+            Ok(certs) => {
+                for cert in certs {
+                    if let Err(failure) = self.trust.add_issuing_ca(&cert, self.clock.now()) {
+                        // The root is among them.
+                        debug!(error = %Report(&failure), "passing over a CA certificate");
+                    }
+                }
+            }
+            Err(failure) => warn!(error = %Report(&failure), "cannot learn what CAs there are"),
+        }
+    }
+
+    fn show(&self) {
+        let trust = &self.trust;
+        for ca in trust.roots().into_iter().chain(trust.issuing_cas()) {
+            if let Some(crl) = trust.crls().current(ca.id()) {
+                let kind = ca.kind().map_or("root", CaKind::as_str);
+                self.metrics
+                    .show_list(kind, crl.number(), crl.next_update());
+            }
+        }
+    }
+
+    fn etags(&self) -> MutexGuard<'_, HashMap<IssuerId, String>> {
+        self.etags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

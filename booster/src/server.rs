@@ -1,0 +1,244 @@
+//! The booster at work: its listeners, its cache, its upkeep.
+
+mod parts;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::tls::TlsError;
+use serde::Serialize;
+use service::ops::{Health, Ops};
+use service::unix::UnixServer;
+use service::{Clock, Component, Drained, Report, Tasks};
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{error, warn};
+use transport::{Listener, Relay};
+
+use crate::cache::{Cache, StoreError};
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::data::{DataError, Lock};
+use crate::identity::IdentityError;
+use crate::metrics::Metrics;
+use crate::state::StateError;
+use parts::Parts;
+
+/// A booster at work.
+#[derive(Debug)]
+pub struct Booster {
+    addresses: Bound,
+    cache: Cache,
+    catalogue: Catalogue,
+    health: Health,
+    listener: Listener,
+    _lock: Lock,
+    metrics: Metrics,
+    ops: Ops,
+    relay: Relay,
+    /// None if its socket could not be made: everything else works without it.
+    status: Option<UnixServer>,
+    tasks: Tasks,
+}
+
+/// Where a booster listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Bound {
+    /// Content, over mutual TLS.
+    pub content: SocketAddr,
+    /// The relay of the enrolment listener.
+    pub enrol: SocketAddr,
+    /// Operators.
+    pub ops: SocketAddr,
+}
+
+impl Booster {
+    /// Starts the booster that enrolled in the data folder of `config`. Returns once it listens;
+    /// that takes no origin, unless something is missing that only the origin has.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it has not enrolled, if another is at work there, if an address cannot be listened
+    /// on, or if there is a revocation list that it has never had and cannot get.
+    pub async fn bind(config: Config, clock: Clock) -> Result<Self, BindError> {
+        let tasks = Tasks::new();
+        let parts = Parts::make(&config, &clock, &tasks).await?;
+        let listener = parts.listen(config.content().listen).await?;
+        let relay = parts.relay(config.enrol().listen).await?;
+        let (health, registry) = (Health::new(), parts.registry.clone());
+        let ops = Ops::bind(config.ops(), health.clone(), registry)
+            .await
+            .map_err(|source| BindError::Ops { source })?;
+        let addresses = Bound {
+            content: listener.local_addr(),
+            enrol: relay.local_addr(),
+            ops: ops.local_addr(),
+        };
+        let status = parts.tell_status(addresses, &health).await;
+        parts.start_upkeep(&config, addresses, &health, &listener, &relay, &tasks);
+        let Parts {
+            cache,
+            catalogue,
+            lock,
+            metrics,
+            ..
+        } = parts;
+        Ok(Self {
+            addresses,
+            cache,
+            catalogue,
+            health,
+            listener,
+            _lock: lock,
+            metrics,
+            ops,
+            relay,
+            status,
+            tasks,
+        })
+    }
+
+    /// Where it serves content.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses.content
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Bound {
+        self.addresses
+    }
+
+    /// Its numbers.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What it knows of what the origin says.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Waits until a part ended that should not have, and names it.
+    pub async fn any_ended(&self) -> &'static str {
+        tokio::select! {
+            part = self.listener.any_ended() => part,
+            part = self.ops.any_ended() => part,
+            part = self.tasks.any_ended() => part,
+        }
+    }
+
+    /// Takes no more work, waits for at most `grace` for what is under way, and says that the
+    /// cache is in good order.
+    pub async fn drain(self, grace: Duration) -> Drained {
+        let deadline = Instant::now() + grace;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.health.stopping();
+        // The listener first: its requests wait for fills, so these must go on until then.
+        let (listener, relay) = tokio::join!(self.listener.drain(grace), self.relay.drain(grace));
+        let mut drained = listener.and(relay);
+        if let Some(status) = self.status {
+            drained = drained.and(status.drain(left()).await);
+        }
+        drained = drained.and(self.tasks.drain(left()).await);
+        if let Err(failure) = self.cache.close().await {
+            error!(error = %Report(&failure), "the cache will be checked at the next start");
+        }
+        drained.and(self.ops.drain(left().max(OPS_GRACE)).await)
+    }
+}
+
+impl Component for Booster {
+    async fn any_ended(&self) -> &'static str {
+        Self::any_ended(self).await
+    }
+
+    async fn drain(self, grace: Duration) -> Drained {
+        Self::drain(self, grace).await
+    }
+}
+
+/// Why a booster cannot start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] StoreError),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// What enrolment left cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] transport::listen::BindError),
+    /// There are lists that it has never had.
+    #[error("cannot start without the revocation lists: is the origin reachable?")]
+    Lists,
+    /// The numbers cannot be registered.
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] service::metrics::MetricsError),
+    /// It has not enrolled.
+    #[error("cannot find an identity in {path}: run larder-booster enrol first", path = path.display())]
+    NotEnrolled {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// The operators' listener cannot be opened.
+    #[error(transparent)]
+    Ops {
+        /// Why.
+        source: service::ops::BindError,
+    },
+    /// What protects us cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Some work was cut off.
+    #[error("cannot start: interrupted")]
+    Stopped(#[source] io::Error),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
+}
+
+impl Parts {
+    /// Tells whoever may look into the data folder how the booster is.
+    async fn tell_status(&self, bound: Bound, health: &Health) -> Option<UnixServer> {
+        let (identity, catalogue) = (Arc::clone(&self.identity), self.catalogue.clone());
+        let (cache, health) = (self.cache.clone(), health.clone());
+        let status = move || {
+            let failing = health.failing().into_iter();
+            let last = catalogue.last();
+            crate::status::Status {
+                content: Some(bound.content.to_string()),
+                enrol: Some(bound.enrol.to_string()),
+                failing: failing.map(|(name, why)| (name.to_owned(), why)).collect(),
+                ops: Some(bound.ops.to_string()),
+                stored_bytes: Some(cache.stored_bytes()),
+                timestamp_expires: last.map(|view| view.timestamp.expires),
+                ..crate::status::of_identity(&identity)
+            }
+        };
+        let served = crate::status::serve(&self.data, status).await;
+        served
+            .inspect_err(|failure| {
+                let error = Report(failure);
+                warn!(%error, "`larder-booster status` will not see this booster");
+            })
+            .ok()
+    }
+}
+
+/// Operators want to see the end of the drain, whatever it took.
+const OPS_GRACE: Duration = Duration::from_secs(1);

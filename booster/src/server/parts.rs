@@ -1,0 +1,321 @@
+//! What a booster is made of, put together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::Role;
+use certs::tls::{self, Expected, TlsError};
+use certs::trust::Revocation as Strictness;
+use content::statement::Deployment;
+use service::metrics::Registry;
+use service::{Clock, Report, Tasks};
+use tokio::time::timeout;
+use tracing::warn;
+use transport::source::CallLimits;
+use transport::{
+    ContentJudge, HandshakeSink, ListenSettings, Listener, Refused, Relay, RelaySettings, Session,
+    Source, SourceSettings,
+};
+
+use super::BindError;
+use crate::api::Api;
+use crate::cache::{Cache, off_runtime};
+use crate::catalogue::{self, AnyJudge, Catalogue};
+use crate::config::Config;
+use crate::data::{Data, Lock};
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::renewal::Renewal;
+use crate::revocation::Revocation;
+use crate::state::State;
+use crate::upstream::{Remote, Upstream, Upstreams};
+
+/// Everything but the listeners.
+pub(super) struct Parts {
+    pub(super) cache: Cache,
+    pub(super) catalogue: Catalogue,
+    pub(super) clock: Clock,
+    pub(super) data: Data,
+    pub(super) identity: Arc<Identity>,
+    pub(super) lock: Lock,
+    pub(super) metrics: Metrics,
+    pub(super) registry: Registry,
+    pub(super) renewal: Renewal,
+    pub(super) revocation: Revocation,
+    pub(super) sources: Sources,
+}
+
+/// The ways to the origin.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    /// Its content listener.
+    pub(super) content: Arc<Source>,
+    /// Its enrolment listener, to which our certificate is shown.
+    pub(super) known: Arc<Source>,
+    /// Its enrolment listener, to which nothing is shown.
+    pub(super) public: Arc<Source>,
+}
+
+impl Parts {
+    pub(super) async fn make(
+        config: &Config,
+        clock: &Clock,
+        tasks: &Tasks,
+    ) -> Result<Self, BindError> {
+        let data = Data::new(config.data());
+        let lock = data.lock()?;
+        // Enrolment may have been done by an older release, which had fewer folders.
+        data.create()?;
+        let state = State::new(data.state());
+        let identity = identify(config, &data, &state, clock.now()).await?;
+        let registry = Registry::new("larder_booster");
+        let metrics = Metrics::register(&registry)?;
+        let sources = Sources::make(&identity, clock)?;
+        let documents = Arc::new(Upstreams::new(vec![
+            remote("origin", &sources.content),
+            remote("origin (enrolment)", &sources.public),
+        ]));
+        let revocation = Revocation::new(
+            &identity.trust,
+            &documents,
+            &sources.public,
+            &state,
+            clock,
+            tasks.spawner(),
+            &metrics,
+        );
+        let renewal = Renewal {
+            clock: clock.clone(),
+            identity: Arc::clone(&identity),
+            metrics: metrics.clone(),
+            known: Arc::clone(&sources.known),
+            public: Arc::clone(&sources.public),
+        };
+        catch_up(&identity, &renewal, &revocation, clock.now()).await?;
+        let packs = Upstreams::new(vec![remote("origin", &sources.content)]);
+        let cache = Cache::open(
+            &data.cache(),
+            config.cache(),
+            Arc::new(packs),
+            tasks.spawner(),
+            metrics.cache.clone(),
+            clock.now(),
+        )
+        .await?;
+        let judge = ContentJudge::new(Arc::clone(&identity.trust));
+        let catalogue = Catalogue::open(catalogue::Parts {
+            cache: cache.clone(),
+            clock: clock.clone(),
+            judge: AnyJudge(Arc::new(judge)),
+            lists: Arc::new(revocation.clone()),
+            spawner: tasks.spawner(),
+            state,
+            upstreams: documents,
+        })
+        .await?;
+        let parts = Self {
+            cache,
+            catalogue,
+            clock: clock.clone(),
+            data,
+            identity,
+            lock,
+            metrics,
+            registry,
+            renewal,
+            revocation,
+            sources,
+        };
+        parts.find_origin().await;
+        Ok(parts)
+    }
+
+    /// Learns where the origin serves content: from the document that we have, else from the one
+    /// that it shows to everybody.
+    async fn find_origin(&self) {
+        if self.catalogue.document().borrow().is_none()
+            && let Err(failure) = timeout(START_PATIENCE, self.catalogue.look_for_document()).await
+        {
+            warn!(error = %failure, "cannot get the deployment document yet");
+        }
+        if let Some(document) = &*self.catalogue.document().borrow() {
+            let now = self.clock.now();
+            apply(&document.statement, &self.identity, &self.sources, now);
+        }
+    }
+
+    /// Opens the listener for clients.
+    pub(super) async fn listen(&self, address: SocketAddr) -> Result<Listener, BindError> {
+        let purpose = tls::Listener::Data {
+            roles: vec![Role::Client],
+        };
+        let clock = self.clock.clone();
+        let time = tls::time_from(move || clock.now());
+        let Identity { cell, trust, .. } = &*self.identity;
+        let settings = ListenSettings {
+            tls: Arc::new(tls::server_config(&purpose, trust, cell, &time)?),
+            trust: Arc::clone(trust),
+            clock: self.clock.clone(),
+            limits: transport::listen::Limits::default(),
+        };
+        let api = Arc::new(Api {
+            cache: self.cache.clone(),
+            catalogue: self.catalogue.clone(),
+            clock: self.clock.clone(),
+            deployment: self.identity.name.deployment.to_string(),
+            id: self.identity.name.id.to_string(),
+            metrics: self.metrics.clone(),
+            trust: Arc::clone(trust),
+        });
+        let sink = Arc::new(Counting(self.metrics.clone()));
+        let listener = Listener::bind(
+            address,
+            settings,
+            move |request, _session| {
+                let (head, _body) = request.into_parts();
+                let api = Arc::clone(&api);
+                async move { api.answer(head).await }
+            },
+            sink,
+        );
+        Ok(listener.await?)
+    }
+
+    /// Opens the relay to the origin's enrolment listener.
+    pub(super) async fn relay(&self, address: SocketAddr) -> Result<Relay, BindError> {
+        let public = Arc::clone(&self.sources.public);
+        let targets = move || public.addresses().to_vec();
+        let settings = RelaySettings::new(Arc::new(targets));
+        Ok(Relay::bind(address, settings).await?)
+    }
+}
+
+impl Sources {
+    fn make(identity: &Identity, clock: &Clock) -> Result<Self, TlsError> {
+        let make = |addresses: &[String], strictness, shown: bool, http2| {
+            let settings = SourceSettings {
+                addresses: addresses.to_vec(),
+                expected: Expected::Exactly(identity.origin.clone()),
+                revocation: strictness,
+                trust: Arc::clone(&identity.trust),
+                own: shown.then(|| Arc::clone(&identity.cell)),
+                clock: clock.clone(),
+                http2,
+                limits: CallLimits::default(),
+            };
+            Source::new(settings).map(Arc::new)
+        };
+        let enrol = &identity.joined.addresses;
+        // What comes over the public ones authenticates itself, and we may have no lists yet.
+        Ok(Self {
+            content: make(&[], Strictness::Required, true, true)?,
+            known: make(enrol, Strictness::BestEffort, true, false)?,
+            public: make(enrol, Strictness::BestEffort, false, false)?,
+        })
+    }
+}
+
+/// Who we are, with the revocation lists that the last run had.
+async fn identify(
+    config: &Config,
+    data: &Data,
+    state: &State,
+    now: i64,
+) -> Result<Arc<Identity>, BindError> {
+    let identity = Identity::load(&data.identity(), now)?;
+    let identity = Arc::new(identity.ok_or_else(|| BindError::NotEnrolled {
+        path: config.data().to_owned(),
+    })?);
+    let (state, trust) = (state.clone(), Arc::clone(&identity.trust));
+    off_runtime(move || state.load_crls(&trust, now))
+        .await
+        .ok_or_else(|| BindError::Stopped(std::io::ErrorKind::Interrupted.into()))?;
+    Ok(identity)
+}
+
+/// Makes up for time that was slept through: a certificate that has run out, lists that are missing
+/// or old. Only a list that was never there keeps the booster from starting.
+async fn catch_up(
+    identity: &Identity,
+    renewal: &Renewal,
+    revocation: &Revocation,
+    now: i64,
+) -> Result<(), BindError> {
+    if identity.has_expired(now) {
+        match timeout(START_PATIENCE, renewal.renew()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                warn!(error = %Report(&failure), "our certificate has run out");
+            }
+            Err(late) => warn!(error = %late, "our certificate has run out"),
+        }
+    }
+    let trust = &identity.trust;
+    let cas = trust.roots().into_iter().chain(trust.issuing_cas());
+    let in_force = |ca: &Arc<certs::CaCert>| trust.crls().current(ca.id());
+    let outdated = cas
+        .into_iter()
+        .any(|ca| in_force(&ca).is_none_or(|crl| crl.next_update() <= now));
+    if outdated && let Err(late) = timeout(START_PATIENCE, revocation.poll_all()).await {
+        warn!(error = %late, "cannot bring the revocation lists up to date");
+    }
+    let roles = [Role::Booster, Role::Client, Role::Signer];
+    if trust.missing_crls(&roles).is_empty() {
+        Ok(())
+    } else {
+        Err(BindError::Lists)
+    }
+}
+
+/// Follows what the deployment document says of addresses and roots.
+pub(super) fn apply(document: &Deployment, identity: &Identity, sources: &Sources, now: i64) {
+    let origin = &document.origin;
+    if origin.id == identity.origin.id.as_str() {
+        sources.content.set_addresses(origin.addresses.clone());
+        let mut enrol = origin.enrol_addresses.clone();
+        // Those of the join string stay: they have worked before.
+        let joined = identity.joined.addresses.iter();
+        let others: Vec<String> = joined.filter(|it| !enrol.contains(it)).cloned().collect();
+        enrol.extend(others);
+        sources.known.set_addresses(enrol.clone());
+        sources.public.set_addresses(enrol);
+    } else {
+        warn!(
+            id = origin.id,
+            "the deployment document names another origin: ignored"
+        );
+    }
+    let known = identity.trust.roots().len();
+    for root in &document.roots {
+        if let Err(failure) = identity.trust.add_root(root, now) {
+            warn!(error = %Report(&failure), "cannot trust a root of the deployment document");
+        }
+    }
+    if identity.trust.roots().len() != known
+        && let Err(failure) = identity.keep_cas()
+    {
+        warn!(error = %Report(&failure), "cannot keep a new root");
+    }
+}
+
+fn remote(name: &str, source: &Arc<Source>) -> Arc<dyn Upstream> {
+    Arc::new(Remote::new(name, Arc::clone(source)))
+}
+
+/// Counts who comes and who is turned away.
+struct Counting(Metrics);
+
+impl HandshakeSink for Counting {
+    fn accepted(&self, _: &Session) {
+        self.0.handshakes_accepted.inc();
+    }
+
+    fn refused(&self, refused: &Refused) {
+        let reason = refused.reason.as_str();
+        self.0.handshakes_refused.with_label_values(&[reason]).inc();
+    }
+}
+
+/// How long a start may wait for the origin before it goes on without.
+const START_PATIENCE: Duration = Duration::from_secs(20);

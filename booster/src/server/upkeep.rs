@@ -1,0 +1,230 @@
+//! What goes on beside the requests.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use certs::Trust;
+use certs::crl::Freshness;
+use service::ops::{Check, Health};
+use service::{CancellationToken, Clock, Tasks};
+use tokio::time::sleep;
+use transport::call::Meter;
+use transport::listen::ListenMetrics;
+use transport::relay::RelayMetrics;
+use transport::{Listener, Relay};
+
+use super::Bound;
+use super::parts::{Parts, apply};
+use crate::cache::Cache;
+use crate::catalogue::Catalogue;
+use crate::check_in::{CheckIns, Place};
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::metrics::{Metrics, carry_over};
+
+impl Parts {
+    /// Starts everything that goes on by itself.
+    pub(super) fn start_upkeep(
+        &self,
+        config: &Config,
+        bound: Bound,
+        health: &Health,
+        listener: &Listener,
+        relay: &Relay,
+        tasks: &Tasks,
+    ) {
+        let revocation = self.revocation.clone();
+        let interval = config.crl_poll();
+        tasks.start("revocation", |stop| revocation.run(interval, stop));
+        let renewal = self.renewal.clone();
+        tasks.start("renewal", |stop| renewal.run(stop));
+        let mut content = Place::new(bound.content, &config.content().addresses);
+        if content.said.is_empty() {
+            content.said.clone_from(&self.identity.joined.advertise);
+        }
+        let check_ins = CheckIns {
+            content,
+            enrol: Place::new(bound.enrol, &config.enrol().addresses),
+            origin: Arc::clone(&self.sources.content),
+        };
+        tasks.start("check-in", |stop| check_ins.run(stop));
+        let numbers = Numbers {
+            listener: Arc::clone(listener.metrics()),
+            metrics: self.metrics.clone(),
+            relay: Arc::clone(relay.metrics()),
+            sources: [
+                &self.sources.content,
+                &self.sources.public,
+                &self.sources.known,
+            ]
+            .map(|source| Arc::clone(source.meter())),
+        };
+        tasks.start("numbers", |stop| numbers.run(stop));
+        let watcher = Watcher {
+            cache: self.cache.clone(),
+            catalogue: self.catalogue.clone(),
+            certificate: health.check("certificate"),
+            clock: self.clock.clone(),
+            identity: Arc::clone(&self.identity),
+            lists: health.check("revocation lists"),
+            timestamp: health.check("timestamp"),
+        };
+        tasks.start("watch", |stop| watcher.run(stop));
+        self.follow_document(tasks);
+    }
+
+    /// Follows the deployment document as it changes.
+    fn follow_document(&self, tasks: &Tasks) {
+        let mut document = self.catalogue.document();
+        let (clock, identity) = (self.clock.clone(), Arc::clone(&self.identity));
+        let sources = self.sources.clone();
+        tasks.start("document", |stop| async move {
+            loop {
+                let current = document.borrow_and_update().clone();
+                if let Some(current) = current {
+                    apply(&current.statement, &identity, &sources, clock.now());
+                }
+                tokio::select! {
+                    changed = document.changed() => match changed {
+                        Ok(()) => {}
+                        // The catalogue has gone, and we are next.
+                        Err(_) => return stop.cancelled().await,
+                    },
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
+    }
+}
+
+/// Carries over to the metrics page what others count.
+struct Numbers {
+    listener: Arc<ListenMetrics>,
+    metrics: Metrics,
+    relay: Arc<RelayMetrics>,
+    sources: [Arc<Meter>; 3],
+}
+
+impl Numbers {
+    async fn run(self, stop: CancellationToken) {
+        loop {
+            self.carry_over();
+            tokio::select! {
+                () = sleep(NUMBERS_PAUSE) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.carry_over();
+    }
+
+    fn carry_over(&self) {
+        let metrics = &self.metrics;
+        let traffic = |direction| metrics.traffic_bytes.with_label_values(&[direction]);
+        let counted = &self.listener.traffic;
+        carry_over(
+            &traffic("in"),
+            counted.received_bytes.load(Ordering::Relaxed),
+        );
+        carry_over(&traffic("out"), counted.sent_bytes.load(Ordering::Relaxed));
+        let open = self.listener.open.load(Ordering::Relaxed);
+        metrics
+            .connections_open
+            .set(i64::try_from(open).unwrap_or(i64::MAX));
+        let relayed = |ended| metrics.relayed.with_label_values(&[ended]);
+        carry_over(
+            &relayed("relayed"),
+            self.relay.relayed.load(Ordering::Relaxed),
+        );
+        carry_over(
+            &relayed("failed"),
+            self.relay.failed.load(Ordering::Relaxed),
+        );
+        let sum = |of: fn(&Meter) -> u64| self.sources.iter().map(|meter| of(meter)).sum();
+        let bytes = |kind| metrics.upstream_bytes.with_label_values(&[kind]);
+        carry_over(
+            &bytes("pack"),
+            sum(|it| it.pack_bytes.load(Ordering::Relaxed)),
+        );
+        carry_over(
+            &bytes("other"),
+            sum(|it| it.other_bytes.load(Ordering::Relaxed)),
+        );
+        let calls = |outcome| metrics.upstream_calls.with_label_values(&[outcome]);
+        carry_over(&calls("all"), sum(|it| it.calls.load(Ordering::Relaxed)));
+        carry_over(
+            &calls("failed"),
+            sum(|it| it.failures.load(Ordering::Relaxed)),
+        );
+    }
+}
+
+/// Looks whether all is well, keeps the catalogue fresh enough to know, and tidies the cache.
+struct Watcher {
+    cache: Cache,
+    catalogue: Catalogue,
+    certificate: Check,
+    clock: Clock,
+    identity: Arc<Identity>,
+    lists: Check,
+    timestamp: Check,
+}
+
+impl Watcher {
+    async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.look() => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = sleep(WATCH_PAUSE) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let now = self.clock.now();
+        tell(
+            &self.certificate,
+            !self.identity.has_expired(now),
+            "our own has run out",
+        );
+        tell(
+            &self.lists,
+            are_fresh(&self.identity.trust, now),
+            "one is missing or out of date",
+        );
+        match self.catalogue.current().await {
+            Ok(_) => self.timestamp.pass(),
+            Err(_) => {
+                self.timestamp.fail("there is none that holds");
+                // The origin may have moved; its enrolment listener tells everybody where.
+                self.catalogue.look_for_document().await;
+            }
+        }
+        self.cache.tidy(now).await;
+    }
+}
+
+fn tell(check: &Check, good: bool, otherwise: &str) {
+    if good {
+        check.pass();
+    } else {
+        check.fail(otherwise);
+    }
+}
+
+fn are_fresh(trust: &Trust, now: i64) -> bool {
+    let mut cas = trust.roots().into_iter().chain(trust.issuing_cas());
+    cas.all(|ca| match trust.crls().freshness(ca.id(), now) {
+        Freshness::Fresh | Freshness::Grace => true,
+        Freshness::Stale | Freshness::Missing => false,
+    })
+}
+
+/// Prometheus asks every 15 seconds or so; a person who looks twice wants to see it move.
+const NUMBERS_PAUSE: Duration = Duration::from_secs(1);
+/// How often to look whether all is well.
+const WATCH_PAUSE: Duration = Duration::from_secs(30);

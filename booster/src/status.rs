@@ -1,0 +1,195 @@
+//! How a booster is: by its own word if it runs, by what it left if it does not.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use serde::{Deserialize, Serialize};
+use service::unix::{CallError, Patience, UnixServer, call};
+use thiserror::Error;
+
+use crate::data::Data;
+use crate::identity::{Identity, IdentityError};
+
+/// How a booster is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    /// Until when its certificate counts, in Unix seconds.
+    pub certificate_expires: i64,
+    /// Where it serves content; none if it does not run.
+    pub content: Option<String>,
+    /// Its deployment.
+    pub deployment: String,
+    /// Where it relays enrolment; none if it does not run.
+    pub enrol: Option<String>,
+    /// What is not well: names of checks, and reasons.
+    pub failing: Vec<(String, String)>,
+    /// What it is called.
+    pub id: String,
+    /// Revocation lists in force: kind of CA, number, next update in Unix seconds.
+    pub lists: Vec<ListStatus>,
+    /// Where operators look; none if it does not run.
+    pub ops: Option<String>,
+    /// Whether it runs.
+    pub running: bool,
+    /// Bytes of the cache; none if it does not run.
+    pub stored_bytes: Option<u64>,
+    /// Until when the last timestamp holds, in Unix seconds; none if it has none that does.
+    pub timestamp_expires: Option<i64>,
+}
+
+/// One revocation list.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ListStatus {
+    /// Of which CA: `root`, `node`, `client` or `content`.
+    pub ca: String,
+    /// When the next is due, in Unix seconds.
+    pub next_update: i64,
+    /// Its number.
+    pub number: u64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.running {
+            "running"
+        } else {
+            "not running"
+        };
+        writeln!(f, "{} in {}: {state}", self.id, self.deployment)?;
+        writeln!(f, "certificate  until {}", day(self.certificate_expires))?;
+        for list in &self.lists {
+            let (ca, number, next) = (&list.ca, list.number, day(list.next_update));
+            writeln!(f, "list         {ca} {number}, next by {next}")?;
+        }
+        if let Some(expires) = self.timestamp_expires {
+            writeln!(f, "timestamp    holds until {}", day(expires))?;
+        }
+        let places = [
+            ("content", &self.content),
+            ("enrolment", &self.enrol),
+            ("operators", &self.ops),
+        ];
+        for (what, place) in places {
+            if let Some(place) = place {
+                writeln!(f, "{what:<12} {place}")?;
+            }
+        }
+        if let Some(bytes) = self.stored_bytes {
+            writeln!(f, "cache        {}", config::Bytes(bytes))?;
+        }
+        for (check, why) in &self.failing {
+            writeln!(f, "failing      {check}: {why}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells how the booster is whose data folder `data` is. `now` is in Unix seconds.
+///
+/// # Errors
+///
+/// Fails if it has not enrolled, or if what it left cannot be used.
+pub async fn status(data: &Path, now: i64) -> Result<Status, StatusError> {
+    let data = Data::new(data);
+    let request = Request::get("/status")
+        .body(Full::<Bytes>::default())
+        .expect("a constant request is in order");
+    match call(&data.socket(), request, PATIENCE).await {
+        Ok(answer) => serde_json::from_slice(answer.body()).map_err(|_| StatusError::Answer),
+        Err(CallError::Connect { .. }) => at_rest(&data, now),
+        Err(source) => Err(StatusError::Call { source }),
+    }
+}
+
+/// What one that does not run left behind.
+fn at_rest(data: &Data, now: i64) -> Result<Status, StatusError> {
+    let identity = Identity::load(&data.identity(), now)?.ok_or(StatusError::NotEnrolled)?;
+    crate::state::State::new(data.state()).load_crls(&identity.trust, now);
+    Ok(Status {
+        content: None,
+        enrol: None,
+        failing: Vec::new(),
+        ops: None,
+        running: false,
+        stored_bytes: None,
+        timestamp_expires: None,
+        ..of_identity(&identity)
+    })
+}
+
+/// What the identity alone says, as of one that runs.
+pub(crate) fn of_identity(identity: &Identity) -> Status {
+    let trust = &identity.trust;
+    let cas = trust.roots().into_iter().chain(trust.issuing_cas());
+    let lists = cas.filter_map(|ca| {
+        let crl = trust.crls().current(ca.id())?;
+        let kind = ca.kind().map_or("root", certs::CaKind::as_str);
+        Some(ListStatus {
+            ca: kind.to_owned(),
+            next_update: crl.next_update(),
+            number: crl.number(),
+        })
+    });
+    Status {
+        certificate_expires: identity.cell.validity().map_or(0, |(_, ends)| ends),
+        content: None,
+        deployment: identity.name.deployment.to_string(),
+        enrol: None,
+        failing: Vec::new(),
+        id: identity.name.id.to_string(),
+        lists: lists.collect(),
+        ops: None,
+        running: true,
+        stored_bytes: None,
+        timestamp_expires: None,
+    }
+}
+
+/// Tells whoever may look into the data folder what `status` says.
+pub(crate) async fn serve(
+    data: &Data,
+    status: impl Fn() -> Status + Send + Sync + 'static,
+) -> Result<UnixServer, service::unix::BindError> {
+    UnixServer::bind(&data.socket(), REQUEST_BYTES_MAX, move |_| {
+        let body = serde_json::to_vec(&status()).expect("strings and numbers always encode");
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = StatusCode::OK;
+        std::future::ready(response)
+    })
+    .await
+}
+
+/// Why it cannot be told.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StatusError {
+    /// What answered is no booster of this release.
+    #[error("cannot understand the booster's answer: is it of another release?")]
+    Answer,
+    /// It runs, but does not answer.
+    #[error("cannot ask the booster that runs")]
+    Call {
+        /// Why.
+        source: CallError,
+    },
+    /// What it left cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// It has not enrolled.
+    #[error("cannot find a booster there: run larder-booster enrol first")]
+    NotEnrolled,
+}
+
+fn day(at: i64) -> String {
+    jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
+}
+
+const PATIENCE: Patience = Patience {
+    answer_bytes_max: 64 << 10,
+    deadline: Duration::from_secs(5),
+};
+const REQUEST_BYTES_MAX: usize = 1024;
