@@ -49,9 +49,9 @@ impl Marks {
         {
             return Err(MarksError::Fork { version: got.1 });
         }
-        if timestamp.expires <= timestamp.issued
-            || timestamp.expires - timestamp.issued > LIFETIME_SECONDS_MAX
-        {
+        // The two may be as far apart as 64 bits allow, and further than 63 do.
+        let lifetime = timestamp.expires.checked_sub(timestamp.issued);
+        if !lifetime.is_some_and(|lifetime| (1..=LIFETIME_SECONDS_MAX).contains(&lifetime)) {
             return Err(MarksError::Lifetime);
         }
         if timestamp.issued > now + SKEW_SECONDS_MAX {
@@ -345,6 +345,15 @@ mod tests {
         check(
             &Timestamp {
                 expires: NOW + 8 * 86_400,
+                ..timestamp(2, 6)
+            },
+            NOW,
+            "Lifetime",
+        );
+        check(
+            &Timestamp {
+                issued: i64::MIN,
+                expires: i64::MAX,
                 ..timestamp(2, 6)
             },
             NOW,
