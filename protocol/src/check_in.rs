@@ -95,13 +95,15 @@ mod tests {
     fn the_wire_does_not_drift() {
         let body = check_in("10.0.0.1:8543").encode();
         assert_eq!(CheckIn::decode(&body), Some(check_in("10.0.0.1:8543")));
-        expect![[r#"{"release":"0.1.0","booster":{"content":["10.0.0.1:8543"],"enrol":[]}}"#]].assert_eq(std::str::from_utf8(&body).unwrap());
+        expect![[r#"{"release":"0.1.0","booster":{"content":["10.0.0.1:8543"],"enrol":[]}}"#]]
+            .assert_eq(std::str::from_utf8(&body).unwrap());
         let answer = CheckInAnswer { next_seconds: 60 };
         assert_eq!(
             CheckInAnswer::decode(&answer.encode()),
             Some(answer.clone())
         );
-        expect![[r#"{"next_seconds":60}"#]].assert_eq(std::str::from_utf8(&answer.encode()).unwrap());
+        expect![[r#"{"next_seconds":60}"#]]
+            .assert_eq(std::str::from_utf8(&answer.encode()).unwrap());
     }
 
     #[test]

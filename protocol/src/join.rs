@@ -135,7 +135,9 @@ pub(crate) fn is_address(text: &str) -> bool {
     text.len() <= 260
         && text.rsplit_once(':').is_some_and(|(host, port)| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
-            !host.is_empty() && host.bytes().all(plain) && port.parse::<u16>().is_ok()
+            // What parses as a number may bear a sign, which no connector would take.
+            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+            !host.is_empty() && host.bytes().all(plain) && digits && port.parse::<u16>().is_ok()
         })
 }
 
@@ -214,6 +216,12 @@ mod tests {
         );
         check(
             &format!("larder1.{pin}@h:99999"),
+            expect![
+                "not a join string: its addresses are not 1 to 8 of HOST:PORT, with commas between; copy all of it, from larder1. to the port"
+            ],
+        );
+        check(
+            &format!("larder1.{pin}@h:+80"),
             expect![
                 "not a join string: its addresses are not 1 to 8 of HOST:PORT, with commas between; copy all of it, from larder1. to the port"
             ],
