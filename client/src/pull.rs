@@ -235,7 +235,8 @@ fn report(
         fileset: stated.fileset.to_string(),
         revision: stated.number.0,
         root: stated.root.to_string(),
-        target,
+        // What was found is told even if the current folder is gone by now.
+        target: std::path::absolute(&target).unwrap_or(target),
         files: outcome.files,
         bytes: outcome.bytes,
         reused_bytes: outcome.reused,

@@ -151,7 +151,7 @@ impl Bed {
             state: &state,
             now: NOW + 60,
         };
-        let sources = Sources::new(sources);
+        let sources = Sources::hasty(sources);
         let name = "tools".parse().unwrap();
         let walk = async {
             let fresh = catalogue.refresh(&sources).await?;
@@ -291,7 +291,7 @@ async fn a_fileset_that_is_not_there_is_said_to_be_unknown() {
         state: &state,
         now: NOW,
     };
-    let sources = Sources::new(vec![bed.source("origin o1", Vice::None)]);
+    let sources = Sources::hasty(vec![bed.source("origin o1", Vice::None)]);
     let fresh = catalogue.refresh(&sources).await.unwrap();
     let name = "maps".parse().unwrap();
     let error = catalogue

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use service::Report;
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::supply::{Ask, Supply, SupplyError};
@@ -17,6 +17,8 @@ use super::supply::{Ask, Supply, SupplyError};
 #[derive(Debug)]
 pub(crate) struct Sources<S> {
     slots: Vec<Slot<S>>,
+    /// Half of the first pause before a source is asked again.
+    pause: Duration,
 }
 
 /// One source.
@@ -32,6 +34,8 @@ struct State {
     pack_bytes: u64,
     other_bytes: u64,
     strikes: u32,
+    /// When the first of them was.
+    struck: Option<Instant>,
     bypass: Option<Bypass>,
 }
 
@@ -85,6 +89,16 @@ impl<S: Supply> Sources<S> {
         });
         Self {
             slots: slots.collect(),
+            pause: RETRY_PAUSE,
+        }
+    }
+
+    /// The same, with pauses that a test does not notice.
+    #[cfg(test)]
+    pub(crate) fn hasty(supplies: Vec<S>) -> Self {
+        Self {
+            pause: Duration::from_micros(10),
+            ..Self::new(supplies)
         }
     }
 
@@ -122,24 +136,26 @@ impl<S: Supply> Sources<S> {
     /// often, or will not change, it is asked no more. The last source gets more patience: it may
     /// be an origin that is starting again.
     pub(crate) async fn strike(&self, slot: &Slot<S>, error: &SupplyError) {
-        let strikes = {
+        let (strikes, since) = {
             let mut state = slot.lock();
             state.strikes += 1;
-            state.strikes
+            let struck = *state.struck.get_or_insert_with(Instant::now);
+            (state.strikes, struck.elapsed())
         };
         let others = self
             .slots
             .iter()
             .filter(|slot| slot.lock().bypass.is_none());
-        let strikes_max = if others.count() > 1 {
-            STRIKES_MAX
+        // Counted in time and not in strikes: several packs may meet with one broken line at once.
+        let patience = if others.count() > 1 {
+            PATIENCE
         } else {
-            LAST_STRIKES_MAX
+            LAST_PATIENCE
         };
-        if !error.is_retryable || strikes >= strikes_max {
+        if !error.is_retryable || since >= self.pause * patience {
             slot.bypass(error.check, Report(error.source.as_ref()).to_string());
         } else {
-            let pause = RETRY_PAUSE.saturating_mul(1 << strikes.min(8));
+            let pause = self.pause.saturating_mul(1 << strikes.min(8));
             sleep(
                 pause
                     .min(RETRY_PAUSE_MAX)
@@ -190,7 +206,9 @@ impl<S: Supply> Slot<S> {
 
     /// It did what it was asked for: earlier trouble is forgotten.
     pub(crate) fn praise(&self) {
-        self.lock().strikes = 0;
+        let mut state = self.lock();
+        state.strikes = 0;
+        state.struck = None;
     }
 
     /// It delivered something wrong: it is asked no more.
@@ -258,10 +276,10 @@ fn reasons(bypasses: &[Bypass]) -> String {
 /// How long a source may be silent. A booster that is filling answers within this even over a
 /// branch line of 1 Mbit/s: a header and a frame.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
-/// How often in a row a source may fail to answer: with the pauses between, about a second.
-const STRIKES_MAX: u32 = 4;
-/// The same for the last source: about half a minute, in which an origin starts again.
-const LAST_STRIKES_MAX: u32 = 16;
+/// How long a source may fail to answer, in pauses: three seconds.
+const PATIENCE: u32 = 30;
+/// The same for the last source: forty seconds, in which an origin starts again.
+const LAST_PATIENCE: u32 = 400;
 /// Half of the first pause; each doubles.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// No pause is longer.

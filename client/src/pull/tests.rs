@@ -48,7 +48,7 @@ impl Bed {
     fn job(&self, stated: &Stated, sources: Vec<Memory>) -> Job<Memory> {
         Job {
             stated: stated.clone(),
-            sources: Arc::new(Sources::new(sources)),
+            sources: Arc::new(Sources::hasty(sources)),
             data: self.folder.path().join("data"),
             target: self.target(),
             replace: false,
@@ -334,6 +334,25 @@ async fn a_pull_killed_anywhere_ends_in_a_right_tree_and_fetches_no_frame_twice(
         assert_eq!(left.len(), 3, "something was left behind: {left:?}");
         assert!(crashed.is_err(), "after {count} of {total} steps");
     }
+}
+
+#[tokio::test]
+async fn a_broken_download_goes_on_at_the_last_good_frame() {
+    let mut bed = Bed::new();
+    bed.fill();
+    let (stated, served) = bed.publish();
+    let mut all = Vec::new();
+    // Each source dies for good somewhere else; each try is a program of its own.
+    for bytes in [1, 40_000, 300_000, 333_333, 90_000, u64::MAX] {
+        let source = Memory::new("origin o1", &served, Vice::DiesAfter(bytes));
+        let sent = Arc::clone(&source.sent);
+        let ended = bed.job(&stated, vec![source]).run().await;
+        assert_eq!(ended.is_ok(), bytes == u64::MAX, "after {bytes} bytes");
+        all.extend(sent.lock().unwrap().iter().cloned());
+    }
+    assert_eq!(look(&bed.target()), look(&bed.source()));
+    let sent = frames_sent(&served, &all);
+    assert!(sent.values().all(|&times| times == 1), "{sent:?}");
 }
 
 #[tokio::test]
