@@ -2,6 +2,8 @@
 
 mod pack;
 mod reply;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ mod refresh;
 pub(crate) mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ struct Shared {
     /// When the timestamp was last asked for, with whatever success.
     asked: Mutex<Option<Instant>>,
     document: watch::Sender<Option<Arc<Document>>>,
+    /// Whether it was last asked for in vain.
+    failing: AtomicBool,
     floor: Mutex<Floor>,
     marks: Mutex<Marks>,
     names: RwLock<Names>,
@@ -174,6 +177,7 @@ impl Catalogue {
         let shared = Arc::new(Shared {
             asked: Mutex::new(None),
             document: watch::Sender::new(None),
+            failing: AtomicBool::new(false),
             floor: Mutex::new(Floor::new(marks.issued())),
             marks: Mutex::new(marks),
             names: RwLock::default(),
@@ -275,10 +279,12 @@ impl Shared {
         if is_young && let Some(view) = before {
             return Ok(view);
         }
-        let patience = if before.is_some() {
-            WAIT_WITH_VIEW
-        } else {
-            WAIT_WITHOUT
+        let patience = match before {
+            None => WAIT_WITHOUT,
+            // It is asked for all the same, but who can do with what holds need not wait for that
+            // to fail again.
+            Some(_) if age_max >= FRESH && self.failing.load(Ordering::Relaxed) => Duration::ZERO,
+            Some(_) => WAIT_WITH_VIEW,
         };
         let refreshing = self.refreshing.run((), || {
             let shared = Arc::clone(self);

@@ -3,6 +3,7 @@
 //! Whoever a list names is put out by the listener as soon as the list is in force.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(crate) struct Revocation {
 struct Shared {
     clock: Clock,
     etags: Mutex<HashMap<IssuerId, String>>,
+    /// Whether the last round failed.
+    failing: AtomicBool,
     metrics: Metrics,
     polls: SingleFlight<IssuerId, Result<(), Arc<PollError>>>,
     /// The enrolment listener, which tells what issuers there are.
@@ -69,6 +72,7 @@ impl Revocation {
             shared: Arc::new(Shared {
                 clock: clock.clone(),
                 etags: Mutex::default(),
+                failing: AtomicBool::new(false),
                 metrics: metrics.clone(),
                 polls: SingleFlight::new(spawner),
                 public: Arc::clone(public),
@@ -79,21 +83,34 @@ impl Revocation {
         }
     }
 
-    /// Asks for every list once. Says how many could not be brought up to date.
-    pub(crate) async fn poll_all(&self) -> usize {
+    /// Asks for every list once. Says whether all could be brought up to date.
+    pub(crate) async fn poll_all(&self) -> bool {
         let trust = &self.shared.trust;
         // Roots first: their lists say which issuing CAs still count.
         let issuers = trust.roots().into_iter().chain(trust.issuing_cas());
-        let mut failures = 0;
+        let mut good = true;
         for issuer in issuers {
-            if let Err(failure) = self.poll(issuer.id()).await {
-                let ca = issuer.kind().map_or("root", CaKind::as_str);
-                warn!(ca, error = %Report(&*failure), "cannot bring a revocation list up to date");
-                failures += 1;
+            let Err(failure) = self.poll(issuer.id()).await else {
+                continue;
+            };
+            let (ca, error) = (ca_label(issuer.kind()), Report(&*failure));
+            // Once is news; after that, the metrics and the health page tell it.
+            if good && !self.shared.failing.swap(true, Ordering::Relaxed) {
+                warn!(ca, %error, "cannot bring a revocation list up to date");
+            } else {
+                debug!(ca, %error, "cannot bring a revocation list up to date");
+            }
+            good = false;
+            if matches!(*failure, PollError::Upstream(_)) {
+                // Who cannot be reached for one list cannot be reached for the others.
+                break;
             }
         }
+        if good && self.shared.failing.swap(false, Ordering::Relaxed) {
+            info!("the revocation lists are up to date again");
+        }
         self.shared.show();
-        failures
+        good
     }
 
     /// Asks for every list at each `interval`, until it is stopped.
@@ -106,7 +123,7 @@ impl Revocation {
                 () = stop.cancelled() => return,
             }
             tokio::select! {
-                _failures = self.poll_all() => {}
+                _good = self.poll_all() => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -139,7 +156,7 @@ impl Revocation {
         if number() >= Some(minimum.number) {
             return Ok(());
         }
-        let ca = ca.kind().map_or("root", CaKind::as_str);
+        let ca = ca_label(ca.kind());
         let (have, want) = (number().unwrap_or_default(), minimum.number);
         Err(format!(
             "the list of the {ca} CA is number {have}, want {want}"
@@ -193,7 +210,7 @@ impl Shared {
         let (number, is_new) = taken.await.ok_or(PollError::Stopping)??;
         if is_new {
             let ca = self.trust.issuer(issuer);
-            let ca = ca.and_then(|ca| ca.kind()).map_or("root", CaKind::as_str);
+            let ca = ca_label(ca.and_then(|ca| ca.kind()));
             info!(ca, number, "a new revocation list");
         }
         // Only now: a list that was refused must come again.
@@ -231,5 +248,15 @@ impl Shared {
 
     fn etags(&self) -> MutexGuard<'_, HashMap<IssuerId, String>> {
         self.etags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the metrics and the status call a CA.
+pub(crate) fn ca_label(kind: Option<CaKind>) -> &'static str {
+    match kind {
+        None => "root",
+        Some(CaKind::Client) => "client",
+        Some(CaKind::Content) => "content",
+        Some(CaKind::Node) => "node",
     }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::data::Data;
 use crate::identity::{Identity, IdentityError};
+use crate::revocation::ca_label;
 
 /// How a booster is.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -60,13 +61,13 @@ impl fmt::Display for Status {
             "not running"
         };
         writeln!(f, "{} in {}: {state}", self.id, self.deployment)?;
-        writeln!(f, "certificate  until {}", day(self.certificate_expires))?;
+        write!(f, "certificate  until {}", day(self.certificate_expires))?;
         for list in &self.lists {
             let (ca, number, next) = (&list.ca, list.number, day(list.next_update));
-            writeln!(f, "list         {ca} {number}, next by {next}")?;
+            write!(f, "\nlist         {ca} {number}, next by {next}")?;
         }
         if let Some(expires) = self.timestamp_expires {
-            writeln!(f, "timestamp    holds until {}", day(expires))?;
+            write!(f, "\ntimestamp    holds until {}", day(expires))?;
         }
         let places = [
             ("content", &self.content),
@@ -75,14 +76,14 @@ impl fmt::Display for Status {
         ];
         for (what, place) in places {
             if let Some(place) = place {
-                writeln!(f, "{what:<12} {place}")?;
+                write!(f, "\n{what:<12} {place}")?;
             }
         }
         if let Some(bytes) = self.stored_bytes {
-            writeln!(f, "cache        {}", config::Bytes(bytes))?;
+            write!(f, "\ncache        {}", config::Bytes(bytes))?;
         }
         for (check, why) in &self.failing {
-            writeln!(f, "failing      {check}: {why}")?;
+            write!(f, "\nfailing      {check}: {why}")?;
         }
         Ok(())
     }
@@ -127,7 +128,7 @@ pub(crate) fn of_identity(identity: &Identity) -> Status {
     let cas = trust.roots().into_iter().chain(trust.issuing_cas());
     let lists = cas.filter_map(|ca| {
         let crl = trust.crls().current(ca.id())?;
-        let kind = ca.kind().map_or("root", certs::CaKind::as_str);
+        let kind = ca_label(ca.kind());
         Some(ListStatus {
             ca: kind.to_owned(),
             next_update: crl.next_update(),

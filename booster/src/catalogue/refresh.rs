@@ -1,5 +1,6 @@
 //! The verified walk from the timestamp down. Marks are raised only after every check has passed.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -53,6 +54,7 @@ impl Shared {
             };
             let Err(failure) = taken else {
                 *self.asked() = Some(Instant::now());
+                self.failing.store(false, Ordering::Relaxed);
                 return Ok(());
             };
             let is_lie = matches!(
@@ -69,6 +71,7 @@ impl Shared {
             first.get_or_insert(failure);
         }
         *self.asked() = Some(Instant::now());
+        self.failing.store(true, Ordering::Relaxed);
         Err(first.unwrap_or(CatalogueError::NotNamed))
     }
 

@@ -1,6 +1,6 @@
 //! The catalogue against sources that lie, and without any.
 
-mod author;
+pub(crate) mod author;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -15,12 +15,12 @@ use crate::upstream::Upstream;
 use author::{Author, ToyJudge};
 
 /// A catalogue in a folder, with its source and tasks.
-struct Bed {
-    cache: Cache,
-    catalogue: Catalogue,
+pub(crate) struct Bed {
+    pub(crate) cache: Cache,
+    pub(crate) catalogue: Catalogue,
     offset: Arc<AtomicI64>,
     source: Arc<Fake>,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
 }
 
 /// Revocation lists that are always new enough, or never.
@@ -40,7 +40,7 @@ impl Lists for ToyLists {
 }
 
 impl Bed {
-    async fn open(folder: &TempDir, source: &Arc<Fake>) -> Self {
+    pub(crate) async fn open(folder: &TempDir, source: &Arc<Fake>) -> Self {
         Self::with(folder, source, true).await
     }
 
