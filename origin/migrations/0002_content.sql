@@ -23,6 +23,7 @@ CREATE TABLE revisions (
     root            BLOB    NOT NULL REFERENCES objects (digest),
     entries         INTEGER NOT NULL,
     files           INTEGER NOT NULL,
+    chunks          INTEGER NOT NULL,  -- of the files, each as often as it occurs
     size            INTEGER NOT NULL,  -- bytes of all files
     packs_bytes     INTEGER NOT NULL,  -- bytes of the packs that hold them
     metadata_bytes  INTEGER NOT NULL,  -- index packs, index root, locator and statement

@@ -36,6 +36,8 @@ pub struct Revision {
     pub entries: u64,
     /// How many of them are regular files.
     pub files: u64,
+    /// Chunks of its files, each counted as often as it occurs.
+    pub chunks: u64,
     /// Bytes of all files.
     pub size: u64,
     /// Bytes of the packs that hold them.
@@ -103,8 +105,8 @@ pub async fn insert(
 ) -> Result<(), LedgerError> {
     query(
         "INSERT INTO revisions (fileset, number, statement, locator, root, entries, files, size, \
-         packs_bytes, metadata_bytes, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         packs_bytes, metadata_bytes, created_at, chunks) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(new.fileset.as_str())
     .bind(signed(new.number.0)?)
@@ -117,6 +119,7 @@ pub async fn insert(
     .bind(signed(new.packs_bytes)?)
     .bind(signed(new.metadata_bytes)?)
     .bind(new.created_at)
+    .bind(signed(new.chunks)?)
     .execute(&mut *db)
     .await
     .map_err(failed("enter a revision"))?;
@@ -301,6 +304,7 @@ fn read(row: &SqliteRow) -> Result<Revision, LedgerError> {
         root: digest("root")?,
         entries: unsigned(row, "entries")?,
         files: unsigned(row, "files")?,
+        chunks: unsigned(row, "chunks")?,
         size: unsigned(row, "size")?,
         packs_bytes: unsigned(row, "packs_bytes")?,
         metadata_bytes: unsigned(row, "metadata_bytes")?,

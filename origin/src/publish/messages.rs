@@ -32,6 +32,8 @@ pub struct Committed {
     pub entries: u64,
     /// Regular files among them.
     pub files: u64,
+    /// Chunks of the files, each counted as often as it occurs.
+    pub chunks: u64,
     /// Bytes of all files.
     pub bytes: u64,
     /// Packs that hold the files' bytes.

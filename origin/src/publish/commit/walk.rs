@@ -18,6 +18,7 @@ pub(super) struct Batches {
 pub(super) struct Counts {
     pub(super) entries: u64,
     pub(super) files: u64,
+    pub(super) chunks: u64,
     pub(super) size: u64,
 }
 
@@ -82,12 +83,17 @@ impl Batches {
 
 impl Counts {
     fn add(&mut self, record: &Record) {
-        if let Record::Entry(entry) = record {
-            self.entries += 1;
-            if let Kind::File { size, .. } = &entry.kind {
-                self.files += 1;
-                self.size += size;
+        match record {
+            Record::Chunks { chunks, .. } => self.chunks += chunks.len() as u64,
+            Record::Entry(entry) => {
+                self.entries += 1;
+                if let Kind::File { size, chunks, .. } = &entry.kind {
+                    self.files += 1;
+                    self.size += size;
+                    self.chunks += chunks.len() as u64;
+                }
             }
+            Record::Head(_) => {}
         }
     }
 }
