@@ -3,6 +3,8 @@
 //! Each component keeps a small struct of its own numbers and is handed the registry to register
 //! them in. Names end in their unit; a digest, a path or a device is never a label.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, HistogramOpts, Opts, TextEncoder};
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
@@ -20,6 +22,7 @@ pub struct MetricsError {
 #[derive(Clone, Debug)]
 pub struct Registry {
     inner: prometheus::Registry,
+    names: Arc<Mutex<Vec<String>>>,
     prefix: String,
 }
 
@@ -29,6 +32,7 @@ impl Registry {
     pub fn new(prefix: &str) -> Self {
         Self {
             inner: prometheus::Registry::new(),
+            names: Arc::default(),
             prefix: prefix.to_owned(),
         }
     }
@@ -38,6 +42,7 @@ impl Registry {
     pub fn sub(&self, part: &str) -> Self {
         Self {
             inner: self.inner.clone(),
+            names: Arc::clone(&self.names),
             prefix: format!("{}_{part}", self.prefix),
         }
     }
@@ -119,6 +124,14 @@ impl Registry {
         Ok(String::from_utf8_lossy(&page).into_owned())
     }
 
+    /// Names of all numbers, in the order in which they were registered. The page leaves those out
+    /// that have labels and no value yet.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.clone()
+    }
+
     fn full(&self, name: &str) -> String {
         format!("{}_{name}", self.prefix)
     }
@@ -138,6 +151,8 @@ impl Registry {
         };
         let made = made.map_err(fail)?;
         self.inner.register(Box::new(made.clone())).map_err(fail)?;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(self.full(name));
         Ok(made)
     }
 }
@@ -167,5 +182,18 @@ mod tests {
             again.to_string(),
             "cannot register the metric larder_test_cache_hits_total"
         );
+    }
+
+    #[test]
+    fn numbers_without_a_value_yet_are_named_too() {
+        let registry = Registry::new("larder_test");
+        registry
+            .sub("cache")
+            .counters("hits_total", "Hits.", &["tier"])
+            .unwrap();
+        registry.gauge("stored_bytes", "Stored.").unwrap();
+        let names = ["larder_test_cache_hits_total", "larder_test_stored_bytes"];
+        assert_eq!(registry.names(), names);
+        assert!(!registry.page().unwrap().contains("hits_total"));
     }
 }
