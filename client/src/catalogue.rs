@@ -49,10 +49,9 @@ impl<J: Judge> Catalogue<'_, J> {
                 Ok((timestamp, bytes.to_vec()))
             })
             .await?;
-        let wanted = timestamp.snapshot;
         let (snapshot, snapshot_envelope) = sources
-            .get(Ask::Snapshot(wanted), |bytes| {
-                let snapshot = self.snapshot(bytes, wanted, &marks)?;
+            .get(Ask::Snapshot(timestamp.snapshot), |bytes| {
+                let snapshot = self.snapshot(bytes, &timestamp, &marks)?;
                 Ok((snapshot, bytes.to_vec()))
             })
             .await?;
@@ -60,7 +59,7 @@ impl<J: Judge> Catalogue<'_, J> {
             // Newer lists may name the very signer of what we have just believed.
             let again = self
                 .timestamp(&envelope, &marks)
-                .and_then(|_| self.snapshot(&snapshot_envelope, wanted, &marks));
+                .and_then(|_| self.snapshot(&snapshot_envelope, &timestamp, &marks));
             again.map_err(|failed| CatalogueError::Revoked {
                 source: failed.source,
             })?;
@@ -143,12 +142,12 @@ impl<J: Judge> Catalogue<'_, J> {
     fn snapshot(
         &self,
         bytes: &[u8],
-        wanted: Digest,
+        timestamp: &Timestamp,
         marks: &Marks,
     ) -> Result<Statement<Snapshot>, CheckFailed> {
-        let snapshot = self.open::<Snapshot>("snapshot", bytes, wanted)?;
+        let snapshot = self.open::<Snapshot>("snapshot", bytes, timestamp.snapshot)?;
         marks
-            .check_snapshot(&snapshot)
+            .check_snapshot(timestamp, &snapshot)
             .map_err(|error| CheckFailed::new("snapshot", error))?;
         Ok(snapshot)
     }
@@ -210,7 +209,7 @@ impl<J: Judge> Catalogue<'_, J> {
     }
 }
 
-/// Whether we judge anybody by the lists of `issuer`: those of nodes and of content, not of clients.
+/// Whether we judge anybody by the lists of `issuer`: of nodes and of content, not of clients.
 pub(crate) fn needs_crl(trust: &Trust, issuer: IssuerId) -> bool {
     trust.issuer(issuer).is_some_and(|ca| match ca.kind() {
         Some(CaKind::Content | CaKind::Node) | None => true,

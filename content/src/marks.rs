@@ -69,12 +69,21 @@ impl Marks {
         Ok(())
     }
 
-    /// Whether `snapshot` takes back no revision.
+    /// Whether `snapshot`, which `timestamp` names and [`Marks::check`] has passed, takes back no
+    /// revision. In a higher epoch than the one seen it may: the origin says then that it was
+    /// restored from a backup, and what it published since may be lost.
     ///
     /// # Errors
     ///
     /// Names the fileset that would go back.
-    pub fn check_snapshot(&self, snapshot: &Snapshot) -> Result<(), MarksError> {
+    pub fn check_snapshot(
+        &self,
+        timestamp: &Timestamp,
+        snapshot: &Snapshot,
+    ) -> Result<(), MarksError> {
+        if timestamp.epoch > self.epoch {
+            return Ok(());
+        }
         for fileset in &snapshot.filesets {
             if let Some(&seen) = self.filesets.get(&fileset.name)
                 && fileset.current < seen
@@ -94,6 +103,7 @@ impl Marks {
     #[must_use]
     pub fn raised(&self, timestamp: &Timestamp, snapshot: &Snapshot) -> Self {
         // A fileset that is no longer listed keeps its mark: it may come back, but not backwards.
+        // One that is listed below its mark has passed `check_snapshot`: a new epoch began.
         let mut filesets = self.filesets.clone();
         for fileset in &snapshot.filesets {
             filesets.insert(fileset.name.clone(), fileset.current);
@@ -114,7 +124,8 @@ impl Marks {
         self.issued
     }
 
-    /// The highest revision of `name` that has been seen as current.
+    /// The highest revision of `name` that has been seen as current in this epoch, or in an older
+    /// one if this one has not listed it yet.
     #[must_use]
     pub fn fileset(&self, name: &FilesetName) -> Option<RevisionNumber> {
         self.filesets.get(name).copied()
@@ -363,9 +374,10 @@ mod tests {
 
     #[test]
     fn no_fileset_goes_back() {
-        assert_eq!(seen().check_snapshot(&snapshot(3)), Ok(()));
-        assert_eq!(seen().check_snapshot(&snapshot(4)), Ok(()));
-        let error = seen().check_snapshot(&snapshot(2)).unwrap_err();
+        let later = timestamp(2, 6);
+        assert_eq!(seen().check_snapshot(&later, &snapshot(3)), Ok(()));
+        assert_eq!(seen().check_snapshot(&later, &snapshot(4)), Ok(()));
+        let error = seen().check_snapshot(&later, &snapshot(2)).unwrap_err();
         assert!(
             matches!(error, MarksError::FilesetRollback { .. }),
             "{error}"
@@ -375,8 +387,39 @@ mod tests {
             filesets: Vec::new(),
             ..snapshot(3)
         };
-        let later = seen().raised(&timestamp(2, 6), &empty);
-        assert!(later.check_snapshot(&snapshot(2)).is_err());
+        let marks = seen().raised(&later, &empty);
+        assert!(
+            marks
+                .check_snapshot(&timestamp(2, 7), &snapshot(2))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_restored_origin_may_go_back_once_and_not_within_its_new_epoch() {
+        let restored = timestamp(3, 6);
+        assert_eq!(seen().check(&restored, NOW), Ok(()));
+        assert_eq!(seen().check_snapshot(&restored, &snapshot(1)), Ok(()));
+        let marks = seen().raised(&restored, &snapshot(1));
+        let name = "tools".parse().unwrap();
+        assert_eq!(marks.fileset(&name), Some(RevisionNumber(1)));
+        let next = timestamp(3, 7);
+        assert_eq!(marks.check_snapshot(&next, &snapshot(1)), Ok(()));
+        let marks = marks.raised(&next, &snapshot(2));
+        assert!(
+            marks
+                .check_snapshot(&timestamp(3, 8), &snapshot(1))
+                .is_err()
+        );
+        // An old epoch's word counts no more, whatever its snapshot says.
+        assert!(marks.check(&timestamp(2, 900), NOW).is_err());
+        // What the new epoch does not list keeps its mark from the old one.
+        let empty = Snapshot {
+            filesets: Vec::new(),
+            ..snapshot(1)
+        };
+        let marks = seen().raised(&restored, &empty);
+        assert_eq!(marks.fileset(&name), Some(RevisionNumber(3)));
     }
 
     #[test]

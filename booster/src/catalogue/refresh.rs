@@ -89,7 +89,7 @@ impl Shared {
         let lists = self.parts.lists.satisfy(&timestamp.crl_minimums);
         lists.await.map_err(|why| CatalogueError::Lists { why })?;
         let snapshot = self.snapshot(timestamp.snapshot).await?;
-        marks.check_snapshot(&snapshot)?;
+        marks.check_snapshot(&timestamp, &snapshot)?;
         let raised = marks.raised(&timestamp, &snapshot);
         self.keep(&raised, &envelope).await?;
         self.raise(raised);

@@ -53,6 +53,7 @@ struct Bed {
     folder: TempDir,
     served: Served,
     entries: Vec<RevisionEntry>,
+    epoch: u64,
     version: u64,
 }
 
@@ -97,6 +98,7 @@ impl Bed {
             folder,
             served,
             entries,
+            epoch: 1,
             version: 0,
         }
     }
@@ -116,7 +118,7 @@ impl Bed {
         });
         let timestamp = Timestamp {
             deployment: "d1".to_owned(),
-            epoch: 1,
+            epoch: self.epoch,
             version: self.version,
             issued: NOW,
             expires: NOW + 86_400,
@@ -187,6 +189,29 @@ async fn the_current_revision_is_found_and_an_older_one_if_it_is_kept() {
         .await;
     assert!(
         found.contains("would go back from revision 3 to 2"),
+        "{found}"
+    );
+}
+
+#[tokio::test]
+async fn a_restored_origin_is_believed_though_its_revisions_go_back() {
+    let mut bed = Bed::new(3);
+    let find = async |bed: &Bed| {
+        let sources = vec![bed.source("origin o1", Vice::None)];
+        bed.find(sources, None).await.0
+    };
+    bed.state(3, 1);
+    assert_eq!(find(&bed).await, "tools@3");
+    bed.epoch = 2;
+    bed.state(1, 1);
+    assert_eq!(find(&bed).await, "tools@1");
+    bed.state(2, 1);
+    assert_eq!(find(&bed).await, "tools@2");
+    // Once in the new epoch, nothing goes back any more.
+    bed.state(1, 1);
+    let found = find(&bed).await;
+    assert!(
+        found.contains("would go back from revision 2 to 1"),
         "{found}"
     );
 }
