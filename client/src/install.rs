@@ -273,7 +273,8 @@ fn staging_of(target: &Path) -> Result<PathBuf, TargetError> {
 pub enum TargetError {
     /// It holds what we did not put there.
     #[error(
-        "cannot install to {path}: it holds {count} paths that larder did not put there: {list}; move them away, or use --replace to lose them",
+        "cannot install to {path}: it holds {count} paths that larder did not put there: {list}; \
+         move them away, or use --replace to lose them",
         path = path.display(),
         list = shorten(named, *count)
     )]
@@ -286,7 +287,10 @@ pub enum TargetError {
         named: Vec<String>,
     },
     /// Something has the staging folder's name.
-    #[error("cannot install: {path} is in the way, and larder did not make it", path = path.display())]
+    #[error(
+        "cannot install: {path} is in the way, and larder did not make it",
+        path = path.display()
+    )]
     InTheWay {
         /// What.
         path: PathBuf,

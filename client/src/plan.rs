@@ -267,7 +267,7 @@ impl Demand {
         !self.partial.get(u64::from(pack))
     }
 
-    /// About how many bytes will be fetched: what is needed unpacked, and never more than the packs.
+    /// About how many bytes will be fetched: what is needed, unpacked, and at most the packs.
     pub(crate) fn bytes(&self, locator: &Locator) -> u64 {
         let packs = self.needs.packs().map(|pack| {
             let entry = &locator.packs[pack as usize];

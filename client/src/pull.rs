@@ -122,7 +122,8 @@ impl fmt::Display for PullReport {
             let reused = ByteSize(self.reused_bytes);
             write!(
                 f,
-                "{target} is now {fileset}@{revision}: {files} files, {bytes}, of which {reused} were here already, in {:.1} s",
+                "{target} is now {fileset}@{revision}: {files} files, {bytes}, \
+                 of which {reused} were here already, in {:.1} s",
                 self.seconds
             )?;
         }

@@ -1,4 +1,5 @@
-//! What protects us from being taken back in time: marks, revocation lists, the deployment document.
+//! What protects us from being taken back in time: marks, revocation lists, the deployment
+//! document.
 
 use std::io;
 use std::path::PathBuf;

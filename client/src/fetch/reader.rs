@@ -223,7 +223,8 @@ pub enum ReadError {
     /// The author of the pack put another chunk there than the index names. No other source can
     /// help.
     #[error(
-        "pack {pack} was made wrongly: it is what its name says, and holds another chunk than the index does"
+        "pack {pack} was made wrongly: it is what its name says, \
+         and holds another chunk than the index does"
     )]
     Chunk {
         /// The pack.

@@ -94,7 +94,8 @@ fn failed(path: &Path, errno: rustix::io::Errno) -> RoomError {
 pub enum RoomError {
     /// Too few files can still be made.
     #[error(
-        "not enough room at {path}: {needed} files are needed and {available} can be made; what is installed stays as it is",
+        "not enough room at {path}: {needed} files are needed and {available} can be made; \
+         what is installed stays as it is",
         path = path.display()
     )]
     Files {
@@ -107,7 +108,8 @@ pub enum RoomError {
     },
     /// Too few bytes are free.
     #[error(
-        "not enough room at {path}: {needed} bytes are needed and {available} are free; what is installed stays as it is",
+        "not enough room at {path}: {needed} bytes are needed and {available} are free; \
+         what is installed stays as it is",
         path = path.display()
     )]
     Full {

@@ -495,3 +495,11 @@ async fn a_reader_sees_the_old_tree_or_the_new_one() {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(reader.await.unwrap() > 0);
 }
+
+#[test]
+fn a_pull_may_move_between_threads() {
+    fn check<T: Send>(_: &T) {}
+    let name = "tools".parse().unwrap();
+    let request = PullRequest::new("/d".into(), name, "/t".into());
+    check(&pull(request, &Clock::system()));
+}
