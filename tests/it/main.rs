@@ -1,0 +1,6 @@
+//! The whole system on loopback, in one test binary.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+mod coalesce;
+mod lies;
+mod tidy;
