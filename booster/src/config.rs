@@ -391,10 +391,8 @@ mod tests {
             expect!["line 1: `revocation.poll` is 1d: want 1s to 1h"],
         );
         check(
-            "data = \"/d\"\n[cache]\ndisc = 1",
-            expect![
-                "line 3, key `cache.disc`: unknown field `disc`, expected one of `disk`, `memory`, `fills`, `stall`"
-            ],
+            "data = \"/d\"\n[ops]\nport = 1",
+            expect!["line 3, key `ops.port`: unknown field `port`, expected `listen`"],
         );
     }
 }

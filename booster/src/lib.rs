@@ -25,5 +25,5 @@ pub mod upstream;
 pub use config::Config;
 pub use data::DataError;
 pub use identity::IdentityError;
-pub use server::{BindError, Booster, Bound};
+pub use server::{BindError, Booster, Bound, Counted};
 pub use state::StateError;

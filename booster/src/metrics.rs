@@ -21,7 +21,7 @@ pub struct Metrics {
     pub connections_open: IntGauge,
     /// Bytes over TCP to and from clients, by `direction`: `in` or `out`.
     pub traffic_bytes: IntCounterVec,
-    /// Connections relayed to the enrolment listener, by whether they `ended` `relayed` or `failed`.
+    /// Connections to the relay, by how they `ended`: `relayed` or `failed`.
     pub relayed: IntCounterVec,
     /// Requests, by `route` and `status`.
     pub requests: IntCounterVec,

@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use certs::tls::TlsError;
@@ -19,7 +20,7 @@ use service::{Clock, Component, Drained, Report, Tasks};
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{error, warn};
-use transport::{Listener, Relay};
+use transport::{Listener, Meter, Relay};
 
 use crate::cache::{Cache, StoreError};
 use crate::catalogue::Catalogue;
@@ -39,6 +40,7 @@ pub struct Booster {
     health: Health,
     listener: Listener,
     _lock: Lock,
+    meters: [Arc<Meter>; 3],
     metrics: Metrics,
     ops: Ops,
     relay: Relay,
@@ -56,6 +58,19 @@ pub struct Bound {
     pub enrol: SocketAddr,
     /// Operators.
     pub ops: SocketAddr,
+}
+
+/// Application bytes, as counted on each link.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Counted {
+    /// Sent to clients, other than packs.
+    pub served_other_bytes: u64,
+    /// Of packs sent to clients.
+    pub served_pack_bytes: u64,
+    /// Received from the origin, other than packs.
+    pub upstream_other_bytes: u64,
+    /// Of packs received from the origin.
+    pub upstream_pack_bytes: u64,
 }
 
 impl Booster {
@@ -82,6 +97,7 @@ impl Booster {
         };
         let status = parts.tell_status(addresses, &health).await;
         parts.start_upkeep(&config, addresses, &health, &listener, &relay, &tasks);
+        let meters = parts.sources.meters();
         let Parts {
             cache,
             catalogue,
@@ -96,6 +112,7 @@ impl Booster {
             health,
             listener,
             _lock: lock,
+            meters,
             metrics,
             ops,
             relay,
@@ -120,6 +137,33 @@ impl Booster {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Bytes of bodies so far, to the last one: the metrics page lags by a second.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        let received = |of: fn(&Meter) -> u64| self.meters.iter().map(|meter| of(meter)).sum();
+        let sent = |route| {
+            self.metrics
+                .response_bytes
+                .with_label_values(&[route])
+                .get()
+        };
+        let routes = [
+            "crl",
+            "deployment",
+            "hello",
+            "none",
+            "snapshot",
+            "statement",
+            "timestamp",
+        ];
+        Counted {
+            served_other_bytes: routes.into_iter().map(sent).sum(),
+            served_pack_bytes: sent("pack"),
+            upstream_other_bytes: received(|it| it.other_bytes.load(Ordering::Relaxed)),
+            upstream_pack_bytes: received(|it| it.pack_bytes.load(Ordering::Relaxed)),
+        }
     }
 
     /// What it knows of what the origin says.
@@ -149,10 +193,14 @@ impl Booster {
         if let Some(status) = self.status {
             drained = drained.and(status.drain(left()).await);
         }
-        drained = drained.and(self.tasks.drain(left()).await);
-        if let Err(failure) = self.cache.close().await {
+        let tasks = self.tasks.drain(left().max(TASKS_GRACE)).await;
+        // A task that was cut off may have left a write under way: then nothing is vouched for.
+        if tasks == Drained::InTime
+            && let Err(failure) = self.cache.close().await
+        {
             error!(error = %Report(&failure), "the cache will be checked at the next start");
         }
+        drained = drained.and(tasks);
         drained.and(self.ops.drain(left().max(OPS_GRACE)).await)
     }
 }
@@ -190,7 +238,10 @@ pub enum BindError {
     #[error("cannot set up the metrics")]
     Metrics(#[from] service::metrics::MetricsError),
     /// It has not enrolled.
-    #[error("cannot find an identity in {path}: run larder-booster enrol first", path = path.display())]
+    #[error(
+        "cannot find an identity in {path}: run larder-booster enrol first",
+        path = path.display()
+    )]
     NotEnrolled {
         /// The data folder.
         path: PathBuf,
@@ -240,5 +291,7 @@ impl Parts {
     }
 }
 
+/// Fills hear of the stop between two frames: that is soon.
+const TASKS_GRACE: Duration = Duration::from_secs(2);
 /// Operators want to see the end of the drain, whatever it took.
 const OPS_GRACE: Duration = Duration::from_secs(1);

@@ -90,6 +90,17 @@ impl Fake {
         self.asks.lock().unwrap().clone()
     }
 
+    /// How long a pack is, if it is here.
+    pub(crate) fn pack_bytes(&self, id: PackId) -> Option<u64> {
+        let packs = self.packs.lock().unwrap();
+        packs.get(&id).map(|bytes| bytes.len() as u64)
+    }
+
+    /// What `route` is answered with, and its tag.
+    pub(crate) fn small(&self, route: &Route) -> Option<(String, Bytes)> {
+        self.small.lock().unwrap().get(&route.to_string()).cloned()
+    }
+
     /// From which bytes on packs were asked for, in order.
     pub(crate) fn asked_from(&self) -> Vec<u64> {
         self.asks().iter().map(|ask| ask.from).collect()

@@ -79,7 +79,10 @@ impl Served {
         let shown = if head.status.is_success() {
             format!("({} bytes)", bytes.len())
         } else {
-            String::from_utf8(bytes.to_vec()).unwrap()
+            // A line for each field.
+            String::from_utf8(bytes.to_vec())
+                .unwrap()
+                .replace(",\"", ",\n\"")
         };
         lines.push(shown);
         let id = self.pack.header.id().0.hex();
@@ -188,7 +191,10 @@ async fn a_pack_comes_in_part_and_not_at_all_to_who_has_it() {
                 content-range: bytes */400780
                 content-type: application/problem+json
                 x-content-type-options: nosniff
-                {"type":"urn:larder:fault:range-not-satisfiable","status":416,"code":"range-not-satisfiable","detail":"the range lies outside of the 400780 bytes"}
+                {"type":"urn:larder:fault:range-not-satisfiable",
+                "status":416,
+                "code":"range-not-satisfiable",
+                "detail":"the range lies outside of the 400780 bytes"}
             "#]],
         )
         .await;
@@ -230,7 +236,10 @@ async fn what_is_not_there_is_said_in_the_words_of_the_protocol() {
                 cache-control: no-store
                 content-type: application/problem+json
                 x-content-type-options: nosniff
-                {"type":"urn:larder:fault:unknown-pack","status":404,"code":"unknown-pack","detail":"no revision that is kept has that pack"}
+                {"type":"urn:larder:fault:unknown-pack",
+                "status":404,
+                "code":"unknown-pack",
+                "detail":"no revision that is kept has that pack"}
             "#]],
         )
         .await;

@@ -315,7 +315,9 @@ mod tests {
     proptest! {
         /// Whatever happens, the sum is that of the parts, within the limit once room was made.
         #[test]
-        fn the_sum_is_exact(steps in proptest::collection::vec((0u8..5, 0u8..8, 1u64..40), 1..200)) {
+        fn the_sum_is_exact(
+            steps in proptest::collection::vec((0u8..5, 0u8..8, 1u64..40), 1..200)
+        ) {
             let mut index = Index::new(100);
             let mut model: BTreeMap<u8, u64> = BTreeMap::new();
             for (step, name, bytes) in steps {

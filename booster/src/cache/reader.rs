@@ -52,7 +52,7 @@ impl Reader {
         self.end.saturating_sub(self.at)
     }
 
-    /// The next piece, of at most [`PIECE_BYTES_MAX`] from disk or one frame from memory; none at
+    /// The next piece, of at most 512 KiB from disk or one frame from memory; none at
     /// the end. Loses nothing if it is dropped before it is done.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tracing::warn;
 use transport::source::CallLimits;
 use transport::{
-    ContentJudge, HandshakeSink, ListenSettings, Listener, Refused, Relay, RelaySettings, Session,
-    Source, SourceSettings,
+    ContentJudge, HandshakeSink, ListenSettings, Listener, Meter, Refused, Relay, RelaySettings,
+    Session, Source, SourceSettings,
 };
 
 use super::BindError;
@@ -192,6 +192,11 @@ impl Parts {
 }
 
 impl Sources {
+    /// What the calls to the origin have cost.
+    pub(super) fn meters(&self) -> [Arc<Meter>; 3] {
+        [&self.content, &self.public, &self.known].map(|source| Arc::clone(source.meter()))
+    }
+
     fn make(identity: &Identity, clock: &Clock) -> Result<Self, TlsError> {
         let make = |addresses: &[String], strictness, shown: bool, http2| {
             let settings = SourceSettings {

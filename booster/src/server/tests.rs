@@ -1,1 +1,274 @@
-//! Tests.
+//! A booster between a small origin and its clients, over real sockets on loopback.
+
+mod origin;
+
+use std::sync::atomic::Ordering;
+
+use certs::RefusalReason;
+use content::pack::BuiltPack;
+use protocol::CheckIn;
+use tempfile::TempDir;
+use transport::{CallError, Source};
+
+use super::*;
+use crate::enrol::{EnrolReport, EnrolRequest, enrol};
+use crate::status::status;
+use crate::testing::{fileset, pack, soon};
+use origin::{DAY, Device, Origin};
+
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A booster that has enrolled.
+struct Bed {
+    folder: TempDir,
+    origin: Origin,
+    pack: BuiltPack,
+}
+
+impl Bed {
+    async fn start() -> Self {
+        let (origin, pack) = (Origin::start().await, pack(1));
+        let source = Arc::clone(&origin.source).with(&[&pack]);
+        assert!(source.pack_bytes(pack.header.id()).is_some());
+        origin.author.lock().unwrap().publish(&[&pack]);
+        let bed = Self {
+            folder: tempfile::tempdir().unwrap(),
+            origin,
+            pack,
+        };
+        assert!(!bed.enrol().await.already);
+        bed
+    }
+
+    async fn enrol(&self) -> EnrolReport {
+        let request = EnrolRequest {
+            advertise: vec!["berlin.example:7543".parse().unwrap()],
+            data: self.folder.path().join("booster"),
+            id: Some("berlin".parse().unwrap()),
+            join: self.origin.join(),
+            patience: Duration::from_secs(60),
+        };
+        soon(enrol(request, &self.origin.clock, drop))
+            .await
+            .unwrap()
+    }
+
+    fn config(&self) -> Config {
+        let config = Config::on_loopback(self.folder.path().join("booster"));
+        config.with_crl_poll(Duration::from_secs(1))
+    }
+
+    async fn boost(&self) -> Booster {
+        let bound = Booster::bind(self.config(), self.origin.clock.clone());
+        soon(bound).await.unwrap()
+    }
+
+    fn client(&self, device: &Device, booster: &Booster) -> Source {
+        self.origin.client(device, booster.local_addr().to_string())
+    }
+
+    /// Gets the pack as a client, and holds it to what it should be.
+    async fn get(&self, source: &Source) {
+        let got = self.read(source).await.unwrap();
+        assert!(got == self.pack.bytes, "other bytes were served");
+    }
+
+    async fn read(&self, source: &Source) -> Result<Vec<u8>, CallError> {
+        let id = self.pack.header.id();
+        let mut body = soon(source.pack(&fileset(), &id, None, false)).await?;
+        let mut got = Vec::new();
+        while let Some(piece) = soon(body.next()).await? {
+            got.extend_from_slice(&piece);
+        }
+        Ok(got)
+    }
+}
+
+#[tokio::test]
+async fn a_booster_enrols_serves_and_starts_again_without_its_origin() {
+    let mut bed = Bed::start().await;
+    assert!(bed.enrol().await.already);
+    let device = bed.origin.device("laptop");
+    let booster = bed.boost().await;
+    let second = Booster::bind(bed.config(), bed.origin.clock.clone()).await;
+    assert!(matches!(
+        second,
+        Err(BindError::Data(DataError::Busy { .. }))
+    ));
+    let client = bed.client(&device, &booster);
+    assert_eq!(soon(client.hello()).await.unwrap().id, "berlin");
+    bed.get(&client).await;
+    let counted = booster.counted();
+    let total = bed.pack.bytes.len() as u64;
+    assert_eq!(
+        (counted.served_pack_bytes, counted.upstream_pack_bytes),
+        (total, total)
+    );
+    let shown = status(bed.config().data(), 0).await.unwrap();
+    assert!(shown.running && shown.lists.len() == 4, "{shown:?}");
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+
+    bed.origin.stop().await;
+    let shown = status(bed.config().data(), bed.origin.clock.now())
+        .await
+        .unwrap();
+    assert!(!shown.running && shown.id == "berlin", "{shown:?}");
+    let booster = bed.boost().await;
+    let client = bed.client(&device, &booster);
+    bed.get(&client).await;
+    assert_eq!(bed.origin.source.asks().len(), 1);
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn revoking_a_client_ends_its_download_and_nobody_elses() {
+    let bed = Bed::start().await;
+    let (good, bad) = (bed.origin.device("good"), bed.origin.device("bad"));
+    let booster = bed.boost().await;
+    let id = bed.pack.header.id();
+    bed.origin
+        .source
+        .gate_at(bed.pack.header.frame_range(2).start);
+    let (good_client, bad_client) = (bed.client(&good, &booster), bed.client(&bad, &booster));
+    let name = fileset();
+    let mut staying = soon(good_client.pack(&name, &id, None, false))
+        .await
+        .unwrap();
+    let mut leaving = soon(bad_client.pack(&name, &id, None, false))
+        .await
+        .unwrap();
+    bed.origin.revoke(2, &[bad.serial]);
+    let put_out = soon(async {
+        loop {
+            match leaving.next().await {
+                Ok(piece) => assert!(piece.is_some(), "the download went on to its end"),
+                Err(failure) => return failure,
+            }
+        }
+    });
+    put_out.await;
+    let refused = soon(bed.client(&bad, &booster).hello()).await.unwrap_err();
+    let revoked = RefusalReason::Revoked;
+    assert!(
+        matches!(refused, CallError::Refused { reason } if reason == revoked),
+        "{refused:?}"
+    );
+    bed.origin.source.gate_at(u64::MAX);
+    let mut got = 0;
+    while let Some(piece) = soon(staying.next()).await.unwrap() {
+        got += piece.len();
+    }
+    assert_eq!(got, bed.pack.bytes.len());
+    let counted = &booster.metrics().handshakes_refused;
+    assert!(counted.with_label_values(&["revoked"]).get() >= 2);
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn a_booster_that_slept_for_a_month_recovers_unaided() {
+    let bed = Bed::start().await;
+    let booster = bed.boost().await;
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+    bed.origin.pass(30, 2);
+    let booster = bed.boost().await;
+    let device = bed.origin.device("laptop");
+    let client = bed.client(&device, &booster);
+    assert_eq!(soon(client.hello()).await.unwrap().id, "berlin");
+    let shown = status(bed.config().data(), 0).await.unwrap();
+    assert!(shown.certificate_expires > bed.origin.clock.now() + 10 * DAY);
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_at_half_of_its_life() {
+    let bed = Bed::start().await;
+    bed.origin.pass(9, 2);
+    let booster = bed.boost().await;
+    let path = bed.config().data().to_owned();
+    let now = bed.origin.clock.now();
+    soon(async {
+        while status(&path, 0).await.unwrap().certificate_expires < now + 13 * DAY {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn the_origin_is_told_where_clients_find_the_booster() {
+    let bed = Bed::start().await;
+    let booster = bed.boost().await;
+    let said = soon(async {
+        loop {
+            let said = bed
+                .origin
+                .shared
+                .checked_in
+                .lock()
+                .unwrap()
+                .first()
+                .cloned();
+            match said {
+                Some(said) => return said,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    let said = CheckIn::decode(&said.await).unwrap().booster.unwrap();
+    assert_eq!(said.content, ["berlin.example:7543"]);
+    assert_eq!(said.enrol, [booster.addresses().enrol.to_string()]);
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn enrolment_waits_for_an_operator_and_goes_through_a_booster() {
+    let bed = Bed::start().await;
+    let booster = bed.boost().await;
+    bed.origin.shared.vetting.store(true, Ordering::Relaxed);
+    let mut join = bed.origin.join();
+    join.addresses = vec![booster.addresses().enrol.to_string()];
+    let folder = tempfile::tempdir().unwrap();
+    let request = EnrolRequest {
+        advertise: Vec::new(),
+        data: folder.path().join("booster"),
+        id: Some("paris".parse().unwrap()),
+        join,
+        patience: Duration::from_secs(60),
+    };
+    let vetting = &bed.origin.shared.vetting;
+    // The operator approves as soon as there is something to approve.
+    let approve = |note| {
+        if matches!(note, crate::enrol::EnrolNote::Pending { .. }) {
+            vetting.store(false, Ordering::Relaxed);
+        }
+    };
+    let report = soon(enrol(request, &bed.origin.clock, approve))
+        .await
+        .unwrap();
+    assert_eq!((&report.id[..], report.already), ("paris", false));
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn a_wrong_pin_is_told_nothing() {
+    let bed = Bed::start().await;
+    let mut join = bed.origin.join();
+    join.pin = [1; 32];
+    let folder = tempfile::tempdir().unwrap();
+    let request = EnrolRequest {
+        advertise: Vec::new(),
+        data: folder.path().join("booster"),
+        id: Some("paris".parse().unwrap()),
+        join,
+        patience: Duration::from_secs(60),
+    };
+    let refused = soon(enrol(request, &bed.origin.clock, drop))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, crate::enrol::EnrolError::FirstContact { .. }),
+        "{refused}"
+    );
+    assert!(!folder.path().join("booster/identity/cert.pem").exists());
+}

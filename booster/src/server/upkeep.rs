@@ -9,10 +9,9 @@ use certs::crl::Freshness;
 use service::ops::{Check, Health};
 use service::{CancellationToken, Clock, Tasks};
 use tokio::time::sleep;
-use transport::call::Meter;
 use transport::listen::ListenMetrics;
 use transport::relay::RelayMetrics;
-use transport::{Listener, Relay};
+use transport::{Listener, Meter, Relay};
 
 use super::Bound;
 use super::parts::{Parts, apply};
@@ -53,12 +52,7 @@ impl Parts {
             listener: Arc::clone(listener.metrics()),
             metrics: self.metrics.clone(),
             relay: Arc::clone(relay.metrics()),
-            sources: [
-                &self.sources.content,
-                &self.sources.public,
-                &self.sources.known,
-            ]
-            .map(|source| Arc::clone(source.meter())),
+            sources: self.sources.meters(),
         };
         tasks.start("numbers", |stop| numbers.run(stop));
         let watcher = Watcher {

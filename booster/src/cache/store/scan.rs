@@ -68,7 +68,7 @@ fn take_marker(folder: &Path) -> io::Result<bool> {
 struct Leftover {
     key: Key,
     bytes: u64,
-    used: (i64, i64),
+    used: i64,
     written: i64,
 }
 
@@ -95,7 +95,7 @@ fn files(folder: &Path, kind: Kind, found: &mut Vec<Leftover>) -> io::Result<()>
             Some(digest) if metadata.is_file() => found.push(Leftover {
                 key: Key { kind, digest },
                 bytes: metadata.len(),
-                used: (metadata.atime(), metadata.mtime()).max((metadata.mtime(), 0)),
+                used: metadata.atime().max(metadata.mtime()),
                 written: metadata.mtime(),
             }),
             Some(_) | None => {

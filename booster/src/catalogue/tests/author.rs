@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use certs::ContentSigner;
 use content::locator::{Locator, PackEntry};
 use content::pack::BuiltPack;
 use content::statement::{
-    Deployment, FilesetEntry, Judge, JudgeError, OriginEntry, Payload, Revision, RevisionEntry,
-    Signature, Snapshot, Timestamp, seal,
+    Deployment, FilesetEntry, IssuerMinimum, Judge, JudgeError, OriginEntry, Payload, Revision,
+    RevisionEntry, Signature, Snapshot, Timestamp, seal,
 };
 use content::{Digest, RevisionNumber};
 use protocol::Route;
@@ -38,11 +39,18 @@ impl Judge for ToyJudge {
 }
 
 pub(crate) struct Author {
+    /// Where the origin serves content and enrols.
+    pub(crate) addresses: (String, String),
+    envelope: Vec<u8>,
     /// How many revisions are kept.
     pub(crate) keep: usize,
-    envelope: Vec<u8>,
-    now: i64,
+    /// The least numbers of revocation lists.
+    pub(crate) minimums: Vec<IssuerMinimum>,
+    /// By which everything is dated.
+    pub(crate) now: i64,
     retained: Vec<RevisionEntry>,
+    /// Signs in earnest; digests do otherwise.
+    pub(crate) signer: Option<ContentSigner>,
     source: Arc<Fake>,
     timestamp: Option<Timestamp>,
 }
@@ -58,10 +66,13 @@ pub(crate) struct Published {
 impl Author {
     pub(crate) fn new(source: &Arc<Fake>) -> Self {
         Self {
-            keep: 5,
+            addresses: ("127.0.0.1:7443".to_owned(), "127.0.0.1:7444".to_owned()),
             envelope: Vec::new(),
+            keep: 5,
+            minimums: Vec::new(),
             now: Clock::system().now(),
             retained: Vec::new(),
+            signer: None,
             source: Arc::clone(source),
             timestamp: None,
         }
@@ -98,6 +109,9 @@ impl Author {
     pub(crate) fn renew(&mut self) {
         let mut timestamp = self.timestamp.clone().unwrap();
         timestamp.version += 1;
+        timestamp.issued = self.now;
+        timestamp.expires = self.now + LIFETIME;
+        timestamp.crl_minimums.clone_from(&self.minimums);
         self.put_timestamp(timestamp);
     }
 
@@ -137,8 +151,8 @@ impl Author {
             packs,
             runs: Vec::new(),
         };
-        let statement = self.put(sealed(&revision, false));
-        let locator = self.put(sealed(&locator, forged));
+        let statement = self.put(self.sealed(&revision, false));
+        let locator = self.put(self.sealed(&locator, forged));
         self.retained.push(RevisionEntry {
             number,
             statement,
@@ -170,10 +184,10 @@ impl Author {
                 retained: self.retained.clone(),
             }],
         };
-        let envelope = sealed(&snapshot, false);
+        let envelope = self.sealed(&snapshot, false);
         let snapshot = Digest::of(&envelope);
         self.source.put(&Route::Snapshot(snapshot), envelope);
-        let document = sealed(&self.document(), false);
+        let document = self.sealed(&self.document(), false);
         let deployment_document = Digest::of(&document);
         self.source.put(&Route::Deployment, document);
         self.put_timestamp(Timestamp {
@@ -184,12 +198,12 @@ impl Author {
             expires: self.now + LIFETIME,
             snapshot,
             deployment_document,
-            crl_minimums: Vec::new(),
+            crl_minimums: self.minimums.clone(),
         });
     }
 
     fn put_timestamp(&mut self, timestamp: Timestamp) {
-        self.envelope = sealed(&timestamp, false);
+        self.envelope = self.sealed(&timestamp, false);
         self.source.put(&Route::Timestamp, self.envelope.clone());
         self.timestamp = Some(timestamp);
     }
@@ -202,24 +216,30 @@ impl Author {
             roots: vec![b"root".to_vec()],
             origin: OriginEntry {
                 id: "origin".to_owned(),
-                addresses: vec!["127.0.0.1:7443".to_owned()],
-                enrol_addresses: vec!["127.0.0.1:7444".to_owned()],
+                addresses: vec![self.addresses.0.clone()],
+                enrol_addresses: vec![self.addresses.1.clone()],
             },
             boosters: Vec::new(),
             protocol_min: 1,
             protocol_max: 1,
         }
     }
-}
 
-fn sealed<T: Payload>(payload: &T, forged: bool) -> Vec<u8> {
-    let sign = |message: &[u8]| {
-        let signature = Digest::of(if forged { b"forged" } else { message });
-        Ok::<_, Infallible>(Signature {
-            signature: signature.as_raw().to_vec(),
-            chain: vec![b"leaf".to_vec()],
-            key_id: "k".to_owned(),
-        })
-    };
-    seal(payload, sign).unwrap()
+    fn sealed<T: Payload>(&self, payload: &T, forged: bool) -> Vec<u8> {
+        let sign = |message: &[u8]| {
+            let digest = Digest::of(if forged { b"forged" } else { message });
+            let toy = || (digest.as_raw().to_vec(), vec![b"leaf".to_vec()]);
+            let real = |signer: &ContentSigner| {
+                let signature = signer.sign(message).unwrap();
+                (signature, signer.chain_der().to_vec())
+            };
+            let (signature, chain) = self.signer.as_ref().map_or_else(toy, real);
+            Ok::<_, Infallible>(Signature {
+                signature,
+                chain,
+                key_id: "k".to_owned(),
+            })
+        };
+        seal(payload, sign).unwrap()
+    }
 }
