@@ -49,7 +49,8 @@ impl FromStr for FilesetName {
     }
 }
 
-/// The number of a revision within its fileset: 1 for the first, rising by one.
+/// The number of a revision within its fileset: 1 for the first, rising by one, or by more after the
+/// origin was restored from a backup.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RevisionNumber(pub u64);
 

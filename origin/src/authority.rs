@@ -139,7 +139,7 @@ impl Authority {
         let deployment = deployment::find(&mut db)
             .await?
             .ok_or(AuthorityError::NotInitialised)?;
-        check_counters(&published, &counters::all(&mut db).await?)?;
+        check_counters(&published, &counters::promised(&mut db).await?)?;
         let keys = Keys::load(&data.join(KEYS), &authorities::list(&mut db).await?)?;
         let stored = authorities::crls(&mut db).await?;
         drop(db);

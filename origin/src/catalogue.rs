@@ -163,9 +163,11 @@ impl Inner {
             .unwrap_or(0);
         commit(tx).await?;
         // Before it is served: a restored ledger must be raised above whatever was.
-        let published = self.authority.published();
-        published.raise(counters::EPOCH, epoch).await?;
-        published.raise(counters::TIMESTAMP, version).await?;
+        let fileset = |it: &FilesetEntry| (filesets::counter(&it.name), it.current.0);
+        let mut numbers: Vec<_> = filesets.iter().map(fileset).collect();
+        numbers.push((counters::EPOCH.to_owned(), epoch));
+        numbers.push((counters::TIMESTAMP.to_owned(), version));
+        self.authority.published().raise_all(numbers).await?;
         let timestamp = Timestamp {
             deployment: self.authority.deployment().id.to_string(),
             epoch,

@@ -45,8 +45,9 @@ pub enum PublishedError {
     },
 }
 
-/// Five counters of under 80 bytes each; generations of issuers add some.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+/// A handful of counters, and the ten thousand filesets that a snapshot may list, whose names have
+/// at most 64 bytes: under 1 MB.
+const FILE_BYTES_MAX: u64 = 2 << 20;
 
 impl Published {
     /// Reads the marks in the data folder `data`. None yet is no error.
@@ -80,9 +81,18 @@ impl Published {
     ///
     /// Fails if the disk does: then do not serve it.
     pub async fn raise(&self, name: &str, value: u64) -> Result<(), PublishedError> {
-        let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
+        self.raise_all(vec![(name.to_owned(), value)]).await
+    }
+
+    /// Notes that each counter of `values` is about to be served at its value, in one write.
+    ///
+    /// # Errors
+    ///
+    /// As [`Published::raise`].
+    pub async fn raise_all(&self, values: Vec<(String, u64)>) -> Result<(), PublishedError> {
+        let inner = Arc::clone(&self.inner);
         let path = self.inner.path.clone();
-        tokio::task::spawn_blocking(move || inner.raise(name, value))
+        tokio::task::spawn_blocking(move || inner.raise(values))
             .await
             .unwrap_or_else(|join| {
                 Err(PublishedError::Io {
@@ -110,14 +120,18 @@ impl fmt::Debug for Published {
 }
 
 impl Inner {
-    fn raise(&self, name: String, value: u64) -> Result<(), PublishedError> {
+    fn raise(&self, mut values: Vec<(String, u64)>) -> Result<(), PublishedError> {
         // Held while the disk writes: two files must not overtake each other.
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.get(&name).is_some_and(|mark| *mark >= value) {
+        values.retain(|(name, value)| marks.get(name).is_none_or(|mark| mark < value));
+        if values.is_empty() {
             return Ok(());
         }
         let mut raised = marks.clone();
-        raised.insert(name, value);
+        for (name, value) in values {
+            let mark = raised.entry(name).or_default();
+            *mark = value.max(*mark);
+        }
         durable::write(&RealDisk, &self.path, &encode(&raised), 0o600).map_err(|source| {
             PublishedError::Io {
                 path: self.path.clone(),
@@ -166,6 +180,24 @@ mod tests {
                 expected
             );
         }
+    }
+
+    #[tokio::test]
+    async fn many_marks_rise_together_and_none_falls() {
+        let folder = tempfile::tempdir().unwrap();
+        let published = Published::load(folder.path()).unwrap();
+        let all = |epoch, version| vec![("epoch".to_owned(), epoch), ("b".to_owned(), version)];
+        published.raise_all(all(2, 7)).await.unwrap();
+        published.raise_all(all(1, 8)).await.unwrap();
+        let marks = Published::load(folder.path()).unwrap().marks();
+        assert_eq!((marks["epoch"], marks["b"]), (2, 8));
+        // As many filesets as a snapshot may list, with the longest names.
+        let full = (0..10_000).map(|at| (format!("fileset:{at:064}"), at));
+        published.raise_all(full.collect()).await.unwrap();
+        assert_eq!(
+            Published::load(folder.path()).unwrap().marks().len(),
+            10_002
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use crate::LEDGER_FILE;
 use crate::authority::AuthorityError;
-use crate::ledger::{Ledger, LedgerError, authorities, commit, counters, deployment};
+use crate::ledger::{Ledger, LedgerError, authorities, commit, counters, deployment, filesets};
+use crate::publish::commit::KEEP_DEFAULT;
 use crate::published::{Published, PublishedError};
 
 /// What a restore did.
@@ -77,7 +78,7 @@ pub async fn restore(data: &Path, backup: &Path, now: i64) -> Result<Restored, R
     remove_ledger(&fresh)?;
     copy_ledger(backup, &fresh)?;
     let ledger = Ledger::open(&fresh).await?;
-    let raised = raise(data, &ledger, &published, here).await;
+    let raised = raise(data, &ledger, &published, here, now).await;
     ledger.close().await;
     let (deployment, epoch) = raised?;
 
@@ -105,6 +106,7 @@ async fn raise(
     ledger: &Ledger,
     published: &Published,
     here: Option<DeploymentId>,
+    now: i64,
 ) -> Result<(DeploymentId, u64), RestoreError> {
     let mut tx = ledger.write().await?;
     let found = deployment::find(&mut tx)
@@ -116,7 +118,7 @@ async fn raise(
     }
     let known = authorities::list(&mut tx).await?;
     crate::authority::check_keys(data, &known).map_err(RestoreError::Keys)?;
-    let mut values = counters::all(&mut tx).await?;
+    let mut values = counters::promised(&mut tx).await?;
     for (name, mark) in published.marks() {
         let value = values.entry(name).or_default();
         *value = mark.max(*value);
@@ -124,7 +126,11 @@ async fn raise(
     let epoch = values.remove(counters::EPOCH).unwrap_or(0) + 1;
     counters::raise(&mut tx, counters::EPOCH, epoch).await?;
     for (name, value) in values {
-        counters::raise(&mut tx, &name, value.saturating_add(STEP)).await?;
+        let least = value.saturating_add(STEP);
+        match filesets::of_counter(&name) {
+            Some(fileset) => filesets::raise(&mut tx, &fileset, least, KEEP_DEFAULT, now).await?,
+            None => counters::raise(&mut tx, &name, least).await?,
+        }
     }
     authorities::drop_crls(&mut tx).await?;
     commit(tx).await?;

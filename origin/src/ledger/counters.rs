@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{SqliteConnection, query};
 
-use super::{LedgerError, failed, value};
+use super::{LedgerError, failed, filesets, value};
 
 /// The number of this deployment's database: raised by each `restore`, so that nothing signed
 /// after it can be taken for older than what was signed before.
@@ -61,6 +61,20 @@ pub async fn all(db: &mut SqliteConnection) -> Result<BTreeMap<String, u64>, Led
     rows.iter()
         .map(|row| Ok((value(row, "name")?, unsigned(value(row, "value")?)?)))
         .collect()
+}
+
+/// Every number that was promised never to fall: every counter, and for each fileset the last
+/// number that it gave out, called [`filesets::counter`].
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn promised(db: &mut SqliteConnection) -> Result<BTreeMap<String, u64>, LedgerError> {
+    let mut promised = all(&mut *db).await?;
+    for fileset in filesets::list(db).await? {
+        promised.insert(filesets::counter(&fileset.name), fileset.last);
+    }
+    Ok(promised)
 }
 
 fn unsigned(value: i64) -> Result<u64, LedgerError> {

@@ -69,6 +69,20 @@ impl ObjectKind {
     }
 }
 
+/// What the number of the last revision of `name` is called among the numbers that never fall.
+#[must_use]
+pub fn counter(name: &FilesetName) -> String {
+    format!("{COUNTER}{name}")
+}
+
+/// The fileset whose last number is called `counter`, if that is one.
+#[must_use]
+pub fn of_counter(counter: &str) -> Option<FilesetName> {
+    counter.strip_prefix(COUNTER)?.parse().ok()
+}
+
+const COUNTER: &str = "fileset:";
+
 /// The number that the next revision of `name` gets; makes the fileset if it is new.
 ///
 /// # Errors
@@ -91,6 +105,33 @@ pub async fn next_number(
     .await
     .map_err(failed("number a revision"))?;
     unsigned(&row, "last").map(RevisionNumber)
+}
+
+/// Raises the number of the last revision of `name` to at least `least`, so that no lower one is
+/// given out again; makes the fileset if it is not there.
+///
+/// # Errors
+///
+/// Fails if the database does, or if `least` is over 2^63 − 1.
+pub async fn raise(
+    db: &mut SqliteConnection,
+    name: &FilesetName,
+    least: u64,
+    keep: u32,
+    now: i64,
+) -> Result<(), LedgerError> {
+    query(
+        "INSERT INTO filesets (name, keep, last, created_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (name) DO UPDATE SET last = max(last, excluded.last)",
+    )
+    .bind(name.as_str())
+    .bind(keep)
+    .bind(signed(least)?)
+    .bind(now)
+    .execute(db)
+    .await
+    .map_err(failed("raise a fileset's number"))?;
+    Ok(())
 }
 
 /// Enters a revision and the packs that it needs.
@@ -189,9 +230,11 @@ pub async fn object(
 ///
 /// Fails if the database does.
 pub async fn prune(db: &mut SqliteConnection) -> Result<u64, LedgerError> {
+    // Counted, not reckoned from the last number: a restore leaves a gap before the next one.
     let gone = query(
-        "DELETE FROM revisions AS old WHERE number <= (\
-         SELECT last - keep FROM filesets WHERE name = old.fileset)",
+        "DELETE FROM revisions AS old WHERE (\
+         SELECT count(*) FROM revisions WHERE fileset = old.fileset AND number > old.number\
+         ) >= (SELECT keep FROM filesets WHERE name = old.fileset)",
     )
     .execute(&mut *db)
     .await

@@ -25,18 +25,23 @@ use crate::documents::{Addresses, Documents};
 use crate::ledger::filesets::{self, ObjectKind};
 use crate::testing::{Bed, DAY};
 
+mod restored;
+
 /// An origin's intake behind its socket, and a folder to publish.
 struct Shop {
     bed: Bed,
     intake: Intake,
-    _server: UnixServer,
+    server: UnixServer,
     socket: PathBuf,
     tree: TempDir,
 }
 
 impl Shop {
     async fn open() -> Self {
-        let bed = Bed::new().await;
+        Self::at(Bed::new().await, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn at(bed: Bed, tree: TempDir) -> Self {
         let addresses = Addresses {
             content: Vec::new(),
             enrol: Vec::new(),
@@ -45,7 +50,7 @@ impl Shop {
             .await
             .unwrap();
         let packs = PackDir::new(bed.folder.path().join("packs"));
-        fs::create_dir(packs.root()).unwrap();
+        fs::create_dir_all(packs.root()).unwrap();
         let intake = Intake::new(Catalogue::new(bed.authority.clone(), documents, packs));
         let socket = bed.folder.path().join("s");
         let at_work = Arc::new(intake.clone());
@@ -59,9 +64,9 @@ impl Shop {
         Self {
             bed,
             intake,
-            _server: server,
+            server,
             socket,
-            tree: tempfile::tempdir().unwrap(),
+            tree,
         }
     }
 
