@@ -382,7 +382,7 @@ fn verify_signature(list: &reader::List<'_>, spki_der: &[u8]) -> Result<(), CrlE
 pub const CRL_BYTES_MAX: usize = 64 << 20;
 
 /// How far a list's beginning may lie ahead of our clock.
-const SKEW_MAX: Duration = Duration::from_secs(600);
+pub const SKEW_MAX: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests;

@@ -168,7 +168,7 @@ impl Authority {
         let authority = Self {
             inner: Arc::new(inner),
         };
-        authority.publish_crls(stored).await?;
+        authority.publish_stored(stored).await?;
         authority.refresh_crls().await?;
         authority.renew_own().await?;
         Ok(authority)

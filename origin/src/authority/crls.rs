@@ -4,7 +4,7 @@ use certs::crl::{self, RevocationReason, RevokedCert, Rollback};
 use certs::trust::TrustCrlError;
 use certs::{Ca, IssuerId, Serial};
 use sqlx::SqliteConnection;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Authority, AuthorityError, seconds};
 use crate::ledger::authorities::{self, StoredCrl};
@@ -24,7 +24,25 @@ pub fn counter(issuer: IssuerId) -> String {
 }
 
 impl Authority {
-    /// Signs anew every list that is old or missing.
+    /// Puts in force what an earlier run has signed. A list from the future, which a clock that was
+    /// ahead has made, is left out: nobody would take it, and [`Authority::refresh_crls`] signs
+    /// the next one in its place.
+    pub(super) async fn publish_stored(
+        &self,
+        stored: Vec<StoredCrl>,
+    ) -> Result<(), AuthorityError> {
+        let now = self.inner.clock.now();
+        let ahead = |crl: &StoredCrl| is_ahead(crl.this_update, now);
+        let (ahead, usable): (Vec<_>, Vec<_>) = stored.into_iter().partition(ahead);
+        for crl in ahead {
+            let issuer = IssuerId::from_bytes(crl.issuer);
+            let (number, from) = (crl.number, crl.this_update);
+            warn!(number, from, now, %issuer, "a revocation list is from the future: it is signed anew");
+        }
+        self.publish_crls(usable).await
+    }
+
+    /// Signs anew every list that is old or missing, or from the future.
     ///
     /// # Errors
     ///
@@ -34,7 +52,9 @@ impl Authority {
         let fresh_since = crl::backdated(now) - AGE_MAX;
         let old = |issuer| {
             let current = self.inner.trust.crls().current(issuer);
-            current.is_none_or(|crl| crl.this_update() <= fresh_since)
+            current.is_none_or(|crl| {
+                crl.this_update() <= fresh_since || is_ahead(crl.this_update(), now)
+            })
         };
         let cas = self.inner.keys.cas().map(|(_, ca)| ca.id());
         let old: Vec<IssuerId> = cas.into_iter().filter(|issuer| old(*issuer)).collect();
@@ -92,6 +112,11 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+/// Whether others would refuse a list made at `this_update`, since it is only `now`.
+fn is_ahead(this_update: i64, now: i64) -> bool {
+    this_update > now + seconds(crl::SKEW_MAX)
 }
 
 /// Signs the next list of `ca` and records it.

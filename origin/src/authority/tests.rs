@@ -119,6 +119,42 @@ async fn lists_and_own_certificates_are_renewed_in_time() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_and_is_set_right_leaves_usable_lists() {
+    let bed = Bed::new().await;
+    let numbers = |authority: &Authority| {
+        let now = authority.clock().now();
+        let crls = authority.trust().crls().all();
+        assert!(crls.iter().all(|crl| crl.this_update() <= now), "{crls:?}");
+        crls.iter().map(|crl| crl.number()).collect::<Vec<_>>()
+    };
+    bed.pass(DAY);
+    bed.authority.refresh_crls().await.unwrap();
+    bed.authority.renew_own().await.unwrap();
+    let ahead = numbers(&bed.authority);
+    bed.pass(-DAY);
+    // The next start can use them no more, and a running origin does not wait for the day.
+    let reopened = bed.reopen().await.unwrap();
+    let right = numbers(&reopened);
+    let next = |numbers: &[u64]| numbers.iter().map(|number| number + 1).collect::<Vec<_>>();
+    assert_eq!(right, next(&ahead));
+    bed.authority.refresh_crls().await.unwrap();
+    assert_eq!(numbers(&bed.authority), next(&right));
+    // A few minutes are nobody's concern.
+    bed.pass(-300);
+    bed.reopen().await.unwrap();
+    let kept = bed.reopen().await.unwrap();
+    assert_eq!(
+        kept.trust()
+            .crls()
+            .all()
+            .iter()
+            .map(|crl| crl.number())
+            .min(),
+        next(&right).into_iter().min()
+    );
+}
+
+#[tokio::test]
 async fn signed_content_verifies_to_the_root() {
     let bed = Bed::new().await;
     let authority = &bed.authority;
