@@ -12,7 +12,8 @@ use content::index::{
 };
 use content::marks::Marks;
 use content::pack::{PackBuilder, PackHeader};
-use content::{Chunk, ChunkRef, Digest, EntryPath, RevisionNumber};
+use content::statement::Timestamp;
+use content::{Chunk, ChunkRef, Digest, EntryPath};
 
 use crate::statement;
 
@@ -368,13 +369,21 @@ pub fn marks(data: &[u8]) {
     marks.store(&disk, again).expect("a model disk takes it");
     assert_eq!(disk.files()[again], data, "marks have one form");
     let (timestamp, snapshot) = (statement::timestamp_sample(), statement::snapshot_sample());
-    if marks.check(&timestamp, timestamp.issued).is_ok() && marks.check_snapshot(&snapshot).is_ok()
-    {
+    let now = timestamp.issued;
+    let passes = |marks: &Marks| {
+        marks.check(&timestamp, now).is_ok() && marks.check_snapshot(&timestamp, &snapshot).is_ok()
+    };
+    if passes(&marks) {
         let raised = marks.raised(&timestamp, &snapshot);
-        assert!(raised.issued() >= marks.issued(), "marks never fall");
-        let name = &snapshot.filesets[0].name;
-        assert!(raised.fileset(name) >= marks.fileset(name));
-        assert!(raised.fileset(name) >= Some(RevisionNumber(1)));
+        assert!(raised.issued() >= marks.issued(), "time never falls");
+        let fileset = &snapshot.filesets[0];
+        assert_eq!(raised.fileset(&fileset.name), Some(fileset.current));
+        assert!(passes(&raised), "what was taken is taken again");
+        let before = Timestamp {
+            version: timestamp.version - 1,
+            ..timestamp.clone()
+        };
+        assert!(raised.check(&before, now).is_err(), "versions never fall");
     }
 }
 
