@@ -17,6 +17,7 @@ pub mod publish;
 pub mod published;
 pub mod restore;
 mod server;
+pub mod stock;
 #[cfg(test)]
 mod testing;
 

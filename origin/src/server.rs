@@ -3,6 +3,7 @@
 mod content;
 mod handle;
 mod numbers;
+mod stock;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -20,6 +21,8 @@ use service::ops::{self, Health, Ops};
 use service::unix::{self, UnixServer};
 use service::{Clock, Component, Drained, Tasks};
 use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use transport::listen::{self, Limits};
 use transport::{ListenSettings, Listener};
 
@@ -34,6 +37,7 @@ use crate::fleet::Fleet;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::publish::intake::Intake;
+use stock::StockCheck;
 use upkeep::Upkeep;
 
 /// An origin that serves.
@@ -153,6 +157,7 @@ impl Origin {
         let upkeep = Upkeep::new(&ready.api, &health, [&content, &enrol]);
         upkeep.once().await;
         tasks.start("upkeep", |stop| upkeep.run(stop));
+        take_stock(&intake, &health, &tasks).await;
         parts
             .set(ready)
             .expect("the parts are set here alone, and once");
@@ -273,6 +278,16 @@ async fn open_doors(
     Ok((content.await?, enrol.await?))
 }
 
+/// Begins to hold the packs against the ledger, and waits a while for the result: whoever publishes
+/// should be asked for what is missing.
+async fn take_stock(intake: &Intake, health: &Health, tasks: &Tasks) {
+    let stock = StockCheck::new(intake.clone(), health);
+    let (told, taken) = oneshot::channel();
+    tasks.start("stock", |stop| stock.run(told, stop));
+    // A disk that takes longer goes on beside us: until then `/ready` says that it is not known.
+    let _late = timeout(STOCK_PATIENCE, taken).await.is_err();
+}
+
 /// Puts together what the handlers need.
 async fn furnish(
     config: &Config,
@@ -347,5 +362,7 @@ const CONTENT: &str = "content";
 const ENROL: &str = "enrol";
 /// Who may connect.
 const ROLES: [Role; 2] = [Role::Booster, Role::Client];
+/// A start waits no longer for a look at all packs; a hundred thousand take a second or two.
+const STOCK_PATIENCE: Duration = Duration::from_secs(20);
 /// Nobody's scrape takes longer.
 const OPS_GRACE: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ pub struct Pack {
 pub(super) const BATCH_ROWS: usize = 500;
 
 /// Enters a pack that is safely on disk, with its chunks, and returns its number. A pack that was
-/// entered before keeps its number.
+/// entered before keeps its number, and gets its chunks back if they were forgotten.
 ///
 /// # Errors
 ///
@@ -38,6 +38,9 @@ pub async fn insert(
     now: i64,
 ) -> Result<i64, LedgerError> {
     if let Some(known) = find(db, header.id()).await? {
+        if !has_chunks(db, known.number).await? {
+            enter_chunks(db, header, known.number).await?;
+        }
         return Ok(known.number);
     }
     let plain: i64 = header
@@ -58,6 +61,15 @@ pub async fn insert(
     .await
     .map_err(failed("enter a pack"))?;
     let number: i64 = value(&row, "pack")?;
+    enter_chunks(db, header, number).await?;
+    Ok(number)
+}
+
+async fn enter_chunks(
+    db: &mut SqliteConnection,
+    header: &PackHeader,
+    number: i64,
+) -> Result<(), LedgerError> {
     let chunks: Vec<_> = header.chunks().iter().enumerate().collect();
     for batch in chunks.chunks(BATCH_ROWS) {
         let mut insert = QueryBuilder::new("INSERT INTO chunks (id, pack, ordinal) ");
@@ -74,7 +86,106 @@ pub async fn insert(
             .await
             .map_err(failed("enter a pack's chunks"))?;
     }
-    Ok(number)
+    Ok(())
+}
+
+async fn has_chunks(db: &mut SqliteConnection, number: i64) -> Result<bool, LedgerError> {
+    let row = query("SELECT 1 FROM chunks WHERE pack = $1 LIMIT 1")
+        .bind(number)
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a pack's chunks"))?;
+    Ok(row.is_some())
+}
+
+/// Forgets where the chunks of the pack numbered `number` lie, because it is not on disk: they are
+/// asked for again. The pack itself stays, for the revisions that need it.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn forget(db: &mut SqliteConnection, number: i64) -> Result<(), LedgerError> {
+    for sql in [
+        "DELETE FROM chunks WHERE pack = $1",
+        "UPDATE publish_chunks SET pack = NULL WHERE pack = $1",
+    ] {
+        query(sql)
+            .bind(number)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("forget a pack's chunks"))?;
+    }
+    Ok(())
+}
+
+/// The first `most` packs that are numbered above `after`, each with whether its chunks are known.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn page(
+    db: &mut SqliteConnection,
+    after: i64,
+    most: u32,
+) -> Result<Vec<(Pack, bool)>, LedgerError> {
+    let rows = query(
+        "SELECT *, EXISTS (SELECT 1 FROM chunks WHERE chunks.pack = packs.pack) AS known \
+         FROM packs WHERE pack > $1 ORDER BY pack LIMIT $2",
+    )
+    .bind(after)
+    .bind(most)
+    .fetch_all(db)
+    .await
+    .map_err(failed("list the packs"))?;
+    rows.iter()
+        .map(|row| Ok((read(row)?, value(row, "known")?)))
+        .collect()
+}
+
+/// The first `most` retained revisions, by fileset and number, that need a pack whose chunks were
+/// forgotten.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn wanting(
+    db: &mut SqliteConnection,
+    most: u32,
+) -> Result<Vec<(String, u64)>, LedgerError> {
+    let rows = query(
+        "SELECT DISTINCT fileset, number FROM revision_packs AS used \
+         WHERE NOT EXISTS (SELECT 1 FROM chunks WHERE chunks.pack = used.pack) \
+         ORDER BY fileset, number LIMIT $1",
+    )
+    .bind(most)
+    .fetch_all(db)
+    .await
+    .map_err(failed("list what lacks packs"))?;
+    rows.iter()
+        .map(|row| Ok((value(row, "fileset")?, value(row, "number")?)))
+        .collect()
+}
+
+/// Whether the revision `number` of `fileset` needs a pack whose chunks were forgotten.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn is_wanting(
+    db: &mut SqliteConnection,
+    fileset: &str,
+    number: i64,
+) -> Result<bool, LedgerError> {
+    let row = query(
+        "SELECT 1 FROM revision_packs AS used WHERE fileset = $1 AND number = $2 \
+         AND NOT EXISTS (SELECT 1 FROM chunks WHERE chunks.pack = used.pack) LIMIT 1",
+    )
+    .bind(fileset)
+    .bind(number)
+    .fetch_optional(db)
+    .await
+    .map_err(failed("look for a revision's packs"))?;
+    Ok(row.is_some())
 }
 
 /// The pack called `id`.

@@ -125,7 +125,15 @@ impl Intake {
         let last = revisions
             .last()
             .filter(|last| last.root == Digest::of(root));
-        Ok(last.map(|last| summary(last, true)))
+        // One that lacks a pack is of no use: the new one is made of what came instead.
+        match last {
+            Some(last)
+                if !packs::is_wanting(&mut db, fileset.as_str(), last.number.0 as i64).await? =>
+            {
+                Ok(Some(summary(last, true)))
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     async fn settle(

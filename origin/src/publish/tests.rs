@@ -26,6 +26,7 @@ use crate::ledger::filesets::{self, ObjectKind};
 use crate::testing::{Bed, DAY};
 
 mod restored;
+mod stock;
 
 /// An origin's intake behind its socket, and a folder to publish.
 struct Shop {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::content::Digest;
+use ::content::index::CasePolicy;
 use ::content::statement::{Deployment, Statement};
 use certs::tls::{CertCell, Expected};
 use certs::trust::Revocation;
@@ -19,6 +20,7 @@ use super::*;
 use crate::admin::AdminClient;
 use crate::authority::init;
 use crate::fleet::{DeviceView, Devices, NewToken, TokenCreated};
+use crate::publish::send;
 use crate::testing::new_deployment;
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -272,4 +274,34 @@ async fn two_origins_cannot_serve_onefolder() {
         matches!(missing, StartError::NotInitialised { .. }),
         "{missing:?}"
     );
+}
+
+#[tokio::test]
+async fn a_start_without_a_pack_says_which_revisions_lack_it() {
+    let served = Served::start().await;
+    assert_eq!(served.origin.health.failing(), []);
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::write(tree.path().join("a"), b"bread").unwrap();
+    let request = send::Request {
+        fileset: "tools".parse().unwrap(),
+        folder: tree.path().to_owned(),
+        case_policy: CasePolicy::Unique,
+    };
+    let socket = served.folder.path().join(SOCKET_FILE);
+    let published = send::publish(&socket, request, Arc::new(send::Quiet));
+    assert_eq!(published.await.unwrap().revision, 1);
+    assert_eq!(served.origin.drain(GRACE).await, Drained::InTime);
+
+    std::fs::remove_dir_all(served.folder.path().join("packs")).unwrap();
+    let config = Config::on_loopback(served.folder.path().to_owned());
+    let origin = Origin::bind(config, served.clock.clone()).await.unwrap();
+    let failing = origin.health.failing();
+    assert_eq!(failing.len(), 1, "{failing:?}");
+    let (name, reason) = &failing[0];
+    assert_eq!(*name, "packs");
+    assert!(
+        reason.ends_with("these revisions need: tools@1"),
+        "{reason}"
+    );
+    assert_eq!(origin.drain(GRACE).await, Drained::InTime);
 }
