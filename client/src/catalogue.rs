@@ -114,10 +114,9 @@ impl<J: Judge> Catalogue<'_, J> {
         sources: &Sources<S>,
         wanted: Digest,
     ) -> Result<Statement<Deployment>, CatalogueError> {
-        if let Some(kept) = self.state.document(self.judge, self.now)
-            && kept.digest() == wanted
-        {
-            return Ok(kept);
+        let kept = self.state.document(self.judge, self.now);
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.digest() == wanted) {
+            return Ok(kept.clone());
         }
         let (document, envelope) = sources
             .get(Ask::Deployment, |bytes| {
@@ -125,6 +124,11 @@ impl<J: Judge> Catalogue<'_, J> {
                 Ok((document, bytes.to_vec()))
             })
             .await?;
+        // A booster's timestamp may be some seconds old, and name a document that is older than
+        // the one we have from the enrolment listener: who has moved since would be lost again.
+        if let Some(kept) = kept.filter(|kept| kept.version > document.version) {
+            return Ok(kept);
+        }
         self.state.put_document(&envelope)?;
         Ok(document)
     }
