@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod coalesce;
+mod kills;
 mod lies;
 mod tidy;
+mod trust;

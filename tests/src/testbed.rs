@@ -142,7 +142,9 @@ impl Testbed {
     ///
     /// Fails if it cannot start.
     pub async fn restart_origin(&mut self) -> anyhow::Result<()> {
-        self.origin = Some(Origin::bind(self.config.clone(), self.clock()).await?);
+        // One that was killed a moment ago may still hold its socket.
+        let start = async || Origin::bind(self.config.clone(), self.clock()).await;
+        self.origin = Some(until(start, Result::is_ok).await?);
         Ok(())
     }
 
