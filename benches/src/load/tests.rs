@@ -291,6 +291,7 @@ async fn a_list_of_objects_is_asked_for_in_turn_and_refusals_are_counted() {
     );
     let summary = scene.load(&words).await.unwrap();
     assert_eq!((summary.requests, summary.errors), (6, 3));
+    assert_eq!(summary.handshakes, 1);
     assert_eq!(
         summary.first_error.as_deref(),
         Some("cannot get /v1/nothing: status 404 Not Found")

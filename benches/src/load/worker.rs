@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow};
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -143,17 +144,21 @@ async fn connection(shared: Arc<Shared>, deadline: Instant) -> Tally {
     tally
 }
 
-/// Sends one request after the other, up to the first that fails.
+/// Sends one request after the other, for as long as the connection holds.
 async fn requests(shared: Arc<Shared>, mut line: Line, deadline: Instant) -> Tally {
     let mut tally = Tally::default();
     while let Some(path) = shared.next(deadline) {
         let began = Instant::now();
         let request = timeout(shared.timeout, request(&shared, &mut line, path));
+        let failed =
+            |error: anyhow::Error| Tally::failed(&error.context(format!("cannot get {path}")));
         match timeout_at(deadline, request).await {
             Ok(done) => match done.context("no whole answer in time").flatten() {
-                Ok(()) => tally.latency.record(began.elapsed()),
+                Ok(status) if status.is_success() => tally.latency.record(began.elapsed()),
+                // The server has answered: the connection is as good as before.
+                Ok(status) => tally.add(failed(anyhow!("status {status}"))),
                 Err(error) => {
-                    tally.add(Tally::failed(&error.context(format!("cannot get {path}"))));
+                    tally.add(failed(error));
                     return tally;
                 }
             },
@@ -166,7 +171,7 @@ async fn requests(shared: Arc<Shared>, mut line: Line, deadline: Instant) -> Tal
     tally
 }
 
-async fn request(shared: &Shared, line: &mut Line, path: &str) -> anyhow::Result<()> {
+async fn request(shared: &Shared, line: &mut Line, path: &str) -> anyhow::Result<StatusCode> {
     let response = line.get(path).await?;
     let status = response.status();
     let mut body = response.into_body();
@@ -175,8 +180,7 @@ async fn request(shared: &Shared, line: &mut Line, path: &str) -> anyhow::Result
             shared.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
     }
-    ensure!(status.is_success(), "status {status}");
-    Ok(())
+    Ok(status)
 }
 
 /// Ten attempts a second on each connection.
