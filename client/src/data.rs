@@ -17,7 +17,21 @@ pub(crate) struct Data {
 }
 
 /// Shows others that we are at work on the data folder, until the last copy is dropped.
-pub(crate) type Lock = Arc<File>;
+pub(crate) type Lock = Arc<Held>;
+
+/// A file that is locked.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing alone would not do: a process that is being started holds a copy of every file
+        // until it runs its own program. If this fails, closing is what is left.
+        let _closing_is_left = rustix::fs::flock(&self.file, FlockOperation::Unlock).is_err();
+    }
+}
 
 impl Data {
     /// The data folder at `root`, which need not exist.
@@ -88,7 +102,7 @@ impl Data {
                 }
             })?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Arc::new(file)),
+            Ok(()) => Ok(Arc::new(Held { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DataError::Busy {
                 path: self.root.clone(),
             }),
@@ -124,4 +138,23 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_last_copy_even_if_somebody_holds_a_copy_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = Data::new(folder.path());
+        let lock = data.lock().unwrap();
+        let other = Lock::clone(&lock);
+        // What a process that is being started has.
+        let _copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(matches!(data.lock(), Err(DataError::Busy { .. })));
+        drop(other);
+        data.lock().unwrap();
+    }
 }

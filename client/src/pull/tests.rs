@@ -15,6 +15,8 @@ use crate::steps::Steps;
 use crate::testing::{Memory, Publisher, Served, Vice, frames_sent};
 use crate::tree::times;
 
+mod target;
+
 /// A publisher's folder, a device's folder and a target.
 struct Bed {
     folder: tempfile::TempDir,
@@ -353,96 +355,6 @@ async fn a_broken_download_goes_on_at_the_last_good_frame() {
     assert_eq!(look(&bed.target()), look(&bed.source()));
     let sent = frames_sent(&served, &all);
     assert!(sent.values().all(|&times| times == 1), "{sent:?}");
-}
-
-#[tokio::test]
-async fn a_full_disk_leaves_the_installed_tree_and_says_what_is_needed() {
-    let mut bed = Bed::new();
-    bed.fill();
-    let (stated, served) = bed.publish();
-    bed.pull(&stated, &served).await;
-    let before = look(&bed.target());
-    write(&bed.source().join("more"), &noise(300_000, 7));
-    let (stated, served) = bed.publish();
-    for count in [None, Some(0), Some(5), Some(30)] {
-        let mut job = bed.job(&stated, vec![Memory::new("origin o1", &served, Vice::None)]);
-        match count {
-            None => job.room.bytes_max = Some(100_000),
-            Some(count) => job.steps = Steps::full_after(count),
-        }
-        let error = job.run().await.unwrap_err();
-        let PullError::Room(RoomError::Full { needed, .. }) = error else {
-            panic!("{count:?}: {error}");
-        };
-        assert!(
-            (300_000..2_500_000).contains(&needed),
-            "{needed} bytes needed"
-        );
-        assert_eq!(look(&bed.target()), before, "{count:?}");
-        assert!(!bed.folder.path().join(".target.larder-staging").exists());
-    }
-    bed.pull(&stated, &served).await;
-    assert_eq!(look(&bed.target()), look(&bed.source()));
-}
-
-#[tokio::test]
-async fn foreign_files_are_refused_by_name_unless_they_may_be_lost() {
-    let mut bed = Bed::new();
-    bed.fill();
-    let (stated, served) = bed.publish();
-    let pull = |replace: bool| {
-        let mut job = bed.job(&stated, vec![Memory::new("origin o1", &served, Vice::None)]);
-        job.replace = replace;
-        job.run()
-    };
-    // A folder that was there before us.
-    fs::create_dir(bed.target()).unwrap();
-    fs::write(bed.target().join("mine"), b"1").unwrap();
-    let error = pull(false).await.unwrap_err().to_string();
-    assert!(
-        error.contains("holds 1 paths") && error.contains("mine"),
-        "{error}"
-    );
-    fs::remove_file(bed.target().join("mine")).unwrap();
-    pull(false).await.unwrap();
-    // Files put among ours.
-    for number in 0..25 {
-        fs::write(bed.target().join(format!("bin/x{number:02}")), b"1").unwrap();
-    }
-    symlink("/etc", bed.target().join("etc")).unwrap();
-    let error = pull(false).await.unwrap_err().to_string();
-    assert!(
-        error.contains("holds 26 paths") && error.contains("bin/x03"),
-        "{error}"
-    );
-    assert!(error.contains(", …;"), "{error}");
-    pull(true).await.unwrap();
-    assert_eq!(look(&bed.target()), look(&bed.source()));
-    // A file, or a link, where the folder should be.
-    fs::rename(bed.target(), bed.folder.path().join("away")).unwrap();
-    symlink("away", bed.target()).unwrap();
-    let error = pull(true).await.unwrap_err().to_string();
-    assert!(error.contains("it is not a folder"), "{error}");
-}
-
-#[tokio::test]
-async fn a_link_in_the_way_leads_nowhere() {
-    let mut bed = Bed::new();
-    bed.fill();
-    let (stated, served) = bed.publish();
-    bed.pull(&stated, &served).await;
-    // Somebody swaps an installed folder for a link to another that looks the same.
-    let outside = bed.folder.path().join("outside");
-    fs::rename(bed.target().join("bin"), &outside).unwrap();
-    symlink(&outside, bed.target().join("bin")).unwrap();
-    let before = look(&outside);
-    let (outcome, sent) = bed.pull(&stated, &served).await;
-    assert_eq!(look(&bed.target()), look(&bed.source()));
-    assert_eq!(look(&outside), before);
-    assert!(
-        sent > 1_000_000 && !outcome.unchanged,
-        "{sent} bytes were fetched"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
