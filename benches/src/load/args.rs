@@ -17,7 +17,7 @@ use http::Uri;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "larder-load", version)]
 pub struct Args {
-    /// Objects to ask for in turn, all of them on one server: https://HOST[:PORT]/PATH
+    /// Objects to ask for in turn, all of them on one server, https:// and no other scheme
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
 
