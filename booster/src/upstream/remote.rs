@@ -49,6 +49,10 @@ impl Upstream for Remote {
         })
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a new route is not fetched until somebody fetches it"
+    )]
     fn fetch<'a>(
         &'a self,
         route: &'a Route,
@@ -64,12 +68,7 @@ impl Upstream for Remote {
                 Route::Crl(issuer) => source.crl(IssuerId::from_bytes(*issuer), etag).await,
                 Route::Snapshot(digest) => source.snapshot(digest).await.map(new),
                 Route::Statement(digest) => source.statement(digest, bytes_max).await.map(new),
-                Route::CaCerts
-                | Route::CheckIn
-                | Route::Enrol(_)
-                | Route::Hello
-                | Route::Pack(..)
-                | Route::Reenrol(_) => {
+                _ => {
                     return Err(UpstreamError::Protocol {
                         name: self.name.clone(),
                         what: "that is not fetched in this way",

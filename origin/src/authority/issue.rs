@@ -29,6 +29,10 @@ impl Authority {
     /// # Errors
     ///
     /// Fails if the ledger or the signature does.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a role whose lifetime is no setting has that of its profile"
+    )]
     pub async fn issue(
         &self,
         db: &mut SqliteConnection,
@@ -40,7 +44,7 @@ impl Authority {
         let lifetime = match role {
             Role::Booster => self.inner.lives.booster,
             Role::Client => self.inner.lives.client,
-            Role::Origin | Role::Signer => default_lifetime(role),
+            _ => default_lifetime(role),
         };
         let now = self.inner.clock.now();
         issue_once(db, &self.inner.keys, &identity, spki, now, lifetime).await
