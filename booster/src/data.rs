@@ -19,7 +19,15 @@ pub(crate) struct Data {
 /// Keeps others from working on the data folder until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do: a process that is being started holds a copy of every file
+        // until it runs its own program. If this fails, closing is what is left.
+        let _closing_is_left = rustix::fs::flock(&self.file, FlockOperation::Unlock).is_err();
+    }
 }
 
 impl Data {
@@ -87,7 +95,7 @@ impl Data {
             Err(source) => return Err(DataError::Io { path, source }),
         };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(DataError::Busy {
                 path: self.root.clone(),
             }),
@@ -123,4 +131,21 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_when_it_is_dropped_even_if_somebody_holds_a_copy_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = Data::new(folder.path());
+        let lock = data.lock().unwrap();
+        assert!(matches!(data.lock(), Err(DataError::Busy { .. })));
+        // What a process that is being started has.
+        let _copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        data.lock().unwrap();
+    }
 }
