@@ -48,12 +48,13 @@ pub struct AnyJudge(pub Arc<dyn Judge + Send + Sync>);
 
 /// Who keeps the revocation lists.
 pub trait Lists: Send + Sync + 'static {
-    /// Fetches lists until none is older than these numbers.
+    /// Fetches lists until none is older than these numbers. Says whether a new one is in force:
+    /// what was judged before must then be judged again.
     ///
     /// # Errors
     ///
     /// Says which is.
-    fn satisfy<'a>(&'a self, minimums: &'a [IssuerMinimum]) -> Later<'a, Result<(), String>>;
+    fn satisfy<'a>(&'a self, minimums: &'a [IssuerMinimum]) -> Later<'a, Result<bool, String>>;
 }
 
 /// What a catalogue is made of.

@@ -137,24 +137,26 @@ impl Revocation {
         polled.await.ok_or(PollError::Stopping)?
     }
 
-    async fn raise(&self, minimum: IssuerMinimum) -> Result<(), String> {
+    /// Sees to it that the list is no older than `minimum`. Says whether it is a new one.
+    async fn raise(&self, minimum: IssuerMinimum) -> Result<bool, String> {
         let (trust, issuer) = (&self.shared.trust, IssuerId::from_bytes(minimum.issuer));
         if trust.issuer(issuer).is_none() {
             self.shared.learn_issuers().await;
         }
         let Some(ca) = trust.issuer(issuer) else {
             // Nobody whom we would believe can show a certificate of it.
-            return Ok(());
+            return Ok(false);
         };
         let number = || trust.crls().current(issuer).map(|crl| crl.number());
-        if number() < Some(minimum.number) {
+        let before = number();
+        if before < Some(minimum.number) {
             self.poll(issuer)
                 .await
                 .map_err(|failure| Report(&*failure).to_string())?;
         }
         trust.crls().require_number(issuer, minimum.number);
         if number() >= Some(minimum.number) {
-            return Ok(());
+            return Ok(number() != before);
         }
         let ca = ca_label(ca.kind());
         let (have, want) = (number().unwrap_or_default(), minimum.number);
@@ -165,13 +167,14 @@ impl Revocation {
 }
 
 impl Lists for Revocation {
-    fn satisfy<'a>(&'a self, minimums: &'a [IssuerMinimum]) -> Later<'a, Result<(), String>> {
+    fn satisfy<'a>(&'a self, minimums: &'a [IssuerMinimum]) -> Later<'a, Result<bool, String>> {
         Box::pin(async move {
+            let mut is_new = false;
             for minimum in minimums {
-                self.raise(*minimum).await?;
+                is_new |= self.raise(*minimum).await?;
             }
             self.shared.show();
-            Ok(())
+            Ok(is_new)
         })
     }
 }

@@ -77,18 +77,17 @@ impl Shared {
 
     /// Takes a timestamp from somewhere untrusted, if all that hangs from it can be verified.
     async fn take(&self, envelope: Bytes, etag: Option<String>) -> Result<(), CatalogueError> {
-        let now = self.now();
-        let timestamp = Statement::<Timestamp>::open(&envelope, &self.parts.judge, now)
-            .map_err(|failure| bad("a timestamp", &Report(&failure).to_string()))?;
         let marks = self
             .marks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        marks.check(&timestamp, now)?;
-        let lists = self.parts.lists.satisfy(&timestamp.crl_minimums);
-        lists.await.map_err(|why| CatalogueError::Lists { why })?;
-        let snapshot = self.snapshot(timestamp.snapshot).await?;
+        let believed = self.judge(&envelope, &marks)?;
+        let lists = self.parts.lists.satisfy(&believed.crl_minimums);
+        let is_new = lists.await.map_err(|why| CatalogueError::Lists { why })?;
+        // Newer lists, whoever fetched them, may name the very signer of what we have just believed.
+        let timestamp = self.judge(&envelope, &marks)?;
+        let snapshot = self.snapshot(timestamp.snapshot, is_new).await?;
         marks.check_snapshot(&timestamp, &snapshot)?;
         let raised = marks.raised(&timestamp, &snapshot);
         self.keep(&raised, &envelope).await?;
@@ -112,6 +111,19 @@ impl Shared {
         Ok(())
     }
 
+    /// Opens a timestamp, if its signer counts and it does not take us back.
+    fn judge(
+        &self,
+        envelope: &Bytes,
+        marks: &Marks,
+    ) -> Result<Statement<Timestamp>, CatalogueError> {
+        let now = self.now();
+        let timestamp = Statement::<Timestamp>::open(envelope, &self.parts.judge, now)
+            .map_err(|failure| bad("a timestamp", &Report(&failure).to_string()))?;
+        marks.check(&timestamp, now)?;
+        Ok(timestamp)
+    }
+
     fn raise(&self, marks: Marks) {
         let mut floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         floor.raise(marks.issued());
@@ -123,9 +135,15 @@ impl Shared {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The snapshot called `digest`, verified: the one we have, out of the cache, or from upstream.
-    async fn snapshot(&self, digest: Digest) -> Result<Statement<Snapshot>, CatalogueError> {
-        if let Some(view) = self.view.load_full()
+    /// The snapshot called `digest`, verified: the one we have unless it is to be judged `anew`, out
+    /// of the cache, or from upstream.
+    async fn snapshot(
+        &self,
+        digest: Digest,
+        anew: bool,
+    ) -> Result<Statement<Snapshot>, CatalogueError> {
+        if !anew
+            && let Some(view) = self.view.load_full()
             && view.timestamp.snapshot == digest
         {
             return Ok(view.snapshot.clone());

@@ -2,7 +2,7 @@
 
 pub(crate) mod author;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use content::pack::BuiltPack;
 use service::Tasks;
@@ -26,12 +26,44 @@ pub(crate) struct Bed {
 /// Revocation lists that are always new enough, or never.
 struct ToyLists(bool);
 
+/// Revocation lists that name the signer of everything from when they are first asked for.
+#[derive(Clone, Default)]
+struct Revoking(Arc<AtomicBool>);
+
+impl Judge for Revoking {
+    fn deployment(&self) -> &'static str {
+        "acme"
+    }
+
+    fn judge(
+        &self,
+        message: &[u8],
+        signature: &[u8],
+        chain: &[Vec<u8>],
+        at: i64,
+    ) -> Result<(), JudgeError> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(JudgeError {
+                source: "the signer is revoked".into(),
+            });
+        }
+        ToyJudge.judge(message, signature, chain, at)
+    }
+}
+
+impl Lists for Revoking {
+    fn satisfy<'a>(&'a self, _: &'a [IssuerMinimum]) -> Later<'a, Result<bool, String>> {
+        self.0.store(true, Ordering::Relaxed);
+        Box::pin(async { Ok(true) })
+    }
+}
+
 impl Lists for ToyLists {
-    fn satisfy<'a>(&'a self, _: &'a [IssuerMinimum]) -> Later<'a, Result<(), String>> {
+    fn satisfy<'a>(&'a self, _: &'a [IssuerMinimum]) -> Later<'a, Result<bool, String>> {
         let new_enough = self.0;
         Box::pin(async move {
             if new_enough {
-                Ok(())
+                Ok(false)
             } else {
                 Err("number 3 of 4".to_owned())
             }
@@ -41,10 +73,15 @@ impl Lists for ToyLists {
 
 impl Bed {
     pub(crate) async fn open(folder: &TempDir, source: &Arc<Fake>) -> Self {
-        Self::with(folder, source, true).await
+        Self::with(folder, source, ToyJudge, ToyLists(true)).await
     }
 
-    async fn with(folder: &TempDir, source: &Arc<Fake>, lists: bool) -> Self {
+    async fn with(
+        folder: &TempDir,
+        source: &Arc<Fake>,
+        judge: impl Judge + Send + Sync + 'static,
+        lists: impl Lists,
+    ) -> Self {
         let (tasks, offset) = (Tasks::new(), Arc::new(AtomicI64::new(0)));
         let clock = Clock::fixed_offset(Arc::clone(&offset));
         let sources: Vec<Arc<dyn Upstream>> = vec![Arc::new(Arc::clone(source))];
@@ -64,8 +101,8 @@ impl Bed {
         let catalogue = Catalogue::open(Parts {
             cache: cache.clone(),
             clock,
-            judge: AnyJudge(Arc::new(ToyJudge)),
-            lists: Arc::new(ToyLists(lists)),
+            judge: AnyJudge(Arc::new(judge)),
+            lists: Arc::new(lists),
             spawner: tasks.spawner(),
             state: State::new(state),
             upstreams,
@@ -208,7 +245,7 @@ async fn a_timestamp_is_not_taken_before_the_lists_that_it_asks_for() {
     let folder = tempfile::tempdir().unwrap();
     let source = Fake::new("origin");
     Author::new(&source).publish(&[&pack(1)]);
-    let bed = Bed::with(&folder, &source, false).await;
+    let bed = Bed::with(&folder, &source, ToyJudge, ToyLists(false)).await;
     let refused = soon(bed.catalogue.current()).await.unwrap_err();
     assert!(
         matches!(*refused, CatalogueError::Lists { .. }),
@@ -265,6 +302,39 @@ async fn what_no_kept_revision_names_is_superseded() {
     let shared = &bed.catalogue.shared;
     let named = shared.names().packs();
     assert_eq!(named, [packs[1].header.id(), packs[2].header.id()].into());
+}
+
+#[tokio::test]
+async fn a_timestamp_whose_signer_the_lists_it_asks_for_revoke_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Fake::new("origin");
+    Author::new(&source).publish(&[&pack(1)]);
+    let revoking = Revoking::default();
+    let bed = Bed::with(&folder, &source, revoking.clone(), revoking).await;
+    let refused = soon(bed.catalogue.current()).await.unwrap_err();
+    assert!(refused.to_string().contains("a timestamp"), "{refused}");
+    assert!(bed.catalogue.last().is_none());
+    // Nor has it left a mark.
+    assert!(!folder.path().join("state/marks").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_origin_is_followed_though_its_revisions_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Fake::new("origin");
+    let mut author = Author::new(&source);
+    for number in 1..=3 {
+        author.publish(&[&pack(number)]);
+    }
+    let bed = Bed::open(&folder, &source).await;
+    assert_eq!(bed.version().await, 3);
+    let mut restored = Author::new(&source);
+    restored.epoch = 2;
+    restored.publish(&[&pack(1)]);
+    restored.publish(&[&pack(4)]);
+    tokio::time::advance(Duration::from_secs(6)).await;
+    let view = soon(bed.catalogue.current()).await.unwrap();
+    assert_eq!((view.timestamp.epoch, view.timestamp.version), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,6 +42,8 @@ pub(crate) struct Author {
     /// Where the origin serves content and enrols.
     pub(crate) addresses: (String, String),
     envelope: Vec<u8>,
+    /// How often the origin was restored, plus one.
+    pub(crate) epoch: u64,
     /// How many revisions are kept.
     pub(crate) keep: usize,
     /// The least numbers of revocation lists.
@@ -68,6 +70,7 @@ impl Author {
         Self {
             addresses: ("127.0.0.1:7443".to_owned(), "127.0.0.1:7444".to_owned()),
             envelope: Vec::new(),
+            epoch: 1,
             keep: 5,
             minimums: Vec::new(),
             now: Clock::system().now(),
@@ -192,7 +195,7 @@ impl Author {
         self.source.put(&Route::Deployment, document);
         self.put_timestamp(Timestamp {
             deployment: "acme".to_owned(),
-            epoch: 1,
+            epoch: self.epoch,
             version: self.timestamp.as_ref().map_or(0, |last| last.version) + 1,
             issued: self.now,
             expires: self.now + LIFETIME,
