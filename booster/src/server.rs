@@ -177,6 +177,7 @@ impl Booster {
         tokio::select! {
             part = self.listener.any_ended() => part,
             part = self.ops.any_ended() => part,
+            part = self.relay.any_ended() => part,
             part = self.tasks.any_ended() => part,
         }
     }

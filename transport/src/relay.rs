@@ -112,6 +112,11 @@ impl Relay {
         &self.metrics
     }
 
+    /// Waits until a part ended that should not have, and names it.
+    pub async fn any_ended(&self) -> &'static str {
+        self.tasks.any_ended().await
+    }
+
     /// Stops accepting, waits for at most `grace`, and cuts off the rest.
     pub async fn drain(self, grace: Duration) -> Drained {
         self.tasks.drain(grace).await
