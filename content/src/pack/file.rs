@@ -216,6 +216,7 @@ mod tests {
     use crate::chunk::Chunk;
     use crate::digest::ChunkId;
     use crate::durable::RealDisk;
+    use crate::durable::model::ModelDisk;
     use crate::frame::PlainFrame;
 
     #[test]
@@ -252,5 +253,29 @@ mod tests {
         std::fs::write(packs.path(id), &bad[..bad.len() - 1]).unwrap();
         let error = PackFile::open(&packs.path(id), id).unwrap_err();
         assert!(matches!(error, ReadPackError::Length { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_pack_is_there_whole_or_not_at_all_after_every_crash() {
+        let packs = PackDir::new("packs");
+        let mut plain = PlainFrame::default();
+        plain.push(Chunk::name(b"bread"));
+        let mut builder = PackBuilder::default();
+        builder.push(plain.pack(3).unwrap());
+        let pack = builder.finish().unwrap();
+        let id = pack.header.id();
+        let disk = ModelDisk::default();
+        packs.put(&disk, id, &pack.bytes).unwrap();
+        for crash in disk.crashes() {
+            let found = crash.read(&packs.path(id), 1 << 20).unwrap();
+            assert!(found.is_none_or(|found| found == pack.bytes));
+        }
+        let later = ModelDisk::after(&disk);
+        let found = later
+            .crashes()
+            .remove(0)
+            .read(&packs.path(id), 1 << 20)
+            .unwrap();
+        assert_eq!(found, Some(pack.bytes));
     }
 }
