@@ -18,10 +18,11 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 use transport::enrol::{Accepted, Enrolled, accept, first_contact};
 use transport::source::CallLimits;
-use transport::{CallError, Source, SourceSettings};
+use transport::{CallError, Fetched, Source, SourceSettings};
 
 use crate::data::{Data, DataError};
 use crate::identity::{self, Identity, IdentityError, Joined};
+use crate::state::{State, StateError};
 
 /// What enrolment needs to know.
 #[derive(Clone, Debug)]
@@ -125,6 +126,12 @@ pub async fn enrol(
     let trust = meet(join, clock).await?;
     let source = public_source(&join.addresses, &trust, clock)?;
     let origin = source.identify().await.map_err(refused)?;
+    // Before anything secret is sent: the server may have been revoked.
+    take_lists(&source, &trust, &State::new(data.state()), clock).await?;
+    let again = source.identify().await.map_err(refused)?;
+    trust
+        .check(&again, clock.now())
+        .map_err(|reason| EnrolError::Server { reason })?;
     let csr = certs::csr::make(&key, id.as_str()).map_err(|source| EnrolError::Csr { source })?;
     let asking = Asking {
         clock,
@@ -163,6 +170,25 @@ async fn meet(join: &Join, clock: &Clock) -> Result<Arc<Trust>, EnrolError> {
         drop(trust.add_issuing_ca(ca, clock.now()));
     }
     Ok(Arc::new(trust))
+}
+
+/// Fetches the revocation lists of all CAs, puts them in force, and keeps them: they say whether the
+/// server still counts, and the booster need not ask for them to start.
+async fn take_lists(
+    source: &Source,
+    trust: &Trust,
+    state: &State,
+    clock: &Clock,
+) -> Result<(), EnrolError> {
+    // Roots first: their lists say which issuing CAs still count.
+    for ca in trust.roots().iter().chain(&trust.issuing_cas()) {
+        let fetched = source.crl(ca.id(), None).await.map_err(refused)?;
+        if let Fetched::New { bytes, .. } = fetched {
+            let crl = trust.verify_crl(ca.id(), &bytes, clock.now());
+            state.put_crl(trust, crl.map_err(|source| EnrolError::List { source })?)?;
+        }
+    }
+    Ok(())
 }
 
 struct Asking<'a> {
@@ -305,6 +331,12 @@ pub enum EnrolError {
         /// Why.
         source: transport::enrol::EnrolError,
     },
+    /// A revocation list does not count.
+    #[error("cannot enrol: nothing secret has been sent")]
+    List {
+        /// Why.
+        source: certs::trust::TrustCrlError,
+    },
     /// It has enrolled somewhere else.
     #[error("cannot enrol twice: this booster belongs to the deployment {deployment}")]
     OtherDeployment {
@@ -323,6 +355,15 @@ pub enum EnrolError {
         /// Why.
         source: CallError,
     },
+    /// The server may not be spoken to.
+    #[error("cannot trust the server: {reason}")]
+    Server {
+        /// Why not.
+        reason: certs::RefusalReason,
+    },
+    /// What protects us cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// TLS could not be set up.
     #[error("cannot set up TLS")]
     Tls {

@@ -251,6 +251,34 @@ async fn enrolment_waits_for_an_operator_and_goes_through_a_booster() {
 }
 
 #[tokio::test]
+async fn an_origin_whose_certificate_is_revoked_is_sent_no_token() {
+    let bed = Bed::start().await;
+    let enrolments = &bed.origin.shared.enrolments;
+    assert_eq!(enrolments.load(Ordering::Relaxed), 1);
+    bed.origin.revoke_itself(2);
+    let folder = tempfile::tempdir().unwrap();
+    let request = EnrolRequest {
+        advertise: Vec::new(),
+        data: folder.path().join("booster"),
+        id: Some("paris".parse().unwrap()),
+        join: bed.origin.join(),
+        patience: Duration::from_secs(60),
+    };
+    let refused = soon(enrol(request, &bed.origin.clock, drop))
+        .await
+        .unwrap_err();
+    let reason = match &refused {
+        crate::enrol::EnrolError::Server { reason } => *reason,
+        crate::enrol::EnrolError::Refused {
+            source: CallError::Distrusted { reason, .. },
+        } => *reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason, RefusalReason::Revoked);
+    assert_eq!(enrolments.load(Ordering::Relaxed), 1, "nothing was sent");
+}
+
+#[tokio::test]
 async fn a_wrong_pin_is_told_nothing() {
     let bed = Bed::start().await;
     let mut join = bed.origin.join();

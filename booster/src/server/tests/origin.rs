@@ -1,6 +1,6 @@
 //! An origin just large enough for a booster: real certificates, real TLS, toy everything else.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     cas: Vec<Ca>,
     clock: Clock,
     pub(super) checked_in: Mutex<Vec<Bytes>>,
+    /// How often a certificate was asked for.
+    pub(super) enrolments: AtomicU64,
     /// Whether an operator has to approve.
     pub(super) vetting: AtomicBool,
     root: Ca,
@@ -62,7 +64,7 @@ impl Origin {
         let clock = Clock::fixed_offset(Arc::clone(&offset));
         let source = Fake::new("origin");
         let shared = Arc::new(Shared::new(&clock, &source));
-        shared.sign_lists(1, &[]);
+        shared.sign_lists(1, CaKind::Client, &[]);
         let own = shared.issue(Role::Origin, "origin");
         let content = vec![Role::Booster, Role::Client];
         let content = shared.listen(Purpose::Data { roles: content }, &own).await;
@@ -94,7 +96,7 @@ impl Origin {
 
     /// Revokes certificates of clients with list number `number`, which the timestamp asks for.
     pub(super) fn revoke(&self, number: u64, serials: &[Serial]) {
-        self.shared.sign_lists(number, serials);
+        self.shared.sign_lists(number, CaKind::Client, serials);
         let mut author = self.author.lock().unwrap();
         let mut minimums: Vec<IssuerMinimum> = self
             .shared
@@ -109,6 +111,12 @@ impl Origin {
         author.renew();
     }
 
+    /// Revokes its own certificate, and goes on showing it, as a thief of its key would.
+    pub(super) fn revoke_itself(&self, number: u64) {
+        let own = [self.own.serial];
+        self.shared.sign_lists(number, CaKind::Node, &own);
+    }
+
     /// Goes away for good.
     pub(super) async fn stop(&mut self) {
         for listener in self.listeners.drain(..) {
@@ -120,7 +128,7 @@ impl Origin {
     pub(super) fn pass(&self, days: i64, number: u64) {
         self.offset.fetch_add(days * DAY, Ordering::Relaxed);
         let now = self.clock.now();
-        self.shared.sign_lists(number, &[]);
+        self.shared.sign_lists(number, CaKind::Client, &[]);
         let Device { cell, key, .. } = &self.own;
         let spki = key.spki_der();
         let chain = self.shared.certify(Role::Origin, "origin", spki, serial());
@@ -166,6 +174,7 @@ impl Shared {
         Self {
             cas,
             checked_in: Mutex::default(),
+            enrolments: AtomicU64::new(0),
             clock: clock.clone(),
             root,
             source: Arc::clone(source),
@@ -191,11 +200,11 @@ impl Shared {
         }
     }
 
-    /// Signs list `number` of every CA, on which the clients' has `revoked`.
-    fn sign_lists(&self, number: u64, revoked: &[Serial]) {
+    /// Signs list `number` of every CA; `revoked` are on the one of `kind`.
+    fn sign_lists(&self, number: u64, kind: CaKind, revoked: &[Serial]) {
         let now = self.clock.now();
         for ca in self.all() {
-            let on_it = ca.cert().kind() == Some(CaKind::Client);
+            let on_it = ca.cert().kind() == Some(kind);
             let entries: Vec<RevokedCert> = revoked
                 .iter()
                 .filter(|_| on_it)
@@ -304,6 +313,7 @@ impl Shared {
     /// Certifies whoever asks: at first if nobody has to approve, later if it shows itself.
     fn enrol(&self, route: &Route, body: &[u8], peer: Option<&Peer>) -> Response<Body> {
         assert!(matches!(route, Route::Enrol(_)) || peer.is_some());
+        self.enrolments.fetch_add(1, Ordering::Relaxed);
         if self.vetting.load(Ordering::Relaxed) {
             let mut response = respond::status(StatusCode::ACCEPTED);
             response
