@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use certs::Floor;
 use content::locator::{Locator, PackEntry};
 use content::marks::{Marks, MarksError};
 use content::statement::{
@@ -61,7 +60,7 @@ pub trait Lists: Send + Sync + 'static {
 pub struct Parts {
     /// Where what was fetched is kept.
     pub cache: Cache,
-    /// By which statements are judged.
+    /// By which statements are judged. It is given a floor, which rises with each timestamp.
     pub clock: Clock,
     /// Whose word counts.
     pub judge: AnyJudge,
@@ -82,7 +81,6 @@ struct Shared {
     document: watch::Sender<Option<Arc<Document>>>,
     /// Whether it was last asked for in vain.
     failing: AtomicBool,
-    floor: Mutex<Floor>,
     marks: Mutex<Marks>,
     names: RwLock<Names>,
     objects: SingleFlight<Digest, Result<Bytes, Arc<CatalogueError>>>,
@@ -172,14 +170,14 @@ impl Catalogue {
     /// # Errors
     ///
     /// Fails if the marks are damaged: to go on without them is to allow a rollback.
-    pub async fn open(parts: Parts) -> Result<Self, StateError> {
+    pub async fn open(mut parts: Parts) -> Result<Self, StateError> {
         let marks = parts.state.marks()?;
+        parts.clock = parts.clock.floored(marks.issued());
         let spawner = parts.spawner.clone();
         let shared = Arc::new(Shared {
             asked: Mutex::new(None),
             document: watch::Sender::new(None),
             failing: AtomicBool::new(false),
-            floor: Mutex::new(Floor::new(marks.issued())),
             marks: Mutex::new(marks),
             names: RwLock::default(),
             objects: SingleFlight::new(spawner.clone()),
@@ -308,8 +306,7 @@ impl Shared {
 
     /// The time to judge by: never before the latest that the origin has stated.
     fn now(&self) -> i64 {
-        let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        floor.verification_time(self.parts.clock.now())
+        self.parts.clock.now()
     }
 
     fn asked(&self) -> MutexGuard<'_, Option<Instant>> {

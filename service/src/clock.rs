@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time in whole seconds since 1970 (Unix time). Cloning shares it.
 ///
@@ -10,8 +10,42 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// asks this, so that a test can live through a month in a moment.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
+    /// Below which it never is; none unless somebody has proved a time.
+    floor: Option<Arc<Floor>>,
     /// Seconds to add to the system's time; none outside tests.
     offset: Option<Arc<AtomicI64>>,
+}
+
+/// The earliest that it can be: a time that was proved, plus what has gone by since. It goes on by
+/// itself, so that a clock that stays behind is not taken for one that stands still.
+#[derive(Debug)]
+struct Floor {
+    /// The proved time, less the seconds from `since` to when it was proved.
+    at_since: AtomicI64,
+    since: Instant,
+}
+
+impl Floor {
+    fn new(at: i64) -> Self {
+        Self {
+            at_since: AtomicI64::new(at),
+            since: Instant::now(),
+        }
+    }
+
+    fn raise(&self, verified_at: i64) {
+        let at_since = verified_at.saturating_sub(self.elapsed());
+        self.at_since.fetch_max(at_since, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> i64 {
+        let at_since = self.at_since.load(Ordering::Relaxed);
+        at_since.saturating_add(self.elapsed())
+    }
+
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.since.elapsed().as_secs()).unwrap_or(i64::MAX)
+    }
 }
 
 impl Clock {
@@ -25,7 +59,31 @@ impl Clock {
     #[must_use]
     pub fn fixed_offset(offset: Arc<AtomicI64>) -> Self {
         Self {
+            floor: None,
             offset: Some(offset),
+        }
+    }
+
+    /// This clock, which is from now on never before `floor` (Unix seconds): a time that somebody
+    /// has vouched for. All clones of what this gives share the floor; if this clock has one
+    /// already, that one is raised.
+    #[must_use]
+    pub fn floored(&self, floor: i64) -> Self {
+        if self.floor.is_some() {
+            self.raise_floor(floor);
+            return self.clone();
+        }
+        Self {
+            floor: Some(Arc::new(Floor::new(floor))),
+            offset: self.offset.clone(),
+        }
+    }
+
+    /// Raises the floor to `verified_at`, a time that was verified; never lowers it. Does nothing
+    /// on a clock without a floor.
+    pub fn raise_floor(&self, verified_at: i64) {
+        if let Some(floor) = &self.floor {
+            floor.raise(verified_at);
         }
     }
 
@@ -36,7 +94,9 @@ impl Clock {
             .offset
             .as_ref()
             .map_or(0, |offset| offset.load(Ordering::Relaxed));
-        unix_seconds(SystemTime::now()).saturating_add(offset)
+        let told = unix_seconds(SystemTime::now()).saturating_add(offset);
+        let floor = self.floor.as_ref();
+        floor.map_or(told, |floor| told.max(floor.now()))
     }
 }
 
@@ -59,5 +119,24 @@ mod tests {
         offset.store(86_400, Ordering::Relaxed);
         assert!((86_400..86_410).contains(&(clock.now() - before)));
         assert!((Clock::system().now() - before).abs() < 10);
+    }
+
+    #[test]
+    fn a_floor_lifts_a_clock_that_is_behind_until_it_is_set_right() {
+        let offset = Arc::new(AtomicI64::new(0));
+        let bare = Clock::fixed_offset(Arc::clone(&offset));
+        let proved = bare.now();
+        bare.raise_floor(proved + 100);
+        assert!(bare.now() < proved + 50, "it has no floor");
+        let clock = bare.floored(proved);
+        offset.store(-86_400, Ordering::Relaxed);
+        assert!(bare.now() < proved - 80_000);
+        assert!((proved..proved + 5).contains(&clock.now()));
+        // Who shares it shares its floor, however it was come by.
+        clock.clone().floored(proved + 50).raise_floor(proved + 70);
+        clock.raise_floor(proved);
+        assert!((proved + 70..proved + 80).contains(&clock.now()));
+        offset.store(86_400, Ordering::Relaxed);
+        assert!(clock.now() >= proved + 86_400, "a clock ahead is let be");
     }
 }

@@ -68,7 +68,8 @@ impl Parts {
         // Enrolment may have been done by an older release, which had fewer folders.
         data.create()?;
         let state = State::new(data.state());
-        let identity = identify(config, &data, &state, clock.now()).await?;
+        let clock = &floored(clock, &state)?;
+        let identity = identify(config, &data, &state, clock).await?;
         let registry = Registry::new("larder_booster");
         let metrics = Metrics::register(&registry)?;
         let sources = Sources::make(&identity, clock)?;
@@ -221,17 +222,29 @@ impl Sources {
     }
 }
 
+/// The time, by which everything is judged: never before what the origin has vouched for.
+fn floored(clock: &Clock, state: &State) -> Result<Clock, BindError> {
+    let at_least = state.marks()?.issued();
+    let now = clock.now();
+    if now < at_least {
+        warn!(now, at_least, "the clock of this machine is behind");
+    }
+    Ok(clock.floored(at_least))
+}
+
 /// Who we are, with the revocation lists that the last run had.
 async fn identify(
     config: &Config,
     data: &Data,
     state: &State,
-    now: i64,
+    clock: &Clock,
 ) -> Result<Arc<Identity>, BindError> {
-    let identity = Identity::load(&data.identity(), now)?;
+    let identity = Identity::load(&data.identity(), clock.now())?;
     let identity = Arc::new(identity.ok_or_else(|| BindError::NotEnrolled {
         path: config.data().to_owned(),
     })?);
+    clock.raise_floor(identity.cell.validity().map_or(0, |(begins, _)| begins));
+    let now = clock.now();
     let (state, trust) = (state.clone(), Arc::clone(&identity.trust));
     off_runtime(move || state.load_crls(&trust, now))
         .await

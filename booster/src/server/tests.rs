@@ -2,7 +2,7 @@
 
 mod origin;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use certs::RefusalReason;
 use content::pack::BuiltPack;
@@ -176,6 +176,29 @@ async fn a_booster_that_slept_for_a_month_recovers_unaided() {
     assert_eq!(soon(client.hello()).await.unwrap().id, "berlin");
     let shown = status(bed.config().data(), 0).await.unwrap();
     assert!(shown.certificate_expires > bed.origin.clock.now() + 10 * DAY);
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn a_booster_whose_clock_fell_back_goes_on_from_the_last_time_it_knows() {
+    let bed = Bed::start().await;
+    let booster = bed.boost().await;
+    let device = bed.origin.device("laptop");
+    bed.get(&bed.client(&device, &booster)).await;
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+    // Its battery has died: to its own clock, nobody's certificate has begun.
+    let offset = Arc::new(AtomicI64::new(-30 * DAY));
+    let behind = Clock::fixed_offset(offset);
+    let booster = soon(Booster::bind(bed.config(), behind)).await.unwrap();
+    bed.get(&bed.client(&device, &booster)).await;
+    soon(booster.catalogue().current()).await.unwrap();
+    let failing = || booster.health.failing();
+    soon(async {
+        while !failing().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
 
