@@ -109,19 +109,29 @@ impl<J: Judge> Catalogue<'_, J> {
     }
 
     /// Fetches the deployment document if it is not the one that we have; gives back its envelope.
+    ///
+    /// The one that `timestamp` names may be gone: whoever answers has only the newest. One that
+    /// was made after the timestamp cannot be the one it names, and is as good.
     pub(crate) async fn document<S: Supply>(
         &self,
         sources: &Sources<S>,
-        wanted: Digest,
+        timestamp: &Timestamp,
     ) -> Result<Statement<Deployment>, CatalogueError> {
+        let wanted = timestamp.deployment_document;
         let kept = self.state.document(self.judge, self.now);
         if let Some(kept) = kept.as_ref().filter(|kept| kept.digest() == wanted) {
             return Ok(kept.clone());
         }
         let (document, envelope) = sources
             .get(Ask::Deployment, |bytes| {
-                let document = self.open::<Deployment>("deployment document", bytes, wanted)?;
-                Ok((document, bytes.to_vec()))
+                let failed = |error| CheckFailed::new("deployment document", error);
+                let document =
+                    Statement::<Deployment>::open(bytes, self.judge, self.now).map_err(failed)?;
+                if document.digest() == wanted || document.created >= timestamp.issued {
+                    Ok((document, bytes.to_vec()))
+                } else {
+                    Err(CheckFailed::new("deployment document", OldDocument))
+                }
             })
             .await?;
         // A booster's timestamp may be some seconds old, and name a document that is older than
@@ -301,6 +311,21 @@ pub enum CatalogueError {
         /// The name asked for.
         name: FilesetName,
     },
+}
+
+/// A deployment document that is neither the one that the timestamp names nor a newer one.
+#[derive(Debug, Error)]
+#[error("it is not the one that the timestamp names, and no newer one")]
+struct OldDocument;
+
+impl CatalogueError {
+    /// Whether what was asked for may be there, and too new for the one that was asked.
+    pub(crate) fn may_be_too_new(&self) -> bool {
+        match self {
+            Self::NotRetained { .. } | Self::UnknownFileset { .. } => true,
+            Self::NoSource(_) | Self::Revoked { .. } | Self::State(_) => false,
+        }
+    }
 }
 
 #[cfg(test)]

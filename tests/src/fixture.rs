@@ -92,6 +92,18 @@ pub async fn locator(
     Ok(locator.into_payload())
 }
 
+/// The snapshot that a party's timestamp names, unjudged.
+///
+/// # Errors
+///
+/// Fails if it cannot be fetched.
+pub async fn snapshot(source: &Source) -> anyhow::Result<content::Digest> {
+    let Fetched::New { bytes, .. } = source.timestamp(None).await? else {
+        anyhow::bail!("nothing was asked that could be unchanged")
+    };
+    Ok(Timestamp::decode(&payload(&bytes)?)?.snapshot)
+}
+
 /// Reads the rest of a pack, and holds it against its header.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use service::Output;
 
 use super::change::{self, Changes};
 use super::report::{Report, Step, Update};
+use crate::fixture;
 use crate::scrape::metric;
 use crate::testbed::{Party, Testbed, until};
 use crate::tree;
@@ -102,6 +103,7 @@ impl Stage {
 
     /// One pull through the booster, with what it cost on each line.
     async fn pull(&self, client: &Path, target: &Path) -> anyhow::Result<Step> {
+        self.booster_has_heard().await?;
         let before = self.upstream().await?;
         let report: PullReport = self.bed.pull(client, FILESET, target).await?;
         ensure!(
@@ -115,6 +117,23 @@ impl Stage {
             after.0 + after.1 - before.0 - before.1,
             after.0 - before.0,
         ))
+    }
+
+    /// Waits until the booster goes by what is current: it asks every five seconds.
+    async fn booster_has_heard(&self) -> anyhow::Result<()> {
+        let join = self.bed.join(Role::Client).await?;
+        let one = Party::of(&self.clients[0], &join, &self.bed.clock()).await?;
+        let origin = self.bed.origin().addresses().content.to_string();
+        let origin = one.source(Role::Origin, "origin", origin)?;
+        let booster = one.source(
+            Role::Booster,
+            "booster",
+            self.booster.local_addr().to_string(),
+        )?;
+        let current = fixture::snapshot(&origin).await?;
+        let heard = async || fixture::snapshot(&booster).await.ok();
+        until(heard, |heard| *heard == Some(current)).await;
+        Ok(())
     }
 
     /// Bytes that the booster has received: of packs, and of everything else.
