@@ -133,7 +133,7 @@ mod tests {
         assert!(bare.now() < proved - 80_000);
         assert!((proved..proved + 5).contains(&clock.now()));
         // Who shares it shares its floor, however it was come by.
-        clock.clone().floored(proved + 50).raise_floor(proved + 70);
+        clock.floored(proved + 50).raise_floor(proved + 70);
         clock.raise_floor(proved);
         assert!((proved + 70..proved + 80).contains(&clock.now()));
         offset.store(86_400, Ordering::Relaxed);
