@@ -9,7 +9,6 @@ use certs::tls::{Expected, TlsError};
 use certs::trust::Revocation;
 use certs::{DeviceId, Key, Role, Trust};
 use config::HostPort;
-use content::Digest;
 use protocol::{EnrolRole, Join};
 use serde::Serialize;
 use service::{Clock, Report};
@@ -119,7 +118,7 @@ pub async fn enrol(
     }
     let id = request.id.map_or_else(host_id, Ok)?;
     note(EnrolNote::Asking {
-        fingerprint: fingerprint(&key),
+        fingerprint: key.fingerprint(),
         id: id.to_string(),
     });
     let join = &request.join;
@@ -153,7 +152,7 @@ pub async fn enrol(
     Ok(EnrolReport {
         already: false,
         deployment: joined.deployment,
-        fingerprint: fingerprint(&key),
+        fingerprint: key.fingerprint(),
         id: joined.id,
         not_after: accepted.peer.not_after(),
     })
@@ -248,7 +247,7 @@ fn already(known: &Identity, join: &Join) -> Result<EnrolReport, EnrolError> {
     Ok(EnrolReport {
         already: true,
         deployment: known.joined.deployment.clone(),
-        fingerprint: fingerprint(&known.key),
+        fingerprint: known.key.fingerprint(),
         id: known.joined.id.clone(),
         not_after: known.cell.validity().map_or(0, |(_, ends)| ends),
     })
@@ -271,16 +270,6 @@ fn public_source(
         limits: CallLimits::default(),
     };
     Source::new(settings).map_err(|source| EnrolError::Tls { source })
-}
-
-/// SHA-256 of the key's public half in groups of four digits, as a person compares it.
-fn fingerprint(key: &Key) -> String {
-    let hex = Digest::from_raw(key.spki_sha256()).hex();
-    let groups: Vec<&str> = (0..hex.len())
-        .step_by(4)
-        .map(|at| &hex[at..at + 4])
-        .collect();
-    groups.join(" ")
 }
 
 /// The host's name as far as it can be an id.

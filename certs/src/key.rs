@@ -9,6 +9,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::digest::sha256;
 
+/// The SHA-256 of a key's public half as persons compare it: 64 lower-case hexadecimal digits in
+/// groups of four, with a space between. All programs show it alike.
+#[must_use]
+pub fn fingerprint(spki_sha256: &[u8; 32]) -> String {
+    let group = |pair: &[u8]| format!("{:02x}{:02x}", pair[0], pair[1]);
+    let groups: Vec<String> = spki_sha256.chunks_exact(2).map(group).collect();
+    groups.join(" ")
+}
+
 /// A private key on P-256. Wiped from memory when dropped; never printed.
 pub struct Key {
     pair: KeyPair,
@@ -59,6 +68,12 @@ impl Key {
     /// SHA-256 of the public half: what a pin or a request is known by.
     pub fn spki_sha256(&self) -> [u8; 32] {
         sha256(&self.spki_der)
+    }
+
+    /// [`fingerprint`] of the public half.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.spki_sha256())
     }
 
     /// Signs `message` with ECDSA and SHA-256; the signature is in DER (RFC 3279 §2.2.3).
@@ -148,6 +163,17 @@ mod tests {
         let again = Key::from_pem(&key.to_pem()).unwrap();
         assert_eq!(key.spki_der(), again.spki_der());
         assert_eq!(key.duplicate().spki_sha256(), again.spki_sha256());
+    }
+
+    #[test]
+    fn a_fingerprint_is_64_digits_in_groups_of_four() {
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&[0x0a, 0xbc, 0xde, 0xf0]);
+        let shown = fingerprint(&hash);
+        assert!(shown.starts_with("0abc def0 0000 "), "{shown}");
+        assert_eq!(shown.len(), 16 * 4 + 15);
+        let key = Key::generate().unwrap();
+        assert_eq!(key.fingerprint(), fingerprint(&key.spki_sha256()));
     }
 
     #[test]

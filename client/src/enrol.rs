@@ -18,7 +18,7 @@ use transport::enrol::{Accepted, Enrolled, accept, first_contact};
 use transport::{CallError, Source, SourceSettings};
 
 use crate::data::{Data, DataError};
-use crate::identity::{self, Identity, IdentityError, Joined, fingerprint};
+use crate::identity::{self, Identity, IdentityError, Joined};
 use crate::net::limits;
 use crate::session::{SessionError, fetch_standing};
 use crate::state::State;
@@ -119,7 +119,7 @@ pub async fn enrol(
     };
     note(EnrolNote::Key {
         id: id.to_string(),
-        fingerprint: fingerprint(&key),
+        fingerprint: key.fingerprint(),
     });
     let addresses = request.join.addresses.clone();
     let first = first_contact(addresses.clone(), &[request.join.pin], clock, &limits())
@@ -163,7 +163,7 @@ pub async fn enrol(
     Ok(EnrolReport {
         deployment: joined.deployment,
         id: joined.id,
-        fingerprint: fingerprint(&key),
+        fingerprint: key.fingerprint(),
         not_after: accepted.peer.not_after(),
         already: false,
     })
@@ -235,7 +235,7 @@ fn already(known: &Identity, join: &Join) -> Result<EnrolReport, EnrolError> {
     Ok(EnrolReport {
         deployment: known.joined.deployment.clone(),
         id: known.joined.id.clone(),
-        fingerprint: fingerprint(&known.key),
+        fingerprint: known.key.fingerprint(),
         not_after: known.cell.validity().map_or(0, |(_, ends)| ends),
         already: true,
     })

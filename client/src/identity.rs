@@ -142,16 +142,6 @@ pub(crate) fn new_trust<C: AsRef<[u8]>>(roots: &[C], now: i64) -> Result<Trust, 
     Ok(Trust::new(roots, Arc::new(CrlStore::new(CRL_GRACE)), now)?)
 }
 
-/// SHA-256 of the key's public half in groups of four digits, as a person compares it.
-pub(crate) fn fingerprint(key: &Key) -> String {
-    let hex = content::Digest::from_raw(key.spki_sha256()).hex();
-    let groups: Vec<&str> = (0..hex.len())
-        .step_by(4)
-        .map(|at| &hex[at..at + 4])
-        .collect();
-    groups.join(" ")
-}
-
 fn write_cas(folder: &Path, trust: &Trust) -> Result<(), IdentityError> {
     let ders = |cas: Vec<Arc<certs::CaCert>>| -> Vec<Vec<u8>> {
         cas.iter().map(|ca| ca.der().to_vec()).collect()

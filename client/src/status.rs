@@ -9,7 +9,7 @@ use serde::Serialize;
 use service::Clock;
 
 use crate::data::Data;
-use crate::identity::{Identity, fingerprint};
+use crate::identity::Identity;
 use crate::install::record::Record;
 use crate::pull::PullError;
 use crate::session::SessionError;
@@ -97,7 +97,7 @@ fn device(identity: &Identity, now: i64) -> DeviceStatus {
     DeviceStatus {
         deployment: identity.joined.deployment.clone(),
         id: identity.joined.id.clone(),
-        fingerprint: fingerprint(&identity.key),
+        fingerprint: identity.key.fingerprint(),
         not_before,
         not_after,
         expired: now >= not_after,

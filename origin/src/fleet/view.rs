@@ -25,7 +25,10 @@ pub struct DeviceView {
     pub role: String,
     /// How far it has come.
     pub state: String,
-    /// The fingerprint of its key, which its user sees too: `sha256:` and 64 digits.
+    /// The fingerprint of its key in the form in which its user sees it too: 64 digits in groups of
+    /// four.
+    pub fingerprint: String,
+    /// The same as programs write it: `sha256:` and 64 digits.
     pub key: String,
     /// Its group.
     pub group: Option<String>,
@@ -100,6 +103,7 @@ impl DeviceView {
             id: device.id.to_string(),
             role: device.role.to_string(),
             state: device.state.to_string(),
+            fingerprint: certs::key::fingerprint(&device.spki_sha256),
             key: Digest::from_raw(device.spki_sha256).to_string(),
             group: device.group.clone(),
             address: device.address.clone(),
@@ -138,7 +142,7 @@ impl fmt::Display for Devices {
 impl fmt::Display for DeviceView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({}): {}", self.id, self.role, self.state)?;
-        writeln!(f, "  key        {}", self.key)?;
+        writeln!(f, "  key        {}", self.fingerprint)?;
         writeln!(
             f,
             "  group      {}",

@@ -173,6 +173,10 @@ async fn a_device_waits_until_an_operator_approves_it() {
     assert!(!served.enrol(&device, EnrolRole::Client, "laptop").await);
     let pending: Devices = served.admin.get("/devices?state=pending").await.unwrap();
     assert_eq!(pending.devices[0].id, "laptop");
+    // What the operator compares is what the device shows.
+    let fingerprint = device.key.fingerprint();
+    assert_eq!(pending.devices[0].fingerprint, fingerprint);
+    assert!(pending.devices[0].to_string().contains(&fingerprint));
     let approved: DeviceView = served
         .admin
         .post("/devices/laptop/approve", &())
