@@ -75,12 +75,12 @@ impl Metrics {
             )?,
             received: registry.counters(
                 "http_received_bytes_total",
-                "Application bytes received, by listener.",
+                "Bytes received over TCP, TLS included, by listener.",
                 &["listener"],
             )?,
             sent: registry.counters(
                 "http_sent_bytes_total",
-                "Application bytes sent, by listener.",
+                "Bytes sent over TCP, TLS included, by listener.",
                 &["listener"],
             )?,
             sessions: registry.gauges(
@@ -115,6 +115,7 @@ impl Metrics {
         for reason in RefusalReason::ALL {
             let labels = [listener, reason.as_str()];
             self.handshakes.with_label_values(&labels).inc_by(0);
+            self.sessions_ended.with_label_values(&labels).inc_by(0);
         }
         self.handshakes
             .with_label_values(&[listener, "accepted"])
@@ -228,5 +229,52 @@ fn label(kind: certs::CaKind) -> &'static str {
         certs::CaKind::Node => "node",
         certs::CaKind::Client => "client",
         certs::CaKind::Content => "content",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_reason_for_each_listener() {
+        let registry = Registry::new("larder_origin");
+        let metrics = Metrics::register(&registry).unwrap();
+        let sinks = ["content", "enrol"].map(|listener| metrics.sink(listener));
+        let refused = |stage| Refused {
+            reason: RefusalReason::Revoked,
+            remote: ([192, 0, 2, 1], 9).into(),
+            stage,
+            possession_proved: true,
+            evidence: None,
+            peer: None,
+        };
+        sinks[1].refused(&refused(Handshake::Failed));
+        sinks[0].refused(&refused(Handshake::InSession));
+        let page = registry.page().unwrap();
+        let check = |name: &str, label: &str, expected: [(&str, u32); 2]| {
+            for (listener, count) in expected {
+                for reason in RefusalReason::ALL {
+                    let count = if reason == RefusalReason::Revoked {
+                        count
+                    } else {
+                        0
+                    };
+                    let labels = format!("listener=\"{listener}\",{label}=\"{reason}\"");
+                    let line = format!("larder_origin_{name}{{{labels}}} {count}\n");
+                    assert!(page.contains(&line), "no {line}in {page}");
+                }
+            }
+        };
+        check(
+            "tls_handshakes_total",
+            "result",
+            [("content", 0), ("enrol", 1)],
+        );
+        check(
+            "tls_sessions_ended_total",
+            "reason",
+            [("content", 1), ("enrol", 0)],
+        );
     }
 }
