@@ -242,9 +242,8 @@ impl Shared {
         let trust = &self.trust;
         for ca in trust.roots().into_iter().chain(trust.issuing_cas()) {
             if let Some(crl) = trust.crls().current(ca.id()) {
-                let kind = ca.kind().map_or("root", CaKind::as_str);
                 self.metrics
-                    .show_list(kind, crl.number(), crl.next_update());
+                    .show_list(ca_label(ca.kind()), crl.number(), crl.next_update());
             }
         }
     }

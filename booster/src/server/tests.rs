@@ -106,6 +106,8 @@ async fn a_booster_enrols_serves_and_starts_again_without_its_origin() {
     );
     let shown = status(bed.config().data(), 0).await.unwrap();
     assert!(shown.running && shown.lists.len() == 4, "{shown:?}");
+    let number = |ca| booster.metrics().crl_number.with_label_values(&[ca]).get();
+    assert_eq!(["root", "node", "client", "content"].map(number), [1; 4]);
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 
     bed.origin.stop().await;
