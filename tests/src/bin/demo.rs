@@ -9,8 +9,8 @@ use tests::demo::{Args, main as run};
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    // Talk of the three programs would drown the demo's own; warnings are let through.
-    if let Err(error) = logs::init(logs::Format::Text, "warn") {
+    // Talk of the three programs would drown the demo's own, and some of what it shows is refusals.
+    if let Err(error) = logs::init(logs::Format::Text, "error") {
         Output::new(false).failure(&error.into());
         return ExitCode::FAILURE;
     }

@@ -13,7 +13,6 @@ use service::Output;
 use super::change::{self, Changes};
 use super::report::{Report, Step, Update};
 use crate::fixture;
-use crate::scrape::metric;
 use crate::testbed::{Party, Testbed, until};
 use crate::tree;
 
@@ -104,14 +103,14 @@ impl Stage {
     /// One pull through the booster, with what it cost on each line.
     async fn pull(&self, client: &Path, target: &Path) -> anyhow::Result<Step> {
         self.booster_has_heard().await?;
-        let before = self.upstream().await?;
+        let before = self.upstream();
         let report: PullReport = self.bed.pull(client, FILESET, target).await?;
         ensure!(
             report.bypasses.is_empty(),
             "the booster was gone round: {:?}",
             report.bypasses
         );
-        let after = self.upstream().await?;
+        let after = self.upstream();
         Ok(Step::new(
             &report,
             after.0 + after.1 - before.0 - before.1,
@@ -137,10 +136,9 @@ impl Stage {
     }
 
     /// Bytes that the booster has received: of packs, and of everything else.
-    async fn upstream(&self) -> anyhow::Result<(u64, u64)> {
-        let ops = self.booster.addresses().ops;
-        let packs = metric(ops, UPSTREAM_BYTES, "kind=\"pack\"").await?;
-        Ok((packs, metric(ops, UPSTREAM_BYTES, "kind=\"other\"").await?))
+    fn upstream(&self) -> (u64, u64) {
+        let counted = self.booster.counted();
+        (counted.upstream_pack_bytes, counted.upstream_other_bytes)
     }
 
     async fn second_revision(&self) -> anyhow::Result<(PathBuf, Changes)> {
@@ -219,6 +217,5 @@ async fn same(wanted: &Path, got: &Path) -> anyhow::Result<bool> {
 }
 
 const FILESET: &str = "demo";
-const UPSTREAM_BYTES: &str = "larder_booster_upstream_bytes_total";
 const GRACE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
