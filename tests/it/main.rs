@@ -4,5 +4,6 @@
 mod coalesce;
 mod kills;
 mod lies;
+mod memory;
 mod tidy;
 mod trust;
