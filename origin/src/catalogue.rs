@@ -8,6 +8,7 @@ mod answer;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ struct Inner {
     authority: Authority,
     documents: Documents,
     packs: PackDir,
+    /// How often the filesets have changed: what was read before the last change is not kept.
+    changes: AtomicU64,
     current: RwLock<Option<Arc<Current>>>,
     /// Held while the next timestamp is made, so that many askers make one.
     renewal: Mutex<()>,
@@ -76,6 +79,7 @@ impl Catalogue {
                 authority,
                 documents,
                 packs,
+                changes: AtomicU64::new(0),
                 current: RwLock::new(None),
                 renewal: Mutex::new(()),
                 snapshots: RwLock::default(),
@@ -102,6 +106,7 @@ impl Catalogue {
             .current
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        self.inner.changes.fetch_add(1, Ordering::Relaxed);
         *current = None;
     }
 
@@ -153,6 +158,7 @@ impl Inner {
 
     async fn renew(&self) -> Result<Sealed, CatalogueError> {
         let now = self.authority.clock().now();
+        let changes = self.changes.load(Ordering::Relaxed);
         let mut tx = self.authority.ledger().write().await?;
         let filesets = filesets::snapshot(&mut tx).await?;
         let version = counters::next(&mut tx, counters::TIMESTAMP).await?;
@@ -186,7 +192,10 @@ impl Inner {
             filesets,
         };
         let mut slot = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Arc::new(current));
+        // A change that came in between is not in it: good for this asker, not for the next.
+        if self.changes.load(Ordering::Relaxed) == changes {
+            *slot = Some(Arc::new(current));
+        }
         Ok(sealed)
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use content::durable::{self, RealDisk};
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +86,7 @@ impl Intake {
     /// Removes some packs: rows and files together, so that none that comes in now is lost.
     async fn step(&self, age: i64, dry_run: bool) -> Result<Vec<Pack>, PublishError> {
         let now = self.now();
-        let _files = self.files.lock().await;
+        let files = Arc::clone(&self.files).lock_owned().await;
         let mut tx = self.catalogue.authority().ledger().write().await?;
         publishes::end_dead(&mut tx, now - DEAD_AFTER_SECONDS).await?;
         if dry_run {
@@ -94,6 +96,8 @@ impl Intake {
         commit(tx).await?;
         let (folder, removed) = (self.catalogue.packs().clone(), gone.clone());
         let work = tokio::task::spawn_blocking(move || {
+            // Held by the work itself: whoever asked may go away in the middle.
+            let _files = files;
             removed
                 .iter()
                 .try_for_each(|pack| durable::remove(&RealDisk, &folder.path(pack.id)))
@@ -106,7 +110,7 @@ impl Intake {
     /// Removes files that bear a pack's name and are in no row: a pack that was written when the
     /// machine stopped, before it was entered.
     async fn collect_stray(&self, dry_run: bool) -> Result<(u64, u64), PublishError> {
-        let _files = self.files.lock().await;
+        let files = Arc::clone(&self.files).lock_owned().await;
         let mut db = self.catalogue.authority().ledger().read().await?;
         let known: std::collections::HashSet<_> = packs::list(&mut db)
             .await?
@@ -116,6 +120,8 @@ impl Intake {
         drop(db);
         let folder = self.catalogue.packs().clone();
         let work = tokio::task::spawn_blocking(move || {
+            // Held by the work itself: whoever asked may go away in the middle.
+            let _files = files;
             let (mut files, mut bytes) = (0, 0);
             for id in folder.list()?.into_iter().filter(|id| !known.contains(id)) {
                 let path = folder.path(id);

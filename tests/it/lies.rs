@@ -107,7 +107,7 @@ async fn a_lying_booster_is_named_and_the_origin_gives_the_content() {
         "an honest booster is not gone round"
     );
     scene.check("flip", Lie::FlipByte, "frame").await;
-    scene.check("short", Lie::Truncate, "").await;
+    scene.check("short", Lie::Truncate, "length").await;
     fixture::tree(&scene.bed.path("other"), 3).unwrap();
     scene
         .bed
@@ -115,13 +115,23 @@ async fn a_lying_booster_is_named_and_the_origin_gives_the_content() {
         .await
         .unwrap();
     let other = scene.pack_of("other").await;
-    scene.check("other-pack", Lie::OtherPack(other), "").await;
+    scene
+        .check("other-pack", Lie::OtherPack(other), "length")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_words_are_refused_however_well_they_were_signed() {
     let scene = Scene::set().await;
     let old = scene.timestamp().await;
+    let current = async || {
+        let named = fixture::current(&scene.origin, scene.party.trust(), "tools");
+        named.await.unwrap().statement
+    };
+    let first = current().await;
+    let first = scene.origin.statement(&first, 1 << 20).await.unwrap();
+    let snapshot = fixture::snapshot(&scene.origin).await.unwrap();
+    let snapshot = scene.origin.snapshot(&snapshot).await.unwrap();
     // The client has seen a newer one: the old one is a rollback, though it is in date.
     std::fs::write(scene.bed.path("tree/new"), b"news").unwrap();
     scene
@@ -132,7 +142,12 @@ async fn old_words_are_refused_however_well_they_were_signed() {
     scene.liar.set(Lie::None);
     scene.pull("fresh").await;
     scene
-        .check("fresh", Lie::OldTimestamp(old.clone()), "timestamp")
+        .check("fresh", Lie::OldTimestamp(old), "timestamp")
         .await;
-    scene.check("statement", Lie::OldStatement(old), "").await;
+    scene
+        .check("snapshot", Lie::OldSnapshot(snapshot), "snapshot")
+        .await;
+    scene
+        .check("revision", Lie::OldRevision(first), "revision")
+        .await;
 }

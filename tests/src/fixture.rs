@@ -9,7 +9,7 @@ use certs::Trust;
 use content::FilesetName;
 use content::locator::Locator;
 use content::pack::PackHeader;
-use content::statement::{Payload as _, Snapshot, Statement, Timestamp};
+use content::statement::{Payload as _, RevisionEntry, Snapshot, Statement, Timestamp};
 use std::sync::Arc;
 use transport::{ContentJudge, Fetched, PackBody, Source};
 
@@ -69,28 +69,43 @@ pub async fn locator(
     fileset: &str,
 ) -> anyhow::Result<Locator> {
     let judge = ContentJudge::new(Arc::clone(trust));
+    let current = current(source, trust, fileset).await?;
+    let locator = source
+        .statement(&current.locator, Locator::ENVELOPE_BYTES_MAX)
+        .await?;
+    let locator = Statement::<Locator>::open_named(&locator, current.locator, &judge, NEVER)?;
+    Ok(locator.into_payload())
+}
+
+/// The names of the current revision's statement and locator, verified from the timestamp down.
+///
+/// # Errors
+///
+/// Fails if anything on the way cannot be fetched or does not count.
+pub async fn current(
+    source: &Source,
+    trust: &Arc<Trust>,
+    fileset: &str,
+) -> anyhow::Result<RevisionEntry> {
+    let judge = ContentJudge::new(Arc::clone(trust));
     let fileset: FilesetName = fileset.parse()?;
     let Fetched::New { bytes, .. } = source.timestamp(None).await? else {
         anyhow::bail!("nothing was asked that could be unchanged")
     };
-    let now = i64::MAX / 4;
     // Signed for the present, and judged at its own time: tests move their clocks.
     let timestamp = Timestamp::decode(&payload(&bytes)?)?;
     let _signed = Statement::<Timestamp>::open(&bytes, &judge, timestamp.issued)?;
     let snapshot = source.snapshot(&timestamp.snapshot).await?;
-    let snapshot = Statement::<Snapshot>::open_named(&snapshot, timestamp.snapshot, &judge, now)?;
+    let snapshot = Statement::<Snapshot>::open_named(&snapshot, timestamp.snapshot, &judge, NEVER)?;
     let entry = snapshot
         .fileset(&fileset)
         .context("the fileset is not in the snapshot")?;
-    let current = entry
-        .revision(entry.current)
-        .context("the current revision is not kept")?;
-    let locator = source
-        .statement(&current.locator, Locator::ENVELOPE_BYTES_MAX)
-        .await?;
-    let locator = Statement::<Locator>::open_named(&locator, current.locator, &judge, now)?;
-    Ok(locator.into_payload())
+    let current = entry.revision(entry.current);
+    current.copied().context("the current revision is not kept")
 }
+
+/// What is not judged at the present does not look at this time.
+const NEVER: i64 = i64::MAX / 4;
 
 /// The snapshot that a party's timestamp names, unjudged.
 ///

@@ -18,8 +18,10 @@ pub enum Lie {
     /// Nothing.
     #[default]
     None,
-    /// Serves this instead of each snapshot, locator and statement.
-    OldStatement(Bytes),
+    /// Serves this instead of each revision's statement and locator.
+    OldRevision(Bytes),
+    /// Serves this instead of each snapshot.
+    OldSnapshot(Bytes),
     /// Serves this timestamp, which was good once.
     OldTimestamp(Bytes),
     /// Serves this instead of each pack.
@@ -78,20 +80,15 @@ async fn answer(lie: &Lie, origin: &Source, deployment: &str, path: &str) -> any
         Fetched::New { bytes, .. } => Ok(bytes),
         Fetched::Unchanged => anyhow::bail!("nothing was asked that could be unchanged"),
     };
-    let bytes = match Route::parse(path)? {
+    let route = Route::parse(path)?;
+    if let Some(old) = instead(lie, &route) {
+        return Ok(Body::full(old));
+    }
+    let bytes = match route {
         Route::Hello => hello(deployment).encode().into(),
-        Route::Timestamp => match lie {
-            Lie::OldTimestamp(old) => old.clone(),
-            Lie::FlipByte
-            | Lie::None
-            | Lie::OldStatement(_)
-            | Lie::OtherPack(_)
-            | Lie::Truncate => whole(origin.timestamp(None).await?)?,
-        },
-        Route::Snapshot(digest) => substitute(lie, origin.snapshot(&digest).await?),
-        Route::Statement(digest) => {
-            substitute(lie, origin.statement(&digest, STATEMENT_BYTES_MAX).await?)
-        }
+        Route::Timestamp => whole(origin.timestamp(None).await?)?,
+        Route::Snapshot(digest) => origin.snapshot(&digest).await?,
+        Route::Statement(digest) => origin.statement(&digest, STATEMENT_BYTES_MAX).await?,
         Route::Deployment => whole(origin.deployment(None).await?)?,
         Route::Crl(issuer) => whole(
             origin
@@ -113,12 +110,13 @@ async fn answer(lie: &Lie, origin: &Source, deployment: &str, path: &str) -> any
     Ok(Body::full(bytes))
 }
 
-fn substitute(lie: &Lie, good: Bytes) -> Bytes {
-    match lie {
-        Lie::OldStatement(old) => old.clone(),
-        Lie::FlipByte | Lie::None | Lie::OldTimestamp(_) | Lie::OtherPack(_) | Lie::Truncate => {
-            good
-        }
+/// The old words that stand in for the answer, if this is a lie about it.
+fn instead(lie: &Lie, route: &Route) -> Option<Bytes> {
+    match (lie, route) {
+        (Lie::OldTimestamp(old), Route::Timestamp)
+        | (Lie::OldSnapshot(old), Route::Snapshot(_))
+        | (Lie::OldRevision(old), Route::Statement(_)) => Some(old.clone()),
+        (_, _) => None,
     }
 }
 
@@ -131,7 +129,7 @@ fn twisted(lie: &Lie, mut pack: Vec<u8>) -> Bytes {
         }
         Lie::Truncate => pack.truncate(pack.len() / 2),
         Lie::OtherPack(other) => return other.clone(),
-        Lie::None | Lie::OldStatement(_) | Lie::OldTimestamp(_) => {}
+        Lie::None | Lie::OldRevision(_) | Lie::OldSnapshot(_) | Lie::OldTimestamp(_) => {}
     }
     pack.into()
 }

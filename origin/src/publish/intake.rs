@@ -160,12 +160,15 @@ impl Intake {
         header: PackHeader,
         bytes: Bytes,
     ) -> Result<(), PublishError> {
-        let _files = self.files.lock().await;
+        let files = Arc::clone(&self.files).lock_owned().await;
         let (packs, id) = (self.catalogue.packs().clone(), header.id());
-        let stored = tokio::task::spawn_blocking(move || packs.put(&RealDisk, id, &bytes));
-        stored
-            .await?
-            .map_err(|source| PublishError::Store { source })?;
+        // The work holds the lock itself: whoever sent the pack may go away in the middle.
+        let work = tokio::task::spawn_blocking(move || {
+            let stored = packs.put(&RealDisk, id, &bytes);
+            (files, stored)
+        });
+        let (_files, stored) = work.await?;
+        stored.map_err(|source| PublishError::Store { source })?;
         let mut tx = self.catalogue.authority().ledger().write().await?;
         let known = publishes::seen(&mut tx, publish, self.now()).await?;
         known.ok_or(PublishError::Gone { publish })?;
