@@ -41,9 +41,38 @@ pub(crate) struct Revision {
 #[serde(deny_unknown_fields)]
 struct Next {
     revision: Revision,
-    /// Device and inode of the finished staging folder, once the switch may happen: whichever of
-    /// the two names bears them tells whether it has.
-    switching: Option<(u64, u64)>,
+    /// The inode of the finished staging folder, once the switch may happen: whichever of the two
+    /// names bears it tells whether it has.
+    switching: Option<Inode>,
+}
+
+/// The number of a folder on its file system. The device's number says nothing: both folders have
+/// one parent, and devices may be numbered anew when the system starts.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(from = "Told")]
+struct Inode(u64);
+
+/// How a record tells an inode.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Told {
+    Alone(u64),
+    /// As records did at first: the device, then the inode.
+    WithDevice((u64, u64)),
+}
+
+impl From<Told> for Inode {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Alone(inode) | Told::WithDevice((_, inode)) => Self(inode),
+        }
+    }
+}
+
+impl From<&Stat> for Inode {
+    fn from(stat: &Stat) -> Self {
+        Self(stat.st_ino)
+    }
 }
 
 impl Revision {
@@ -158,7 +187,7 @@ impl Record {
     /// Says that the finished staging folder (`stat`) is about to become the target.
     pub(crate) fn begin_switch(&mut self, stat: &Stat) -> Result<(), RecordError> {
         if let Some(next) = &mut self.state.next {
-            next.switching = Some((stat.st_dev, stat.st_ino));
+            next.switching = Some(stat.into());
         }
         self.store()
     }
@@ -168,7 +197,7 @@ impl Record {
         let Some(next) = self.state.next.take() else {
             return Ok(());
         };
-        let bears = target.map(|stat| (stat.st_dev, stat.st_ino));
+        let bears = target.map(Inode::from);
         if next.switching.is_some() && next.switching == bears {
             self.state.installed = Some(next.revision);
         }
@@ -267,3 +296,68 @@ pub enum RecordError {
 const RECORD: &str = "record.json";
 /// A path of 4 KiB, escaped, twice over, and some digests.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found to be installed by a run that comes after a crash in the switch, if the
+    /// record that is left says `switching` and the target's name bears `inode` by now.
+    #[track_caller]
+    fn check(switching: &str, inode: Option<u64>, wanted: Option<u64>) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        let mut record = Record::open(folder.path(), &target).unwrap();
+        let revision = Revision::new(
+            &"tools".parse().unwrap(),
+            RevisionNumber(7),
+            Digest::of(b"root"),
+        );
+        record.begin(revision).unwrap();
+        let path = record.folder.join(RECORD);
+        let left = std::fs::read_to_string(&path).unwrap();
+        let left = left.replace(
+            "\"switching\": null",
+            &format!("\"switching\": {switching}"),
+        );
+        std::fs::write(&path, left).unwrap();
+        let mut record = Record::open(folder.path(), &target).unwrap();
+        let stat = inode.map(|inode| {
+            let mut stat = rustix::fs::lstat(folder.path()).unwrap();
+            stat.st_ino = inode;
+            stat
+        });
+        record.recover(stat.as_ref()).unwrap();
+        let again = Record::open(folder.path(), &target).unwrap();
+        let installed = again.installed().map(|revision| revision.number().0);
+        assert_eq!(installed, wanted, "{switching} and {inode:?}");
+    }
+
+    #[test]
+    fn an_inode_alone_tells_whether_a_switch_took_place() {
+        check("12", Some(12), Some(7));
+        check("12", Some(13), None);
+        check("12", None, None);
+        check("null", Some(12), None);
+        // Of an older program, from before the devices were numbered anew.
+        check("[99999999, 12]", Some(12), Some(7));
+        check("[99999999, 12]", Some(13), None);
+        check("[12, 99999999]", Some(12), None);
+    }
+
+    #[test]
+    fn what_begin_switch_writes_is_what_recover_reads_on_another_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        let mut record = Record::open(folder.path(), &target).unwrap();
+        let name = "tools".parse().unwrap();
+        let revision = Revision::new(&name, RevisionNumber(7), Digest::of(b"root"));
+        let mut stat = rustix::fs::lstat(folder.path()).unwrap();
+        record.begin(revision.clone()).unwrap();
+        record.begin_switch(&stat).unwrap();
+        let mut record = Record::open(folder.path(), &target).unwrap();
+        stat.st_dev += 1;
+        record.recover(Some(&stat)).unwrap();
+        assert_eq!(record.installed(), Some(&revision));
+    }
+}
