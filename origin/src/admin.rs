@@ -127,15 +127,11 @@ impl Admin {
 
     /// Decides in a task of its own: half a revocation would be none.
     async fn to_its_end(&self, id: DeviceId, verdict: Verdict) -> Reply {
-        let (tell, told) = oneshot::channel();
         let fleet = self.fleet.clone();
-        self.spawner.start_brief("decide", |_| async move {
-            // Whoever asked may have gone: then nobody is told.
-            let _unheard = tell.send(fleet.decide(&id, verdict).await);
-        });
-        match told.await {
+        let decide = async move { fleet.decide(&id, verdict).await };
+        match to_its_end(&self.spawner, "decide", decide).await {
             Ok(decided) => reply(decided),
-            Err(_) => fault(&Fault::new(Code::Busy, "the origin is stopping")),
+            Err(stopping) => fault(&stopping),
         }
     }
 
@@ -159,6 +155,25 @@ impl std::fmt::Debug for Admin {
             .field("fleet", &self.fleet)
             .finish_non_exhaustive()
     }
+}
+
+/// Does `work` in a task of its own called `name`, to its end even if whoever asked goes away.
+///
+/// # Errors
+///
+/// Fails if the origin stops first.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    spawner: &Spawner,
+    name: &'static str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Fault> {
+    let (tell, told) = oneshot::channel();
+    spawner.start_brief(name, |_| async move {
+        // Whoever asked may have gone: then nobody is told.
+        let _unheard = tell.send(work.await);
+    });
+    let stopping = |_| Fault::new(Code::Busy, "the origin is stopping");
+    told.await.map_err(stopping)
 }
 
 /// `answer` as JSON.

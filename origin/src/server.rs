@@ -296,9 +296,9 @@ async fn furnish(
     tasks: &Tasks,
     metrics: Metrics,
 ) -> Result<(Parts, Intake), StartError> {
-    let made = content::open(config, authority, documents).await?;
-    let fleet = Fleet::new(authority.clone(), documents.clone());
     let spawner = tasks.spawner();
+    let made = content::open(config, authority, documents, spawner.clone()).await?;
+    let fleet = Fleet::new(authority.clone(), documents.clone());
     let admin = Admin {
         content: made.admin,
         fleet,

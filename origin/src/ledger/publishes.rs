@@ -95,6 +95,20 @@ pub async fn seen(
     .transpose()
 }
 
+/// When the publish with that number was last heard of; none if it ended.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn seen_at(db: &mut SqliteConnection, number: i64) -> Result<Option<i64>, LedgerError> {
+    let row = query("SELECT seen_at FROM publishes WHERE publish = $1")
+        .bind(number)
+        .fetch_optional(db)
+        .await
+        .map_err(failed("find a publish"))?;
+    row.map(|row| value(&row, "seen_at")).transpose()
+}
+
 /// Ends a publish, with its leases.
 ///
 /// # Errors

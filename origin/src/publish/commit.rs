@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Seek, SeekFrom};
 
 use content::index::{IndexError, IndexReader, IndexRoot, Kind, Record, RootError};
-use content::locator::{Locator, PackEntry, Place, RunBuilder};
-use content::statement::{Payload as _, Revision, seal};
-use content::{ChunkId, ChunkRef, Digest, FilesetName, RevisionNumber};
+use content::locator::{Place, RunBuilder};
+use content::{ChunkId, ChunkRef, Digest, FilesetName};
 use thiserror::Error;
 use tokio::task::JoinError;
 
@@ -16,12 +15,16 @@ use super::locate::{ChunkReader, ReadChunkError};
 use super::messages::Committed;
 use super::repack::{Repacker, weak};
 use crate::authority::AuthorityError;
-use crate::ledger::filesets::{self, ObjectKind};
+use crate::ledger::filesets;
 use crate::ledger::publishes::{self, ChunkPlace};
 use crate::ledger::{LedgerError, commit, packs};
 
+mod sign;
+#[cfg(test)]
+mod tests;
 mod walk;
 
+use sign::summary;
 use walk::{Batches, Counts};
 
 /// How many revisions a fileset keeps unless it is told otherwise.
@@ -40,6 +43,12 @@ pub enum CommitError {
         /// Which.
         id: ChunkId,
     },
+    /// The publish ended while it was committed.
+    #[error("the publish {publish} ended meanwhile")]
+    Gone {
+        /// Its number.
+        publish: i64,
+    },
     /// The index breaks a rule.
     #[error("cannot use the index")]
     Index(#[from] IndexError),
@@ -49,6 +58,9 @@ pub enum CommitError {
     /// The ledger failed.
     #[error("cannot use the ledger")]
     Ledger(#[from] LedgerError),
+    /// A pack that the publish counts on is no longer there.
+    #[error("a pack that holds a part of it was lost meanwhile; publish again")]
+    PackLost,
     /// A pack that came cannot be read.
     #[error("cannot read the index from its packs")]
     Read(#[from] ReadChunkError),
@@ -80,6 +92,26 @@ pub enum CommitError {
     },
 }
 
+impl CommitError {
+    /// Packing anew failed.
+    pub(super) fn of_repack(source: PublishError) -> Self {
+        if let PublishError::Gone { publish } = source {
+            return Self::Gone { publish };
+        }
+        let source = Box::new(source);
+        Self::Repack { source }
+    }
+
+    /// What whoever publishes is told.
+    fn told(self) -> PublishError {
+        if let Self::Gone { publish } = self {
+            return PublishError::Gone { publish };
+        }
+        let source = Box::new(self);
+        PublishError::Commit { source }
+    }
+}
+
 /// Where everything lies, and what that adds up to.
 struct Layout {
     packs: Vec<packs::Pack>,
@@ -99,17 +131,15 @@ impl Intake {
         let known = publishes::seen(&mut tx, publish, self.now()).await?;
         commit(tx).await?;
         let known = known.ok_or(PublishError::Gone { publish })?;
-        let failed = |source| PublishError::Commit {
-            source: Box::new(source),
-        };
-        if let Some(unchanged) = self.unchanged(&known.fileset, root).await.map_err(failed)? {
+        let unchanged = self.unchanged(&known.fileset, root).await;
+        if let Some(unchanged) = unchanged.map_err(CommitError::told)? {
             self.abandon(publish).await?;
             return Ok(unchanged);
         }
         let committed = self
             .settle(publish, &known.fileset, root)
             .await
-            .map_err(failed)?;
+            .map_err(CommitError::told)?;
         self.catalogue.changed();
         Ok(committed)
     }
@@ -157,11 +187,11 @@ impl Intake {
         let numbers = self.pack_ids(publish).await?;
         for batch in root.chunks.chunks(BATCH_CHUNKS) {
             let places = self.places(publish, batch).await?;
-            let wanted: Vec<_> = batch
-                .iter()
-                .zip(places)
-                .map(|(chunk, place)| (chunk.id, numbers[&place.pack], place.ordinal))
-                .collect();
+            let wanted = batch.iter().zip(places).map(|(chunk, place)| {
+                let pack = numbers.get(&place.pack).ok_or(CommitError::PackLost)?;
+                Ok((chunk.id, *pack, place.ordinal))
+            });
+            let wanted = wanted.collect::<Result<Vec<_>, CommitError>>()?;
             let worked = tokio::task::spawn_blocking(move || {
                 for (id, pack, ordinal) in wanted {
                     reader.with(pack, ordinal, id, |chunk| {
@@ -184,12 +214,29 @@ impl Intake {
             .collect())
     }
 
+    /// Notes that the publish is alive: a commit may take far longer than one may be silent.
+    async fn keep(&self, publish: i64) -> Result<(), CommitError> {
+        let (ledger, now) = (self.catalogue.authority().ledger(), self.now());
+        let mut db = ledger.read().await?;
+        let seen_at = publishes::seen_at(&mut db, publish).await?;
+        drop(db);
+        let gone = CommitError::Gone { publish };
+        if now - seen_at.ok_or(gone)? >= KEEP_SECONDS {
+            let mut tx = ledger.write().await?;
+            let known = publishes::seen(&mut tx, publish, now).await?;
+            known.ok_or(CommitError::Gone { publish })?;
+            commit(tx).await?;
+        }
+        Ok(())
+    }
+
     /// Where each of `chunks` lies.
     async fn places(
         &self,
         publish: i64,
         chunks: &[ChunkRef],
     ) -> Result<Vec<ChunkPlace>, CommitError> {
+        self.keep(publish).await?;
         let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
         let mut db = self.catalogue.authority().ledger().read().await?;
         let places = publishes::places(&mut db, publish, &ids).await?;
@@ -272,125 +319,14 @@ impl Intake {
             .into_iter()
             .map(|it| (it.pack.number, it.pack))
             .collect();
-        let packs = packs.order.iter().map(|number| known[number]).collect();
+        let pack = |number| known.get(number).copied().ok_or(CommitError::PackLost);
+        let packs: Result<_, CommitError> = packs.order.iter().map(pack).collect();
         Ok(Layout {
-            packs,
+            packs: packs?,
             index_packs,
             runs: runs.finish(),
             counts,
         })
-    }
-
-    /// Signs the revision and makes it current, in one transaction.
-    async fn sign(
-        &self,
-        publish: i64,
-        fileset: &FilesetName,
-        root: &[u8],
-        layout: Layout,
-    ) -> Result<Committed, CommitError> {
-        let authority = self.catalogue.authority();
-        let (deployment, now) = (authority.deployment().id.to_string(), self.now());
-        let mut tx = authority.ledger().write().await?;
-        let old = packs::of_fileset(&mut tx, fileset.as_str()).await?;
-        let number = filesets::next_number(&mut tx, fileset, KEEP_DEFAULT, now).await?;
-        let root_digest = Digest::of(root);
-        let statement = Revision {
-            deployment: deployment.clone(),
-            fileset: fileset.clone(),
-            number,
-            root: root_digest,
-            root_bytes: root.len() as u64,
-            size: layout.counts.size,
-            entries: layout.counts.entries,
-            created: now,
-        };
-        let locator = locator(deployment, fileset, number, root_digest, now, &layout)?;
-        let statement = seal(&statement, |message| authority.sign_content(message))?;
-        let locator = seal(&locator, |message| authority.sign_content(message))?;
-        let bytes = |packs: &[packs::Pack]| packs.iter().map(|it| u64::from(it.total_bytes)).sum();
-        let (index, content) = layout.packs.split_at(layout.index_packs);
-        let index_bytes: u64 = bytes(index);
-        let revision = filesets::Revision {
-            fileset: fileset.clone(),
-            number,
-            statement: filesets::put_object(&mut tx, ObjectKind::Revision, &statement).await?,
-            locator: filesets::put_object(&mut tx, ObjectKind::Locator, &locator).await?,
-            root: filesets::put_object(&mut tx, ObjectKind::Root, root).await?,
-            entries: layout.counts.entries,
-            files: layout.counts.files,
-            chunks: layout.counts.chunks,
-            size: layout.counts.size,
-            packs_bytes: bytes(content),
-            metadata_bytes: index_bytes + (root.len() + locator.len() + statement.len()) as u64,
-            created_at: now,
-        };
-        let numbers: Vec<i64> = layout.packs.iter().map(|pack| pack.number).collect();
-        filesets::insert(&mut tx, &revision, &numbers).await?;
-        publishes::end(&mut tx, publish).await?;
-        filesets::prune(&mut tx).await?;
-        packs::mark(&mut tx, now).await?;
-        commit(tx).await?;
-        let new = |packs: &[packs::Pack]| {
-            let new = packs.iter().filter(|pack| !old.contains(&pack.number));
-            new.map(|pack| u64::from(pack.total_bytes)).sum()
-        };
-        Ok(Committed {
-            packs: content.len() as u64,
-            new_packs_bytes: new(content),
-            new_index_bytes: new(index),
-            ..summary(&revision, false)
-        })
-    }
-}
-
-fn locator(
-    deployment: String,
-    fileset: &FilesetName,
-    number: RevisionNumber,
-    root: Digest,
-    created: i64,
-    layout: &Layout,
-) -> Result<Locator, CommitError> {
-    let entry = |pack: &packs::Pack| PackEntry {
-        id: pack.id,
-        header_bytes: pack.header_bytes,
-        total_bytes: pack.total_bytes,
-    };
-    let locator = Locator {
-        deployment,
-        fileset: fileset.clone(),
-        number,
-        root,
-        created,
-        index_packs: layout.index_packs as u32,
-        packs: layout.packs.iter().map(entry).collect(),
-        runs: layout.runs.clone(),
-    };
-    let encoded = locator.encode();
-    // What nobody could read must not be signed.
-    match Locator::decode(&encoded) {
-        Ok(_) if encoded.len() <= Locator::BYTES_MAX => Ok(locator),
-        Ok(_) | Err(_) => Err(CommitError::TooLarge {
-            bytes: encoded.len(),
-        }),
-    }
-}
-
-fn summary(revision: &filesets::Revision, unchanged: bool) -> Committed {
-    Committed {
-        fileset: revision.fileset.to_string(),
-        revision: revision.number.0,
-        unchanged,
-        entries: revision.entries,
-        files: revision.files,
-        chunks: revision.chunks,
-        bytes: revision.size,
-        packs: 0,
-        packs_bytes: revision.packs_bytes,
-        new_packs_bytes: 0,
-        metadata_bytes: revision.metadata_bytes,
-        new_index_bytes: 0,
     }
 }
 
@@ -415,5 +351,8 @@ impl Numbering {
     }
 }
 
+/// A publish is noted as alive again after so long, in seconds: often enough to miss a few, and not
+/// so often that the ledger is written for each batch.
+const KEEP_SECONDS: i64 = 20;
 /// Chunks looked up at once: a few round trips to the ledger for each megabyte of index.
 const BATCH_CHUNKS: usize = 4096;

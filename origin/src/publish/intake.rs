@@ -7,6 +7,7 @@ use content::durable::RealDisk;
 use content::frame::{Frame, FrameError};
 use content::pack::{HeaderError, PackHeader};
 use content::{ChunkId, ChunkRef, FilesetName};
+use service::Spawner;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
@@ -22,6 +23,8 @@ pub const DEAD_AFTER_SECONDS: i64 = 120;
 #[derive(Clone, Debug)]
 pub struct Intake {
     pub(crate) catalogue: Catalogue,
+    /// Where what must not stop half-way runs to its end, even if its caller goes away.
+    pub(super) spawner: Spawner,
     /// Held while a pack's file and its row change together: one that is removed at this moment
     /// must not be the one that comes in.
     pub(crate) files: Arc<Mutex<()>>,
@@ -97,11 +100,12 @@ pub enum PackFault {
 }
 
 impl Intake {
-    /// Takes publishes into `catalogue`.
+    /// Takes publishes into `catalogue`; commits and the like are started by `spawner`.
     #[must_use]
-    pub fn new(catalogue: Catalogue) -> Self {
+    pub fn new(catalogue: Catalogue, spawner: Spawner) -> Self {
         Self {
             catalogue,
+            spawner,
             files: Arc::default(),
         }
     }

@@ -118,9 +118,7 @@ impl<'a> Repacker<'a> {
                 .intake
                 .store(self.publish, header, Bytes::from(bytes))
                 .await;
-            stored.map_err(|source| CommitError::Repack {
-                source: Box::new(source),
-            })?;
+            stored.map_err(CommitError::of_repack)?;
             let mut tx = self.intake.catalogue.authority().ledger().write().await?;
             let new = packs::find(&mut tx, id).await?;
             for from in self.weak.keys() {

@@ -18,9 +18,13 @@ use tracing::{info, warn};
 
 use super::intake::{Intake, PublishError};
 use super::messages::{Begin, Begun, decode_have, encode_missing};
-use crate::admin::{AdminContent, BODY_BYTES_MAX};
+use crate::admin::{AdminContent, BODY_BYTES_MAX, to_its_end};
 use crate::api::reply::{Body, Reply, fault, full};
+use crate::gc::Collected;
 use crate::ledger::{commit, filesets};
+
+#[cfg(test)]
+mod tests;
 
 // The longest bodies must fit through the socket.
 const _: () = assert!(ROOT_BYTES_MAX <= BODY_BYTES_MAX && PACK_BYTES_MAX <= BODY_BYTES_MAX);
@@ -148,14 +152,15 @@ async fn have(intake: &Intake, number: &str, body: &[u8]) -> Result<Reply, Fault
 }
 
 async fn settle(intake: &Intake, number: &str, body: &[u8]) -> Result<Reply, Fault> {
-    let committed = intake
-        .commit(publish_number(number)?, body)
-        .await
-        .map_err(told)?;
-    if !committed.unchanged {
-        info!(fileset = %committed.fileset, revision = committed.revision, "published");
-    }
-    Ok(json(&committed))
+    let (number, root, at_work) = (publish_number(number)?, body.to_vec(), intake.clone());
+    let commit = async move {
+        let committed = at_work.commit(number, &root).await.map_err(told)?;
+        if !committed.unchanged {
+            info!(fileset = %committed.fileset, revision = committed.revision, "published");
+        }
+        Ok(json(&committed))
+    };
+    to_its_end(&intake.spawner, "commit", commit).await?
 }
 
 async fn list(intake: &Intake, name: Option<FilesetName>) -> Result<Reply, Fault> {
@@ -216,8 +221,9 @@ async fn keep(intake: &Intake, name: &str, body: &[u8]) -> Result<Reply, Fault> 
         let told = format!("a fileset retains 1 to {KEEP_MAX} revisions, not {keep}");
         return Err(Fault::new(Code::BadRequest, told));
     }
-    let known = intake.retain(&name, keep).await.map_err(told)?;
-    if known {
+    let (at_work, fileset) = (intake.clone(), name.clone());
+    let retain = async move { at_work.retain(&fileset, keep).await.map_err(told) };
+    if to_its_end(&intake.spawner, "retain", retain).await?? {
         list(intake, Some(name)).await
     } else {
         Err(Fault::new(
@@ -229,14 +235,14 @@ async fn keep(intake: &Intake, name: &str, body: &[u8]) -> Result<Reply, Fault> 
 
 async fn gc(intake: &Intake, body: &[u8]) -> Result<Reply, Fault> {
     let Gc { dry_run } = parse(body)?;
-    let collected = intake.collect(dry_run).await.map_err(told)?;
-    info!(
-        packs = collected.packs,
-        bytes = collected.bytes,
-        dry_run,
-        "gc"
-    );
-    Ok(json(&collected))
+    let at_work = intake.clone();
+    let collect = async move {
+        let collected = at_work.collect(dry_run).await.map_err(told)?;
+        let Collected { packs, bytes, .. } = collected;
+        info!(packs, bytes, dry_run, "gc");
+        Ok(json(&collected))
+    };
+    to_its_end(&intake.spawner, "gc", collect).await?
 }
 
 impl Intake {

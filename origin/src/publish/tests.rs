@@ -12,6 +12,7 @@ use content::locator::Locator;
 use content::pack::{PackDir, PackFile};
 use content::statement::Statement;
 use content::{Chunk, Digest, FilesetName};
+use service::Tasks;
 use service::unix::UnixServer;
 use tempfile::TempDir;
 use transport::ContentJudge;
@@ -25,20 +26,22 @@ use crate::documents::{Addresses, Documents};
 use crate::ledger::filesets::{self, ObjectKind};
 use crate::testing::{Bed, DAY};
 
+mod by_hand;
 mod restored;
 mod stock;
 
 /// An origin's intake behind its socket, and a folder to publish.
-struct Shop {
-    bed: Bed,
-    intake: Intake,
+pub(super) struct Shop {
+    pub(super) bed: Bed,
+    pub(super) intake: Intake,
     server: UnixServer,
     socket: PathBuf,
+    pub(super) tasks: Tasks,
     tree: TempDir,
 }
 
 impl Shop {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         Self::at(Bed::new().await, tempfile::tempdir().unwrap()).await
     }
 
@@ -52,7 +55,9 @@ impl Shop {
             .unwrap();
         let packs = PackDir::new(bed.folder.path().join("packs"));
         fs::create_dir_all(packs.root()).unwrap();
-        let intake = Intake::new(Catalogue::new(bed.authority.clone(), documents, packs));
+        let catalogue = Catalogue::new(bed.authority.clone(), documents, packs);
+        let tasks = Tasks::new();
+        let intake = Intake::new(catalogue, tasks.spawner());
         let socket = bed.folder.path().join("s");
         let at_work = Arc::new(intake.clone());
         let answer = move |request| {
@@ -67,11 +72,20 @@ impl Shop {
             intake,
             server,
             socket,
+            tasks,
             tree,
         }
     }
 
-    fn put(&self, path: &str, bytes: &[u8]) {
+    /// The numbers of the revisions that are retained.
+    pub(super) async fn numbers(&self) -> Vec<u64> {
+        let mut db = self.bed.authority.ledger().read().await.unwrap();
+        let revisions = filesets::revisions(&mut db, Some(&name())).await.unwrap();
+        let number = |it: &filesets::Revision| it.number.0;
+        revisions.iter().map(number).collect()
+    }
+
+    pub(super) fn put(&self, path: &str, bytes: &[u8]) {
         let path = self.tree.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
@@ -86,7 +100,7 @@ impl Shop {
         send::publish(&self.socket, request, Arc::new(Quiet)).await
     }
 
-    async fn publish(&self) -> Committed {
+    pub(super) async fn publish(&self) -> Committed {
         let committed = self.try_publish().await.unwrap();
         let held = self.held().await;
         let wanted = tree(self.tree.path());
@@ -126,7 +140,7 @@ impl Shop {
     }
 }
 
-fn name() -> FilesetName {
+pub(super) fn name() -> FilesetName {
     "tools".parse().unwrap()
 }
 
@@ -196,7 +210,7 @@ fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Bytes that do not compress and differ by `seed`.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| random.u8(..))
         .take(bytes)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use content::durable::{self, RealDisk};
 use content::pack::PackDir;
+use service::Spawner;
 
 use super::StartError;
 use crate::admin::AdminContent;
@@ -29,6 +30,7 @@ pub(super) async fn open(
     config: &Config,
     authority: &Authority,
     documents: &Documents,
+    spawner: Spawner,
 ) -> Result<Made, StartError> {
     let packs = PackDir::new(config.data().join(PACKS_FOLDER));
     let root = packs.root().to_owned();
@@ -37,7 +39,7 @@ pub(super) async fn open(
         .map_err(|error| StartError::Content(error.into()))?
         .map_err(|error| StartError::Content(error.into()))?;
     let catalogue = Catalogue::new(authority.clone(), documents.clone(), packs);
-    let intake = Intake::new(catalogue.clone());
+    let intake = Intake::new(catalogue.clone(), spawner);
     Ok(Made {
         admin: Arc::new(intake.clone()),
         api: Arc::new(catalogue),

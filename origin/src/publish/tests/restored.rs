@@ -35,14 +35,6 @@ impl Shop {
         }
         to
     }
-
-    async fn numbers(&self) -> Vec<u64> {
-        let ledger = self.bed.authority.ledger();
-        let mut db = ledger.read().await.unwrap();
-        let revisions = filesets::revisions(&mut db, Some(&name())).await.unwrap();
-        let number = |it: &filesets::Revision| it.number.0;
-        revisions.iter().map(number).collect()
-    }
 }
 
 #[tokio::test]
