@@ -1,0 +1,101 @@
+//! What a member needs to judge others by: issuing CAs, revocation lists, the deployment document.
+//!
+//! All of it authenticates itself, so that any enrolment listener or relay may hand it out.
+
+use std::sync::Arc;
+
+use certs::crl::Freshness;
+use certs::trust::TrustCrlError;
+use certs::{IssuerId, Trust};
+use content::statement::{Deployment, Statement, StatementError};
+use service::Report;
+use thiserror::Error;
+use tracing::debug;
+use transport::{CallError, ContentJudge, Fetched, Source};
+
+use crate::kind::Kind;
+use crate::state::{State, StateError};
+
+/// The issuers whose lists a member of this kind judges others by, roots first: their lists say
+/// which issuing CAs still count.
+#[must_use]
+pub fn judged_issuers(trust: &Trust, kind: Kind) -> Vec<IssuerId> {
+    let cas = trust.roots().into_iter().chain(trust.issuing_cas());
+    cas.filter(|ca| kind.needs_list(ca.kind()))
+        .map(|ca| ca.id())
+        .collect()
+}
+
+/// Whether a list that it judges others by is missing or out of date at `now`, or no CA is known
+/// that certifies them.
+#[must_use]
+pub fn is_behind(trust: &Trust, kind: Kind, now: i64) -> bool {
+    let is_stale = |issuer: &IssuerId| match trust.crls().freshness(*issuer, now) {
+        Freshness::Fresh | Freshness::Grace => false,
+        Freshness::Missing | Freshness::Stale => true,
+    };
+    !trust.knows_cas_for(kind.judges()) || judged_issuers(trust, kind).iter().any(is_stale)
+}
+
+/// Fetches issuing CAs, the lists that it judges others by, and the deployment document from the
+/// enrolment listener that `source` calls, and keeps lists and document.
+///
+/// # Errors
+///
+/// Fails if the listener cannot be reached, or if something does not count or cannot be kept. What
+/// came before that stays.
+pub async fn fetch(
+    source: &Source,
+    trust: &Arc<Trust>,
+    state: &State,
+    kind: Kind,
+    now: i64,
+) -> Result<(), StandingError> {
+    for ca in source.cacerts().await? {
+        if let Err(failure) = trust.add_issuing_ca(&ca, now) {
+            // The roots are among them, and whatever no root has signed is passed over.
+            debug!(error = %Report(&failure), "passing over a CA certificate");
+        }
+    }
+    for issuer in judged_issuers(trust, kind) {
+        let tag = trust.crls().current(issuer).map(|crl| etag(crl.digest()));
+        if let Fetched::New { bytes, .. } = source.crl(issuer, tag.as_deref()).await? {
+            let crl = trust.verify_crl(issuer, &bytes, now)?;
+            state.put_crl(trust, crl)?;
+        }
+    }
+    let Fetched::New { bytes, .. } = source.deployment(None).await? else {
+        return Ok(());
+    };
+    let judge = ContentJudge::new(Arc::clone(trust));
+    let document: Statement<Deployment> = Statement::open(&bytes, &judge, now)?;
+    let kept = state.document(&judge, now);
+    if kept.is_none_or(|kept| kept.version <= document.version) {
+        state.put_document(&bytes)?;
+    }
+    Ok(())
+}
+
+/// The ETag under which the origin serves the list with that digest.
+#[must_use]
+pub fn etag(digest: &[u8; 32]) -> String {
+    format!("\"{}\"", content::Digest::from_raw(*digest).hex())
+}
+
+/// Why a member is not up to date.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StandingError {
+    /// Nobody hands it out.
+    #[error("cannot catch up with the origin")]
+    Call(#[from] CallError),
+    /// A list does not count.
+    #[error("cannot catch up with the origin")]
+    Crl(#[from] TrustCrlError),
+    /// The deployment document does not count.
+    #[error("cannot catch up with the origin")]
+    Document(#[from] StatementError),
+    /// It cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
