@@ -22,10 +22,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use content::locator::PackEntry;
 use content::{Digest, FilesetName, PackId};
-use service::{Report, Spawner};
+use service::Spawner;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::metrics::CacheMetrics;
 use crate::upstream::Upstreams;
@@ -36,7 +36,7 @@ use memory::Memory;
 pub use reader::{ReadError, Reader};
 use rope::Rope;
 pub use store::StoreError;
-use store::{Store, StoredPack};
+use store::{Store, StoredPack, UnusableError};
 
 /// What the cache may take, and how long it puts up with things.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -117,6 +117,16 @@ pub struct Served {
     total_bytes: u64,
 }
 
+/// What looking a pack up came to.
+enum AtHand {
+    /// It is here.
+    Here(Served),
+    /// It is not here.
+    Nowhere,
+    /// It is on disk, which does not give it for now.
+    Unreadable,
+}
+
 /// Where the bytes come from.
 #[derive(Debug)]
 enum Origin {
@@ -180,10 +190,12 @@ impl Cache {
     pub async fn pack(&self, fileset: &FilesetName, entry: PackEntry) -> Result<Served, FillError> {
         let shared = &self.shared;
         loop {
-            if let Some(served) = shared.hit(entry).await {
-                return Ok(served);
-            }
-            let Some((mut tail, collapsed)) = shared.join(fileset, entry) else {
+            let there = match shared.find(entry).await {
+                AtHand::Here(served) => return Ok(served),
+                AtHand::Nowhere => false,
+                AtHand::Unreadable => true,
+            };
+            let Some((mut tail, collapsed)) = shared.join(fileset, entry, there) else {
                 // It has come in the meantime.
                 continue;
             };
@@ -306,29 +318,29 @@ impl Served {
 
 impl Shared {
     /// The pack, if it is here already.
-    async fn hit(self: &Arc<Self>, entry: PackEntry) -> Option<Served> {
+    async fn find(self: &Arc<Self>, entry: PackEntry) -> AtHand {
         let key = pack_key(entry.id);
         if let Some(rope) = self.memory.get(key) {
             self.metrics.hits.with_label_values(&["memory"]).inc();
-            return Some(Served {
+            return AtHand::Here(Served {
                 how: How::Memory,
                 total_bytes: rope.length(),
                 origin: Origin::Memory(rope),
             });
         }
-        let lease = self.store.lease(key)?;
+        let Some(lease) = self.store.lease(key) else {
+            return AtHand::Nowhere;
+        };
         let hot = lease.uses() >= HOT_USES && lease.bytes() <= self.limits.memory_bytes_max;
         let opened = off_runtime(move || {
             let pack = lease.open()?;
             let whole = hot.then(|| pack.read(0, pack.bytes() as usize));
-            Ok::<_, store::UnusableError>((pack, whole))
+            Ok((pack, whole))
         });
-        let (pack, whole) = match opened.await? {
-            Ok(opened) => opened,
-            Err(failure) => {
-                debug!(pack = ?entry.id, error = %Report(&failure), "a hit became a miss");
-                return None;
-            }
+        let (pack, whole) = match opened.await {
+            Some(Ok(opened)) => opened,
+            Some(Err(UnusableError::Bad | UnusableError::Gone)) => return AtHand::Nowhere,
+            Some(Err(UnusableError::Io(_))) | None => return AtHand::Unreadable,
         };
         self.metrics.hits.with_label_values(&["disk"]).inc();
         let total_bytes = pack.bytes();
@@ -340,22 +352,28 @@ impl Shared {
             }
             Some(Err(_)) | None => Origin::Disk(Arc::new(pack)),
         };
-        Some(Served {
+        AtHand::Here(Served {
             how: How::Disk,
             origin,
             total_bytes,
         })
     }
 
-    /// Joins the fill of a pack, or starts one. None if the pack has just come.
-    fn join(self: &Arc<Self>, fileset: &FilesetName, entry: PackEntry) -> Option<(Tail, bool)> {
+    /// Joins the fill of a pack, or starts one. None if the pack has just come; if it is `there`
+    /// already and cannot be read, what the fill brings takes its place.
+    fn join(
+        self: &Arc<Self>,
+        fileset: &FilesetName,
+        entry: PackEntry,
+        there: bool,
+    ) -> Option<(Tail, bool)> {
         let mut flights = self.flights();
         if let Some(fill) = flights.get(&entry.id) {
             self.metrics.coalesced.inc();
             return Some((fill.attach(), true));
         }
         // A fill leaves the map only after its pack is in the store.
-        if self.store.contains(pack_key(entry.id)) {
+        if !there && self.store.contains(pack_key(entry.id)) {
             return None;
         }
         let fill = Arc::new(Fill::new(fileset.clone(), entry));

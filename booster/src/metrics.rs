@@ -108,6 +108,8 @@ pub struct CacheMetrics {
     pub coalesced: IntCounter,
     /// Fills by how they `ended`: `stored`, `streamed`, `cancelled` or `failed`.
     pub fills: IntCounterVec,
+    /// Files that were there and that the disk would not give.
+    pub read_failures: IntCounter,
     /// Fills under way.
     pub fills_running: IntGauge,
     /// Bytes of packs received from upstream, good or not.
@@ -142,6 +144,7 @@ impl CacheMetrics {
                 "Requests that joined a fill under way",
             )?,
             fills: registry.counters("fills_total", "Fills by how they ended", &["ended"])?,
+            read_failures: counter("read_failures_total", "Failed reads of the cache")?,
             fills_running: registry.gauge("fills_running", "Fills under way")?,
             upstream_bytes: counter(
                 "upstream_pack_bytes_total",

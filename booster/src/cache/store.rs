@@ -4,25 +4,25 @@
 //! checked at its first use. An index in memory says what there is; it is rebuilt by reading the
 //! folders. Functions here that say so touch the disk, and belong off the runtime.
 
+mod lease;
 mod partial;
 mod scan;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use content::Digest;
 use content::durable::{self, RealDisk};
-use content::pack::PackFile;
-use content::{Digest, PackId};
 use service::Report;
 use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::index::{Found, Index, Key, Kind, NoRoom};
 use crate::metrics::CacheMetrics;
+pub(crate) use lease::{Lease, StoredPack, UnusableError};
 pub(crate) use partial::{BeginError, PartialFile};
 
 /// The files of the cache.
@@ -37,21 +37,6 @@ pub(crate) struct Store {
     checking: [Mutex<()>; CHECKING],
     metrics: CacheMetrics,
     temporary: AtomicU64,
-}
-
-/// Keeps a file from being given up while it is used.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    store: Arc<Store>,
-    key: Key,
-    found: Found,
-}
-
-/// A pack on disk that is known to be good, open.
-#[derive(Debug)]
-pub(crate) struct StoredPack {
-    file: File,
-    lease: Lease,
 }
 
 /// Why the cache cannot be opened or closed.
@@ -70,15 +55,6 @@ impl StoreError {
             source: io::ErrorKind::Interrupted.into(),
         }
     }
-}
-
-/// Why a file that the index knows cannot be served. It has been forgotten.
-#[derive(Debug, Error)]
-pub(crate) enum UnusableError {
-    #[error("it is not what its name says")]
-    Bad,
-    #[error("it cannot be read")]
-    Io(#[source] io::Error),
 }
 
 impl Store {
@@ -204,8 +180,8 @@ impl Store {
         written
     }
 
-    /// Reads a small object and checks that it is what its name says. None if it is not there, or
-    /// not any more. Touches the disk.
+    /// Reads a small object and checks that it is what its name says. None if it is not there, not
+    /// any more, or cannot be read for now. Touches the disk.
     pub(crate) fn object(self: &Arc<Self>, digest: Digest, bytes_max: usize) -> Option<Vec<u8>> {
         let lease = self.lease(Key {
             kind: Kind::Object,
@@ -215,7 +191,7 @@ impl Store {
             return None;
         }
         let checked = fs::read(self.path(lease.key))
-            .map_err(UnusableError::Io)
+            .map_err(UnusableError::from)
             .and_then(|bytes| {
                 if Digest::of(&bytes) == digest {
                     Ok(bytes)
@@ -286,7 +262,8 @@ impl Store {
         }
     }
 
-    /// Gives back what was found, or forgets a file that turned out to be of no use.
+    /// Gives back what was found, or forgets a file that turned out to be of no use. One that only
+    /// cannot be read for now stays: it is as good as it was.
     fn keep_or_discard<T>(
         &self,
         lease: &Lease,
@@ -296,18 +273,19 @@ impl Store {
             Ok(good) => return Ok(good),
             Err(failure) => failure,
         };
+        let digest = lease.key.digest;
         match &failure {
-            UnusableError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                debug!(digest = ?lease.key.digest, "a file has vanished from the cache");
-            }
-            UnusableError::Bad | UnusableError::Io(_) => {
+            UnusableError::Bad => {
                 let failures = &self.metrics.verification_failures;
                 failures.with_label_values(&["disk"]).inc();
-                warn!(
-                    digest = ?lease.key.digest,
-                    error = %Report(&failure),
-                    "dropped a damaged file of the cache"
-                );
+                warn!(?digest, "dropped a damaged file of the cache");
+            }
+            UnusableError::Gone => debug!(?digest, "a file has vanished from the cache"),
+            UnusableError::Io(_) => {
+                self.metrics.read_failures.inc();
+                let error = Report(&failure);
+                warn!(?digest, %error, "passing over a file of the cache");
+                return Err(failure);
             }
         }
         let files = self.files();
@@ -361,82 +339,6 @@ impl Store {
 
     fn files(&self) -> MutexGuard<'_, ()> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lease {
-    /// Bytes of the file.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.found.bytes
-    }
-
-    /// How often the file has been used, this time included.
-    pub(crate) fn uses(&self) -> u8 {
-        self.found.uses
-    }
-
-    /// Opens the pack that this holds, and checks every frame of it if that is still to be done.
-    /// Touches the disk.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the file has vanished or is damaged; it is forgotten then.
-    pub(crate) fn open(self) -> Result<StoredPack, UnusableError> {
-        let store = Arc::clone(&self.store);
-        let opened = self.open_checked();
-        let file = store.keep_or_discard(&self, opened)?;
-        Ok(StoredPack { file, lease: self })
-    }
-
-    fn open_checked(&self) -> Result<File, UnusableError> {
-        let path = self.store.path(self.key);
-        let file = File::open(&path).map_err(UnusableError::Io)?;
-        let length = file.metadata().map_err(UnusableError::Io)?.len();
-        if length != self.found.bytes {
-            return Err(UnusableError::Bad);
-        }
-        let shard = usize::from(self.key.digest.as_raw()[0]) % CHECKING;
-        if !self.is_verified() {
-            let checking = &self.store.checking[shard];
-            let _one = checking.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.is_verified() {
-                PackFile::open(&path, PackId(self.key.digest))
-                    .and_then(|pack| pack.verify())
-                    .map_err(|_| UnusableError::Bad)?;
-                self.store.index().set_verified(self.key, true);
-            }
-        }
-        Ok(file)
-    }
-
-    fn is_verified(&self) -> bool {
-        self.store.index().is_verified(self.key, self.found.born)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.store.index().release(self.key, self.found.born);
-    }
-}
-
-impl StoredPack {
-    /// Bytes of the pack.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.lease.bytes()
-    }
-
-    /// Reads `length` bytes from `from` on. Touches the disk.
-    ///
-    /// # Errors
-    ///
-    /// Fails as the disk fails; then the pack is checked at its next use.
-    pub(crate) fn read(&self, from: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        self.file
-            .read_exact_at(&mut bytes, from)
-            .inspect_err(|_| self.lease.store.doubt(self.lease.key))?;
-        Ok(bytes)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod disk;
 mod fills;
+mod refused;
 
 use std::path::Path;
 

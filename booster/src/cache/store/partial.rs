@@ -53,6 +53,11 @@ impl Store {
     /// only one fill of a pack at a time. Touches the disk.
     pub(crate) fn begin(self: &Arc<Self>, entry: PackEntry) -> Result<PartialFile, BeginError> {
         let total = u64::from(entry.total_bytes);
+        // A pack that is here, but cannot be read, is not given up before another takes its place.
+        let _unreadable = self.lease(Key {
+            kind: Kind::Pack,
+            digest: entry.id.0,
+        });
         let lease = self
             .reserve(entry.id.0, total)
             .map_err(|NoRoom| BeginError::NoRoom)?;
@@ -70,10 +75,22 @@ impl Store {
             }
             Err(source) => {
                 self.metrics.write_failures.inc();
-                self.index().remove_born(lease.key, lease.found.born);
+                self.forget_unopened(&lease, &path);
                 Err(BeginError::Io(source))
             }
         }
+    }
+
+    /// Puts the entry of a fill whose file cannot be opened right: what an earlier one left there
+    /// still takes its room.
+    fn forget_unopened(&self, lease: &Lease, path: &Path) {
+        let (key, born) = (lease.key, lease.found.born);
+        if let Ok(metadata) = fs::metadata(path) {
+            self.index().resize(key, born, metadata.len());
+        } else {
+            self.index().remove_born(key, born);
+        }
+        self.count();
     }
 
     fn open_partial(&self, path: &Path) -> io::Result<(File, u64)> {

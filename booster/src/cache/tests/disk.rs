@@ -10,22 +10,22 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::testing::{pack, pack_of};
 
-fn path(folder: &TempDir, pack: &BuiltPack) -> PathBuf {
+pub(super) fn path(folder: &TempDir, pack: &BuiltPack) -> PathBuf {
     let hex = pack.header.id().0.hex();
     folder.path().join("packs").join(&hex[..2]).join(hex)
 }
 
-fn partial(folder: &TempDir, pack: &BuiltPack) -> PathBuf {
+pub(super) fn partial(folder: &TempDir, pack: &BuiltPack) -> PathBuf {
     folder.path().join("partial").join(pack.header.id().0.hex())
 }
 
-fn damaged(bed: &Bed) -> u64 {
+pub(super) fn damaged(bed: &Bed) -> u64 {
     let failures = &bed.metrics.verification_failures;
     failures.with_label_values(&["disk"]).get()
 }
 
 /// What the folders really hold.
-fn bytes_on_disk(folder: &TempDir) -> u64 {
+pub(super) fn bytes_on_disk(folder: &TempDir) -> u64 {
     let mut bytes = 0;
     let mut folders = vec![folder.path().to_owned()];
     while let Some(folder) = folders.pop() {

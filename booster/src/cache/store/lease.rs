@@ -1,0 +1,175 @@
+//! Files while they are used, and what to think of one that cannot be.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, PoisonError};
+
+use content::PackId;
+use content::pack::{PackFile, ReadPackError};
+use thiserror::Error;
+
+use super::{CHECKING, Store};
+use crate::cache::index::{Found, Key};
+
+/// Keeps a file from being given up while it is used.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(super) store: Arc<Store>,
+    pub(super) key: Key,
+    pub(super) found: Found,
+}
+
+/// A pack on disk that is known to be good, open.
+#[derive(Debug)]
+pub(crate) struct StoredPack {
+    pub(super) file: File,
+    pub(super) lease: Lease,
+}
+
+/// Why a file that the index knows cannot be served.
+#[derive(Debug, Error)]
+pub(crate) enum UnusableError {
+    /// Damaged. It has been removed.
+    #[error("it is not what its name says")]
+    Bad,
+    /// Vanished. It has been forgotten.
+    #[error("it is not there any more")]
+    Gone,
+    /// The system refuses, which says nothing of what is in the file: too many files are open, say.
+    /// It is left alone.
+    #[error("it cannot be read for now")]
+    Io(#[source] io::Error),
+}
+
+impl Lease {
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.found.bytes
+    }
+
+    /// How often the file has been used, this time included.
+    pub(crate) fn uses(&self) -> u8 {
+        self.found.uses
+    }
+
+    /// Opens the pack that this holds, and checks every frame of it if that is still to be done.
+    /// Touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file has vanished or is damaged, which has it forgotten, or if the disk
+    /// refuses, which does not.
+    pub(crate) fn open(self) -> Result<StoredPack, UnusableError> {
+        let store = Arc::clone(&self.store);
+        let opened = self.open_checked();
+        let file = store.keep_or_discard(&self, opened)?;
+        Ok(StoredPack { file, lease: self })
+    }
+
+    fn open_checked(&self) -> Result<File, UnusableError> {
+        let path = self.store.path(self.key);
+        let file = File::open(&path)?;
+        if file.metadata()?.len() != self.found.bytes {
+            return Err(UnusableError::Bad);
+        }
+        let shard = usize::from(self.key.digest.as_raw()[0]) % CHECKING;
+        if !self.is_verified() {
+            let checking = &self.store.checking[shard];
+            let _one = checking.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.is_verified() {
+                PackFile::open(&path, PackId(self.key.digest)).and_then(|pack| pack.verify())?;
+                self.store.index().set_verified(self.key, true);
+            }
+        }
+        Ok(file)
+    }
+
+    fn is_verified(&self) -> bool {
+        self.store.index().is_verified(self.key, self.found.born)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.store.index().release(self.key, self.found.born);
+    }
+}
+
+impl StoredPack {
+    /// Bytes of the pack.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lease.bytes()
+    }
+
+    /// Reads `length` bytes from `from` on. Touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the disk fails; then the pack is checked at its next use.
+    pub(crate) fn read(&self, from: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.file
+            .read_exact_at(&mut bytes, from)
+            .inspect_err(|_| self.lease.store.doubt(self.lease.key))?;
+        Ok(bytes)
+    }
+}
+
+impl From<io::Error> for UnusableError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            Self::Gone
+        } else if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::Bad
+        } else {
+            Self::Io(error)
+        }
+    }
+}
+
+impl From<ReadPackError> for UnusableError {
+    fn from(failure: ReadPackError) -> Self {
+        if let ReadPackError::Io { source } = failure {
+            source.into()
+        } else {
+            Self::Bad
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn check(error: impl Fn() -> io::Error, expected: &str) {
+        let source = error();
+        for failure in [error().into(), ReadPackError::Io { source }.into()] {
+            let name = match failure {
+                UnusableError::Bad => "bad",
+                UnusableError::Gone => "gone",
+                UnusableError::Io(_) => "io",
+            };
+            assert_eq!(name, expected, "{}", error());
+        }
+    }
+
+    #[test]
+    fn only_an_early_end_is_damage_and_only_absence_is_loss() {
+        check(|| io::ErrorKind::UnexpectedEof.into(), "bad");
+        check(|| Errno::NOENT.into(), "gone");
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::IO,
+            Errno::ACCESS,
+            Errno::NOMEM,
+            Errno::LOOP,
+            Errno::STALE,
+        ] {
+            check(|| errno.into(), "io");
+        }
+    }
+}
