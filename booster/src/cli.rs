@@ -137,6 +137,7 @@ struct Serving {
 
 async fn serve(config: Config, clock: Clock, output: Output) -> anyhow::Result<()> {
     let grace: Duration = config.stop_grace();
+    service::raise_open_files();
     let booster = Booster::bind(config, clock)
         .await
         .context("cannot start the booster")?;

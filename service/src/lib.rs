@@ -1,7 +1,9 @@
-//! How a process lives: owned tasks, the clock, signals, logs, reports of errors, health, metrics,
-//! the listener for operators, the admin socket and what a program prints. It knows no protocol.
+//! How a process lives: owned tasks, the clock, signals, limits, logs, reports of errors, health,
+//! metrics, the listener for operators, the admin socket and what a program prints. It knows no
+//! protocol.
 
 pub mod clock;
+pub mod files;
 mod http1;
 pub mod logs;
 pub mod metrics;
@@ -14,6 +16,7 @@ pub mod tasks;
 pub mod unix;
 
 pub use clock::Clock;
+pub use files::raise_open_files;
 pub use output::Output;
 pub use report::Report;
 pub use run::{Component, run_until_stopped};
