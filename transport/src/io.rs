@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use certs::tls::Capture;
+use service::CancellationToken;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -158,10 +159,25 @@ where
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A set keeps what has finished until it is asked.
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
-            drop(task.await);
-        });
+        let end = CancellationToken::new();
+        let ended = end.clone();
+        tasks.spawn(END.scope(end, async move {
+            tokio::select! {
+                output = task => drop(output),
+                () = ended.cancelled() => {}
+            }
+        }));
     }
+}
+
+tokio::task_local! {
+    static END: CancellationToken;
+}
+
+/// What ends the task that asks, and with it the HTTP/2 stream that is its only work; `None` on a
+/// task of another kind.
+pub(crate) fn own_end() -> Option<CancellationToken> {
+    END.try_with(Clone::clone).ok()
 }
 
 impl OwnedExecutor {

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use crate::body::Body;
 
 mod connection;
+mod in_flight;
 mod metrics;
 mod session;
 
@@ -52,10 +53,15 @@ pub struct Limits {
     /// How long the head of a request may take, from its first byte, and how soon after the
     /// handshake the first must come. HTTP/1.1 only.
     pub header_timeout: Duration,
-    /// How long a connection may be kept without a request.
+    /// How long a connection may be kept without a request. It is asked to leave then, and has
+    /// as long again to do so.
     pub idle_timeout: Duration,
-    /// How long nothing may move while a request is being answered.
+    /// How long a reader may take over 16 KiB of an answer that are there for it. Its HTTP/2
+    /// stream is reset then, or its connection ended.
     pub stall_timeout: Duration,
+    /// How long a reader may be kept waiting: from a request's head to the first byte of its
+    /// answer, and from one byte to the next. The request's own body is part of that.
+    pub work_timeout: Duration,
     /// Requests at a time on one HTTP/2 connection.
     pub streams_max: u32,
 }
@@ -68,8 +74,10 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
-            // A cold fill over a thin line may keep a reader waiting for minutes.
             stall_timeout: Duration::from_secs(300),
+            // Whatever work there is has shorter bounds of its own, and no caller of ours stays
+            // for longer (`CallLimits::bulk_timeout`).
+            work_timeout: Duration::from_secs(1800),
             streams_max: 256,
         }
     }

@@ -14,6 +14,7 @@ use crate::{Body, BoxError, Session, respond};
 
 mod calls;
 mod enrol;
+mod http2;
 mod listen;
 mod relay;
 

@@ -25,9 +25,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::session::{InFlight, Session};
+use super::in_flight::Answer;
+use super::session::Session;
 use super::{Handshake, Refused, Shared};
-use crate::body::Body;
 use crate::io::{
     Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
     STREAM_WINDOW_BYTES, Watched, captured,
@@ -241,8 +241,8 @@ async fn answer(
     request: Request<Incoming>,
     session: Arc<Session>,
     shared: Arc<Shared>,
-) -> Result<Response<Body>, Infallible> {
-    let under_way: InFlight = session.request();
+) -> Result<Response<Answer>, Infallible> {
+    let in_flight = session.request();
     shared.metrics.requests.fetch_add(1, Ordering::Relaxed);
     let response = match shared.judge(&session, shared.settings.clock.now()) {
         Ok(()) => (shared.handler)(request, session).await,
@@ -254,7 +254,7 @@ async fn answer(
             respond::fault(&fault)
         }
     };
-    Ok(response.map(|body| body.with_guard(under_way)))
+    Ok(response.map(|body| Answer::new(body, in_flight)))
 }
 
 /// What a peer is told that was let in and has to go.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use service::CancellationToken;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::in_flight::{InFlight, Progress, Verdict};
 use super::{Handshake, Limits, Refused, Shared};
-use crate::io::Activity;
+use crate::io::{Activity, own_end};
 
 /// One connection that has been accepted.
 #[derive(Debug)]
@@ -22,7 +23,6 @@ pub struct Session {
     cut: CancellationToken,
     http2: bool,
     id: u64,
-    in_flight: AtomicUsize,
     peer: Option<Peer>,
     remote: SocketAddr,
     /// Whether its end has been told of.
@@ -32,15 +32,17 @@ pub struct Session {
     watch: Mutex<Watch>,
 }
 
-/// What the housekeeper remembers of a session.
-#[derive(Clone, Copy, Debug)]
+/// What the housekeeper looks at.
+#[derive(Debug)]
 struct Watch {
     /// Since when there has been no request, and what had been received by then.
     idle: (Instant, u64),
     /// Since when a head has been arriving.
     head_since: Option<Instant>,
-    /// When anything moved last, and how much had moved by then.
-    moved: (Instant, u64),
+    /// The requests under way.
+    in_flight: HashMap<u64, Arc<Progress>>,
+    /// How many requests there have been.
+    requests: u64,
 }
 
 impl Session {
@@ -89,28 +91,42 @@ impl Session {
         self.cut.cancel();
     }
 
-    /// Counts a request as under way until what is returned is dropped.
-    pub(super) fn request(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request as under way until what is returned is dropped. To be called on the
+    /// request's own task.
+    pub(super) fn request(self: &Arc<Self>) -> Arc<InFlight> {
+        let progress = Arc::new(Progress::new(own_end()));
         let mut watch = self.watch();
         watch.head_since = None;
-        watch.moved = (Instant::now(), self.activity.moved());
-        InFlight(Arc::clone(self))
+        let id = watch.requests;
+        watch.requests += 1;
+        watch.in_flight.insert(id, Arc::clone(&progress));
+        InFlight::new(self, id, progress)
     }
 
-    /// What is wrong with its pace at `now`, if anything.
+    /// A request is over, and nothing of its answer is left.
+    pub(super) fn answered(&self, request: u64) {
+        let mut watch = self.watch();
+        watch.in_flight.remove(&request);
+        if watch.in_flight.is_empty() {
+            watch.idle = (Instant::now(), self.activity.received());
+        }
+    }
+
+    /// What is wrong with its pace at `now`, if anything. Ends requests that stand still.
     fn judge_pace(&self, limits: &Limits, now: Instant) -> Pace {
         let mut watch = self.watch();
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
-            let moved = self.activity.moved();
-            if moved != watch.moved.1 {
-                watch.moved = (now, moved);
-            }
-            let stalled = now.duration_since(watch.moved.0) > limits.stall_timeout;
-            return if stalled { Pace::Stalled } else { Pace::Good };
+        if !watch.in_flight.is_empty() {
+            let mut verdicts = watch.in_flight.values().map(|one| one.judge(limits, now));
+            let stuck = verdicts.any(|verdict| verdict == Verdict::Stuck);
+            return if stuck { Pace::Stalled } else { Pace::Good };
         }
         let (since, received) = watch.idle;
-        if now.duration_since(since) > limits.idle_timeout {
+        let idle = now.saturating_duration_since(since);
+        if idle > limits.idle_timeout * 2 {
+            // It was asked to leave, and does not: it takes no farewell, or never said a word.
+            return Pace::Stalled;
+        }
+        if idle > limits.idle_timeout {
             return Pace::Idle;
         }
         // HTTP/2 peers exchange settings and pings when they ask for nothing.
@@ -133,19 +149,6 @@ enum Pace {
     Good,
     Idle,
     Stalled,
-}
-
-/// A request under way.
-#[derive(Debug)]
-pub(super) struct InFlight(Arc<Session>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let session = &self.0;
-        if session.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            session.watch().idle = (Instant::now(), session.activity.received());
-        }
-    }
 }
 
 /// Every session of one listener.
@@ -201,13 +204,12 @@ impl Sessions {
         activity: Arc<Activity>,
     ) -> Registered {
         let now = Instant::now();
-        let (received, moved) = (activity.received(), activity.moved());
+        let received = activity.received();
         let session = Arc::new(Session {
             activity,
             cut: CancellationToken::new(),
             http2,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            in_flight: AtomicUsize::new(0),
             peer,
             remote,
             reported: AtomicBool::new(false),
@@ -216,7 +218,8 @@ impl Sessions {
                 idle: (now, received),
                 // The first head is due from the start.
                 head_since: Some(now),
-                moved: (now, moved),
+                in_flight: HashMap::new(),
+                requests: 0,
             }),
         });
         self.lock().insert(session.id, Arc::clone(&session));

@@ -257,6 +257,7 @@ fn impatient() -> Limits {
         header_timeout: Duration::from_millis(200),
         idle_timeout: Duration::from_millis(600),
         stall_timeout: Duration::from_millis(600),
+        work_timeout: Duration::from_millis(600),
         ..Limits::default()
     }
 }

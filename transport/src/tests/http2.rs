@@ -1,0 +1,271 @@
+//! HTTP/2 peers that keep to the letter of it and mean no good.
+
+use certs::Role;
+use certs::tls::Expected;
+use certs::trust::Revocation;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval, timeout};
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+use crate::Listener;
+use crate::listen::Limits;
+use crate::testing::{Bed, Own, Recorder, SOON, data};
+
+/// A frame (RFC 9113 §4.1).
+#[derive(Clone, Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl Frame {
+    fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
+        let payload = payload.to_vec();
+        Self {
+            kind,
+            flags,
+            stream,
+            payload,
+        }
+    }
+
+    /// A GET of `path`, in literals of HPACK (RFC 7541) that need no table.
+    fn get(stream: u32, path: &str) -> Self {
+        let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
+        block.extend_from_slice(path.as_bytes());
+        block.extend_from_slice(b"\x01\x01x");
+        Self::new(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+    }
+
+    fn get_pack(stream: u32, name: &str) -> Self {
+        let path = format!("/v1/filesets/{name}/packs/{}", pack_id().0.hex());
+        Self::get(stream, &path)
+    }
+
+    fn window(stream: u32, bytes: u32) -> Self {
+        Self::new(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = u32::try_from(self.payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend_from_slice(&[self.kind, self.flags]);
+        bytes.extend_from_slice(&self.stream.to_be_bytes());
+        bytes.extend_from_slice(&self.payload);
+        bytes
+    }
+
+    /// Takes a whole frame off the front of `heard`.
+    fn take(heard: &mut Vec<u8>) -> Option<Self> {
+        let head = heard.first_chunk::<9>()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let (kind, flags) = (head[3], head[4]);
+        let payload = heard.get(9..9 + length)?.to_vec();
+        heard.drain(..9 + length);
+        Some(Self {
+            kind,
+            flags,
+            stream,
+            payload,
+        })
+    }
+}
+
+/// A listener, and somebody who may connect to it.
+struct Scene {
+    bed: Bed,
+    booster: Own,
+    client: Own,
+    listener: Listener,
+}
+
+impl Scene {
+    async fn new(limits: Limits) -> Self {
+        let bed = Bed::new();
+        let (booster, client) = (bed.own(Role::Booster, "oslo"), bed.own(Role::Client, "a"));
+        let recorder = Arc::new(Recorder::default());
+        let listener = bed.listen(&booster, data(), limits, &recorder, serve).await;
+        Self {
+            bed,
+            booster,
+            client,
+            listener,
+        }
+    }
+
+    /// Connects, and says nothing yet.
+    async fn dial(&self) -> TlsStream<TcpStream> {
+        let name = Expected::Exactly(self.booster.identity.clone());
+        let (required, own) = (Revocation::Required, Some(&self.client.cell));
+        let time = self.bed.time();
+        let mut config =
+            certs::tls::client_config(&name, required, &self.bed.trust, own, &time).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = TcpStream::connect(self.listener.local_addr())
+            .await
+            .unwrap();
+        connector.connect(name.server_name(), stream).await.unwrap()
+    }
+
+    /// Connects, and grants each stream `window` bytes.
+    async fn line(&self, window: u32) -> Line {
+        let mut line = Line {
+            stream: self.dial().await,
+            heard: Vec::new(),
+        };
+        line.stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        let mut setting = vec![0, 4];
+        setting.extend_from_slice(&window.to_be_bytes());
+        line.say(&[Frame::new(SETTINGS, 0, 0, &setting)]).await;
+        line
+    }
+}
+
+/// An HTTP/2 connection as it is on the wire.
+struct Line {
+    stream: TlsStream<TcpStream>,
+    heard: Vec<u8>,
+}
+
+impl Line {
+    async fn say(&mut self, frames: &[Frame]) {
+        let bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
+        // Whether it is still heard is seen by what comes back.
+        self.stream.write_all(&bytes).await.unwrap_or_default();
+        self.stream.flush().await.unwrap_or_default();
+    }
+
+    /// The next frame of interest; `None` once the connection has ended. Settings and pings are
+    /// answered, and every few milliseconds `often` is said, as if all were well.
+    async fn next(&mut self, often: &[Frame]) -> Option<Frame> {
+        let mut beat = interval(Duration::from_millis(20));
+        loop {
+            while let Some(frame) = Frame::take(&mut self.heard) {
+                match (frame.kind, frame.flags & ACK) {
+                    (SETTINGS, 0) => self.say(&[Frame::new(SETTINGS, ACK, 0, &[])]).await,
+                    (PING, 0) => {
+                        let pong = Frame::new(PING, ACK, 0, &frame.payload);
+                        self.say(&[pong]).await;
+                    }
+                    (SETTINGS | PING, _) => {}
+                    _ => return Some(frame),
+                }
+            }
+            tokio::select! {
+                got = self.stream.read_buf(&mut self.heard) => {
+                    if matches!(got, Ok(0) | Err(_)) {
+                        return None;
+                    }
+                }
+                _ = beat.tick() => {
+                    self.say(&[Frame::new(PING, 0, 0, &[7; 8])]).await;
+                    self.say(often).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for a frame that is as `wanted`; `None` if the connection ends first.
+    async fn until(&mut self, often: &[Frame], wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let wait = async {
+            loop {
+                match self.next(often).await {
+                    Some(frame) if !wanted(&frame) => {}
+                    other => return other,
+                }
+            }
+        };
+        timeout(SOON, wait).await.expect("it goes on for ever")
+    }
+
+    async fn reset(&mut self, often: &[Frame], stream: u32) -> Option<Frame> {
+        let reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stream;
+        self.until(often, reset).await
+    }
+}
+
+fn impatient() -> Limits {
+    Limits {
+        idle_timeout: Duration::from_millis(600),
+        stall_timeout: Duration::from_millis(600),
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_ended_whatever_else_moves() {
+    let scene = Scene::new(impatient()).await;
+    let mut line = scene.line(0).await;
+    line.say(&[
+        Frame::get_pack(1, "whole"),
+        Frame::get_pack(3, "endless"),
+        Frame::window(3, 1 << 30),
+        Frame::window(0, 1 << 30),
+    ])
+    .await;
+    assert!(line.reset(&[], 1).await.is_some(), "the connection ended");
+    // Who takes what was asked for is not made to suffer.
+    let data = line.until(&[], |frame| frame.kind == DATA && frame.stream == 3);
+    assert!(data.await.is_some());
+    assert_eq!(scene.listener.sessions().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_byte_by_byte_is_ended() {
+    let scene = Scene::new(impatient()).await;
+    let mut line = scene.line(0).await;
+    line.say(&[Frame::get_pack(1, "whole")]).await;
+    assert!(line.reset(&[Frame::window(1, 1)], 1).await.is_some());
+}
+
+#[tokio::test]
+async fn the_rest_of_an_answer_that_is_not_taken_ends_the_connection() {
+    let scene = Scene::new(impatient()).await;
+    // With the first byte the answer is out of the handler's hands, and of ours.
+    let mut line = scene.line(1).await;
+    line.say(&[Frame::get(1, "/v1/hello")]).await;
+    assert!(line.until(&[], |_| false).await.is_none());
+}
+
+#[tokio::test]
+async fn a_connection_that_never_begins_to_speak_is_ended() {
+    let scene = Scene::new(impatient()).await;
+    let mut stream = scene.dial().await;
+    let mut heard = Vec::new();
+    let ended = timeout(SOON, stream.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "it goes on for ever");
+}
+
+#[tokio::test]
+async fn a_reader_is_not_blamed_for_what_we_owe_it() {
+    let limits = Limits {
+        stall_timeout: Duration::from_millis(50),
+        work_timeout: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let scene = Scene::new(limits).await;
+    let mut line = scene.line(1 << 30).await;
+    let began = Instant::now();
+    line.say(&[Frame::get_pack(1, "slow"), Frame::window(0, 1 << 30)])
+        .await;
+    assert!(line.reset(&[], 1).await.is_some(), "the connection ended");
+    assert!(began.elapsed() >= limits.work_timeout, "it was in a hurry");
+}
