@@ -9,6 +9,7 @@ pub(crate) mod build;
 pub(crate) mod foreign;
 mod intact;
 pub(crate) mod record;
+mod remains;
 mod remove;
 pub(crate) mod room;
 mod write;
@@ -22,7 +23,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, Stat};
+use service::Report;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::plan::Old;
 use crate::steps::Steps;
@@ -36,22 +39,25 @@ pub(crate) struct Target {
     path: PathBuf,
     staging: PathBuf,
     record: Record,
+    steps: Steps,
 }
 
 impl Target {
     /// Opens `path` as a target, with its record below `installed`: finishes or takes back what an
     /// earlier run left half done.
-    pub(crate) fn open(installed: &Path, path: &Path) -> Result<Self, TargetError> {
+    pub(crate) fn open(installed: &Path, path: &Path, steps: Steps) -> Result<Self, TargetError> {
         let path = locate(path)?;
-        let staging = staging_of(&path)?;
+        let staging = beside(&path, ".larder-staging")?;
         let record = Record::open(installed, &path)?;
         let mut target = Self {
             path,
             staging,
             record,
+            steps,
         };
         let stat = target.stat()?;
         target.record.recover(stat.as_ref())?;
+        target.clear_remains()?;
         target.clear_staging()?;
         if stat.is_none() && target.record.installed().is_some() {
             target.record.forget()?;
@@ -119,10 +125,10 @@ impl Target {
     }
 
     /// Makes an empty staging folder for `revision`.
-    pub(crate) fn stage(&mut self, revision: Revision, steps: &Steps) -> Result<(), TargetError> {
+    pub(crate) fn stage(&mut self, revision: Revision) -> Result<(), TargetError> {
         self.clear_staging()?;
         self.record.begin(revision)?;
-        self.step(steps)?;
+        self.step()?;
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&self.staging)
@@ -130,34 +136,37 @@ impl Target {
     }
 
     /// Puts the finished tree in the staging folder in the target's place, and removes what was
-    /// there before.
-    pub(crate) fn switch(&mut self, replace: bool, steps: &Steps) -> Result<(), TargetError> {
+    /// there before. That the old tree cannot be removed is no failure: the new one is installed.
+    pub(crate) fn switch(&mut self, replace: bool) -> Result<(), TargetError> {
         // Somebody may have put something there while we were fetching.
         if !replace {
             self.refuse_foreign()?;
         }
         let before = self.stat()?;
         let staged = self.seal(before.as_ref())?;
-        self.step(steps)?;
+        self.step()?;
         self.record.begin_switch(&staged)?;
-        self.step(steps)?;
+        self.step()?;
         let flags = match before {
             Some(_) => RenameFlags::EXCHANGE,
             None => RenameFlags::NOREPLACE,
         };
         let switched = rustix::fs::renameat_with(CWD, &self.staging, CWD, &self.path, flags)
             .map_err(io::Error::from)
-            .and_then(|()| self.step_io(steps))
+            .and_then(|()| self.steps.next())
             .and_then(|()| fs::File::open(self.parent())?.sync_all());
         switched.map_err(|source| TargetError::Switch {
             path: self.path.clone(),
             source,
         })?;
-        self.step(steps)?;
+        self.step()?;
         let now = self.stat()?;
         self.record.recover(now.as_ref())?;
-        self.step(steps)?;
-        self.clear_staging()
+        self.step()?;
+        if let Err(error) = self.clear_staging() {
+            warn!(error = %Report(&error), "cannot tidy up; the next pull tries again");
+        }
+        Ok(())
     }
 
     /// Removes the staging folder after a failure: the target is as it was.
@@ -179,19 +188,6 @@ impl Target {
         sealed().map_err(|source| self.failed_staging(source))
     }
 
-    /// Removes what has the staging folder's name, if it is ours.
-    fn clear_staging(&mut self) -> Result<(), TargetError> {
-        if self.record.owns_staging() {
-            remove_tree(&self.staging).map_err(|source| self.failed_staging(source))?;
-            self.record.staging_removed()?;
-        } else if self.staging.symlink_metadata().is_ok() {
-            return Err(TargetError::InTheWay {
-                path: self.staging.clone(),
-            });
-        }
-        Ok(())
-    }
-
     /// What bears the target's name, which must be a folder; none if nothing does.
     fn stat(&self) -> Result<Option<Stat>, TargetError> {
         match rustix::fs::lstat(&self.path) {
@@ -209,14 +205,9 @@ impl Target {
         }
     }
 
-    fn step(&self, steps: &Steps) -> Result<(), TargetError> {
-        self.step_io(steps)
-            .map_err(|source| self.failed_staging(source))
-    }
-
-    #[expect(clippy::unused_self, reason = "reads like the step that it is")]
-    fn step_io(&self, steps: &Steps) -> io::Result<()> {
-        steps.next()
+    fn step(&self) -> Result<(), TargetError> {
+        let next = self.steps.next();
+        next.map_err(|source| self.failed_staging(source))
     }
 
     fn failed_staging(&self, source: io::Error) -> TargetError {
@@ -253,11 +244,11 @@ fn locate(path: &Path) -> Result<PathBuf, TargetError> {
     Ok(located)
 }
 
-/// The staging folder of a target: beside it, hidden, and always the same.
-fn staging_of(target: &Path) -> Result<PathBuf, TargetError> {
+/// A folder of ours for `target`: beside it, hidden, and always the same.
+fn beside(target: &Path, suffix: &str) -> Result<PathBuf, TargetError> {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
-    name.push(".larder-staging");
+    name.push(suffix);
     if name.len() > content::EntryPath::COMPONENT_BYTES_MAX {
         return Err(TargetError::Io {
             path: target.to_owned(),

@@ -7,6 +7,8 @@ use std::io;
 pub(crate) struct Steps {
     #[cfg(test)]
     fail: Option<tests::Fail>,
+    #[cfg(test)]
+    keeps_trees: bool,
 }
 
 impl Steps {
@@ -19,6 +21,19 @@ impl Steps {
         #[cfg(test)]
         if let Some(fail) = &self.fail {
             return fail.next();
+        }
+        Ok(())
+    }
+
+    /// Goes on to remove a tree, unless a test wants the system to refuse it.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, reason = "only tests have a state")
+    )]
+    pub(crate) fn may_remove(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.keeps_trees {
+            return Err(rustix::io::Errno::PERM.into());
         }
         Ok(())
     }
@@ -78,6 +93,15 @@ pub(crate) mod tests {
                     left: Arc::new(AtomicI64::new(count)),
                     full: false,
                 }),
+                keeps_trees: false,
+            }
+        }
+
+        /// Has the system refuse to remove trees.
+        pub(crate) fn keeping_trees() -> Self {
+            Self {
+                fail: None,
+                keeps_trees: true,
             }
         }
 
@@ -97,6 +121,7 @@ pub(crate) mod tests {
                     left: Arc::new(AtomicI64::new(count)),
                     full: true,
                 }),
+                keeps_trees: false,
             }
         }
     }

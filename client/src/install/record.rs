@@ -1,5 +1,6 @@
 //! What is installed at a target, and what is about to be: the journal of the switch.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,9 @@ struct State {
     next: Option<Next>,
     /// Whether a folder of the staging name, if there is one, is ours to remove.
     staging: bool,
+    /// Which folders hold old trees that could not be removed: ours too, if they are there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    remains: BTreeSet<u32>,
 }
 
 /// One revision as it is installed.
@@ -118,6 +122,7 @@ impl Record {
             installed: None,
             next: None,
             staging: false,
+            remains: BTreeSet::new(),
         });
         Ok(Self { folder, state })
     }
@@ -225,6 +230,23 @@ impl Record {
             return Ok(());
         }
         self.state.staging = false;
+        self.store()
+    }
+
+    /// The numbers of the folders with old trees that could not be removed.
+    pub(crate) fn remains(&self) -> BTreeSet<u32> {
+        self.state.remains.clone()
+    }
+
+    /// Says that a tree that cannot be removed is about to get the name with that number.
+    pub(crate) fn begin_remains(&mut self, number: u32) -> Result<(), RecordError> {
+        self.state.remains.insert(number);
+        self.store()
+    }
+
+    /// Says that there is nothing of ours under the name with that number.
+    pub(crate) fn remains_removed(&mut self, number: u32) -> Result<(), RecordError> {
+        self.state.remains.remove(&number);
         self.store()
     }
 

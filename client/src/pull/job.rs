@@ -93,13 +93,10 @@ type Made = (Outcome, BTreeSet<String>);
 impl<S: Supply> Job<S> {
     /// Pulls.
     pub(crate) async fn run(self) -> Result<Outcome, PullError> {
-        let (installed, path, replace) = (
-            self.data.join("installed"),
-            self.target.clone(),
-            self.replace,
-        );
+        let (installed, path) = (self.data.join("installed"), self.target.clone());
+        let (replace, steps) = (self.replace, self.steps.clone());
         let mut target = off_the_runtime(move || {
-            let target = Target::open(&installed, &path)?;
+            let target = Target::open(&installed, &path, steps)?;
             if !replace {
                 target.refuse_foreign()?;
             }
@@ -277,8 +274,8 @@ impl<S: Supply> Job<S> {
             to_fetch,
             "building"
         );
-        let (revision, steps) = (self.revision(), self.steps.clone());
-        let (target, staged) = with(target, move |target| target.stage(revision, &steps)).await?;
+        let revision = self.revision();
+        let (target, staged) = with(target, move |target| target.stage(revision)).await?;
         let needed = plan.new_bytes + to_fetch;
         if let Err(error) = staged {
             let error = out_of_room(error.into(), &target, needed);
@@ -364,11 +361,11 @@ impl<S: Supply> Job<S> {
         downloads: &Downloads,
         outcome: Outcome,
     ) -> Result<Outcome, PullError> {
-        let (replace, steps, downloads) = (self.replace, self.steps.clone(), downloads.clone());
+        let (replace, downloads) = (self.replace, downloads.clone());
         let (root, lock) = (self.stated.root, Arc::clone(&self.lock));
         let (target, switched) = with(target, move |target| {
             let _lock = lock;
-            target.switch(replace, &steps)?;
+            target.switch(replace)?;
             target.record().tidy(Some(root));
             // What is left over costs room and nothing else.
             downloads.remove().unwrap_or_default();

@@ -91,3 +91,49 @@ async fn a_link_in_the_way_leads_nowhere() {
         "{sent} bytes were fetched"
     );
 }
+
+#[tokio::test]
+async fn an_old_tree_that_cannot_be_removed_is_put_aside_and_removed_later() {
+    let mut bed = Bed::new();
+    write(&bed.source().join("file"), b"bread");
+    let (stated, served) = bed.publish();
+    bed.pull(&stated, &served).await;
+    let parent = bed.folder.path().to_owned();
+    let beside = || -> Vec<String> {
+        let names = fs::read_dir(&parent).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with('.')).collect();
+        names.sort();
+        names
+    };
+    let aside = |number: u32| format!(".target.larder-old-{number}");
+    // As with a mount, or a folder that may not be changed, within the old tree.
+    let mut stuck = async |round: u32| {
+        write(&bed.source().join("more"), &noise(3000, round.into()));
+        let (stated, served) = bed.publish();
+        let mut job = bed.job(&stated, vec![Memory::new("origin o1", &served, Vice::None)]);
+        job.steps = Steps::keeping_trees();
+        let ended = job.run().await;
+        (ended, look(&bed.target()) == look(&bed.source()))
+    };
+    for round in 0..8 {
+        let (ended, is_new) = stuck(round).await;
+        assert!(!ended.unwrap().unchanged && is_new, "round {round}");
+        assert_eq!(beside(), (0..=round).map(aside).collect::<Vec<_>>());
+    }
+    // There are enough of them: the next is still installed, and only those after it have to wait.
+    let (ended, is_new) = stuck(8).await;
+    assert!(!ended.unwrap().unchanged && is_new);
+    let (ended, is_new) = stuck(9).await;
+    let error = ended.unwrap_err().to_string();
+    assert!(
+        error.contains(".target.larder-staging") && !is_new,
+        "{error}"
+    );
+    // When the system lets us again, all of it goes.
+    fs::write(parent.join(aside(99)), b"of somebody else").unwrap();
+    let (stated, served) = bed.publish();
+    bed.pull(&stated, &served).await;
+    assert_eq!(look(&bed.target()), look(&bed.source()));
+    assert_eq!(beside(), [aside(99)]);
+}
