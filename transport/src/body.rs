@@ -12,7 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Whatever went wrong while a body was being made.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -153,12 +153,12 @@ enum WrongLength {
     Short { left: u64 },
 }
 
-/// Reads a whole body of at most `bytes_max` bytes, each part of it within `idle`.
+/// Reads a whole body of at most `bytes_max` bytes, each 16 KiB of it, and the rest, within `idle`.
 ///
 /// # Errors
 ///
 /// Fails as soon as the body says that it is longer, or turns out to be; if it breaks off; or
-/// if the peer falls silent.
+/// if the peer falls silent, or as good as silent.
 pub async fn read_body<B>(body: B, bytes_max: usize, idle: Duration) -> Result<Bytes, ReadBodyError>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -170,8 +170,11 @@ where
         return Err(ReadBodyError::TooLong { bytes_max });
     }
     let mut bytes = BytesMut::with_capacity(promised);
+    let (mut due, mut counted) = (Instant::now() + idle, 0);
     loop {
-        let frame = match timeout(idle, body.frame()).await {
+        let frame = match timeout_at(due, body.frame()).await {
+            // A body that is always ready, with next to nothing, would never be timed out.
+            Ok(Some(Ok(_))) if Instant::now() > due => return Err(ReadBodyError::Silent),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 return Err(ReadBodyError::Broken {
@@ -188,6 +191,10 @@ where
             }
             bytes.extend_from_slice(&data);
         }
+        if bytes.len() - counted >= STRIDE_BYTES {
+            counted = bytes.len();
+            due = Instant::now() + idle;
+        }
     }
 }
 
@@ -201,7 +208,7 @@ pub enum ReadBodyError {
         /// Why.
         source: BoxError,
     },
-    /// Nothing came for too long.
+    /// Too little came for too long.
     #[error("cannot wait any longer for the rest of the body")]
     Silent,
     /// It is longer than allowed.
@@ -256,6 +263,28 @@ mod tests {
         let body = Body::stream(futures_util::stream::pending(), None);
         let got = read_body(body, 10, Duration::from_secs(1)).await;
         assert!(matches!(got, Err(ReadBodyError::Silent)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up() {
+        let trickle = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Some((Ok(Bytes::from("x")), ()))
+        });
+        let (body, idle) = (Body::stream(trickle, None), Duration::from_secs(1));
+        let got = read_body(body, 1000, idle).await;
+        assert!(matches!(got, Err(ReadBodyError::Silent)), "{got:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_body_may_take_its_time() {
+        let parts = futures_util::stream::unfold(0, |part| async move {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            (part < 9).then(|| (Ok(Bytes::from(vec![0; STRIDE_BYTES])), part + 1))
+        });
+        let (body, idle) = (Body::stream(parts, None), Duration::from_secs(1));
+        let got = read_body(body, 9 * STRIDE_BYTES, idle).await;
+        assert_eq!(got.unwrap().len(), 9 * STRIDE_BYTES);
     }
 
     #[tokio::test]
