@@ -191,7 +191,7 @@ impl OwnedExecutor {
     }
 }
 
-/// A line of 1 Gbit/s at 60 ms holds 8 MiB: smaller windows would leave it idle.
+/// For callers. A line of 1 Gbit/s at 60 ms holds 8 MiB: smaller windows would leave it idle.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Four such streams at full speed.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;

@@ -69,7 +69,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Each costs some 40 KiB of TLS and HTTP buffers: 4096 are 160 MiB at the worst.
+            // Each costs some 40 KiB of TLS and HTTP buffers: 4096 are 160 MiB, and 1 GiB more if
+            // all of them send bodies that nobody reads.
             connections_max: 4096,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),

@@ -29,8 +29,7 @@ use super::in_flight::Answer;
 use super::session::Session;
 use super::{Handshake, Refused, Shared};
 use crate::io::{
-    Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
-    STREAM_WINDOW_BYTES, Watched, captured,
+    Activity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Watched, captured,
 };
 use crate::respond;
 
@@ -314,5 +313,9 @@ const HEADERS_MAX: usize = 64;
 /// Holds a head, and one piece of a body on its way out.
 const HTTP1_BUFFER_BYTES: usize = 256 << 10;
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// The longest body of a request that any of us takes; what nobody reads is kept up to here.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// Four of them: whoever sends more at a time waits.
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// What a stream may hold for a reader that is slower than we are.
-const SEND_BUFFER_BYTES: usize = 1 << 20;
+const SEND_BUFFER_BYTES: usize = 256 << 10;

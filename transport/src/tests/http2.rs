@@ -27,10 +27,14 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// An error code (RFC 9113 §7).
+const ENHANCE_YOUR_CALM: u8 = 11;
 
 impl Frame {
     fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
@@ -268,4 +272,72 @@ async fn a_reader_is_not_blamed_for_what_we_owe_it() {
         .await;
     assert!(line.reset(&[], 1).await.is_some(), "the connection ended");
     assert!(began.elapsed() >= limits.work_timeout, "it was in a hurry");
+}
+
+#[tokio::test]
+async fn little_is_kept_of_what_nobody_reads() {
+    let scene = Scene::new(Limits::default()).await;
+    let mut line = scene.line(0).await;
+    let mut granted = (0, 0);
+    let read = async {
+        while granted.0 == 0 || granted.1 == 0 {
+            line.stream.read_buf(&mut line.heard).await.unwrap();
+            while let Some(frame) = Frame::take(&mut line.heard) {
+                match (frame.kind, frame.flags) {
+                    (SETTINGS, 0) => granted.0 = initial_window(&frame.payload),
+                    (WINDOW_UPDATE, _) => granted.1 = 65_535 + number(&frame.payload),
+                    _ => {}
+                }
+            }
+        }
+    };
+    timeout(SOON, read).await.unwrap();
+    assert!(granted.0 <= 64 << 10, "a stream: {}", granted.0);
+    assert!(granted.1 <= 256 << 10, "a connection: {}", granted.1);
+}
+
+/// `SETTINGS_INITIAL_WINDOW_SIZE` (RFC 9113 §6.5.2).
+fn initial_window(settings: &[u8]) -> u32 {
+    let mut settings = settings.chunks_exact(6);
+    let window = settings.find(|setting| setting[..2] == [0, 4]);
+    number(&window.unwrap()[2..])
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes.try_into().unwrap())
+}
+
+#[tokio::test]
+async fn streams_that_are_reset_at_once_end_the_connection() {
+    let scene = Scene::new(Limits::default()).await;
+    let mut line = scene.line(0).await;
+    // CVE-2023-44487: reset streams do not count as open.
+    let cancel = 8u32.to_be_bytes();
+    let frames: Vec<Frame> = (0..2000)
+        .map(|at| at * 2 + 1)
+        .flat_map(|stream| {
+            let get = Frame::get_pack(stream, "endless");
+            [get, Frame::new(RST_STREAM, 0, stream, &cancel)]
+        })
+        .collect();
+    line.say(&frames).await;
+    let parting = line.until(&[], |frame| frame.kind == GOAWAY).await;
+    assert_eq!(
+        parting.map(|frame| frame.payload[7]),
+        Some(ENHANCE_YOUR_CALM)
+    );
+}
+
+#[tokio::test]
+async fn a_head_without_end_ends_the_connection() {
+    let scene = Scene::new(Limits::default()).await;
+    let mut line = scene.line(0).await;
+    let mut frames = vec![Frame::new(HEADERS, END_STREAM, 1, &[0x82])];
+    // A field without index, named "a", of 100 bytes.
+    let mut field = b"\x00\x01a\x64".to_vec();
+    field.extend_from_slice(&[b'x'; 100]);
+    frames.extend((0..2000).map(|_| Frame::new(CONTINUATION, 0, 1, &field)));
+    line.say(&frames).await;
+    let parting = line.until(&[], |frame| frame.kind == GOAWAY).await;
+    assert!(parting.is_some_and(|frame| frame.payload[7] != 0));
 }
