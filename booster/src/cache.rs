@@ -7,6 +7,7 @@
 mod fill;
 mod index;
 mod memory;
+mod promote;
 mod reader;
 mod rope;
 mod store;
@@ -28,11 +29,13 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::metrics::CacheMetrics;
+use crate::single::SingleFlight;
 use crate::upstream::Upstreams;
 pub use fill::FillError;
 use fill::{Fill, Job, Tail};
 use index::{Key, Kind};
 use memory::Memory;
+use promote::Promotions;
 pub use reader::{ReadError, Reader};
 use rope::Rope;
 pub use store::StoreError;
@@ -83,6 +86,8 @@ struct Shared {
     limits: Limits,
     memory: Memory,
     metrics: CacheMetrics,
+    objects: SingleFlight<(Digest, usize), Option<Bytes>>,
+    promotions: Arc<Promotions>,
     /// When a peer's doubt last made us check a pack again.
     rechecked: Mutex<Option<Instant>>,
     spawner: Spawner,
@@ -92,6 +97,15 @@ struct Shared {
 }
 
 type Flights<'a> = MutexGuard<'a, HashMap<PackId, Arc<Fill>>>;
+
+/// How much of a pack a request wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Extent {
+    /// Less than all of it.
+    Part,
+    /// All of it.
+    Whole,
+}
 
 /// How a request for a pack was answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -153,12 +167,15 @@ impl Cache {
         let (path, numbers) = (folder.to_owned(), metrics.clone());
         let store = off_runtime(move || Store::open(&path, limits.disk_bytes_max, now, numbers));
         let store = store.await.ok_or_else(|| StoreError::stopped(folder))??;
+        let memory = Memory::new(limits.memory_bytes_max);
         Ok(Self {
             shared: Arc::new(Shared {
                 flights: Mutex::default(),
                 limits,
-                memory: Memory::new(limits.memory_bytes_max),
+                memory: memory.clone(),
                 metrics,
+                objects: SingleFlight::new(spawner.clone()),
+                promotions: Promotions::new(memory),
                 rechecked: Mutex::new(None),
                 spawner,
                 store,
@@ -180,17 +197,22 @@ impl Cache {
     }
 
     /// Finds the pack that `entry`, from a verified locator of `fileset`, names. Returns once its
-    /// header has been checked.
+    /// header has been checked. A pack that is often wanted whole moves into memory.
     ///
     /// A fill that this starts runs on if this future is dropped, as far as others want it.
     ///
     /// # Errors
     ///
     /// Fails if it is not here and no source gives it.
-    pub async fn pack(&self, fileset: &FilesetName, entry: PackEntry) -> Result<Served, FillError> {
+    pub async fn pack(
+        &self,
+        fileset: &FilesetName,
+        entry: PackEntry,
+        extent: Extent,
+    ) -> Result<Served, FillError> {
         let shared = &self.shared;
         loop {
-            let there = match shared.find(entry).await {
+            let there = match shared.find(entry, extent).await {
                 AtHand::Here(served) => return Ok(served),
                 AtHand::Nowhere => false,
                 AtHand::Unreadable => true,
@@ -230,8 +252,9 @@ impl Cache {
         }
         *rechecked = Some(now);
         drop(rechecked);
-        self.shared.memory.forget(pack_key(id));
+        // In this order: what is just being read into memory looks for a doubt once it is there.
         self.shared.store.doubt(pack_key(id));
+        self.shared.memory.forget(pack_key(id));
         true
     }
 
@@ -241,12 +264,15 @@ impl Cache {
         if let Some(rope) = self.shared.memory.get(key) {
             return Some(rope.to_bytes());
         }
-        let store = Arc::clone(&self.shared.store);
-        let read = off_runtime(move || store.object(digest, bytes_max)).await;
-        let bytes = Bytes::from(read.flatten()?);
-        let rope = Arc::new(Rope::from(bytes.clone()));
-        self.shared.memory.put(key, rope);
-        Some(bytes)
+        if !self.shared.store.contains(key) {
+            return None;
+        }
+        // Small is up to 64 MiB here: too much for each of many who ask at once to read it.
+        let read = self.shared.objects.run((digest, bytes_max), || {
+            let shared = Arc::clone(&self.shared);
+            async move { shared.read_object(digest, bytes_max).await }
+        });
+        read.await.flatten()
     }
 
     /// Whether there is a small object of that name, as far as can be told without reading it.
@@ -318,7 +344,7 @@ impl Served {
 
 impl Shared {
     /// The pack, if it is here already.
-    async fn find(self: &Arc<Self>, entry: PackEntry) -> AtHand {
+    async fn find(self: &Arc<Self>, entry: PackEntry, extent: Extent) -> AtHand {
         let key = pack_key(entry.id);
         if let Some(rope) = self.memory.get(key) {
             self.metrics.hits.with_label_values(&["memory"]).inc();
@@ -331,32 +357,41 @@ impl Shared {
         let Some(lease) = self.store.lease(key) else {
             return AtHand::Nowhere;
         };
-        let hot = lease.uses() >= HOT_USES && lease.bytes() <= self.limits.memory_bytes_max;
+        let is_hot = extent == Extent::Whole
+            && lease.uses() >= HOT_USES
+            && lease.bytes() <= self.limits.memory_bytes_max;
+        let promotion = is_hot.then(|| self.promotions.begin(key)).flatten();
         let opened = off_runtime(move || {
             let pack = lease.open()?;
-            let whole = hot.then(|| pack.read(0, pack.bytes() as usize));
-            Ok((pack, whole))
+            let rope = promotion.and_then(|promotion| promotion.read(&pack));
+            Ok((pack, rope))
         });
-        let (pack, whole) = match opened.await {
+        let (pack, rope) = match opened.await {
             Some(Ok(opened)) => opened,
             Some(Err(UnusableError::Bad | UnusableError::Gone)) => return AtHand::Nowhere,
             Some(Err(UnusableError::Io(_))) | None => return AtHand::Unreadable,
         };
         self.metrics.hits.with_label_values(&["disk"]).inc();
         let total_bytes = pack.bytes();
-        let origin = match whole {
-            Some(Ok(bytes)) => {
-                let rope = Arc::new(Rope::from(Bytes::from(bytes)));
-                self.memory.put(key, Arc::clone(&rope));
-                Origin::Memory(rope)
-            }
-            Some(Err(_)) | None => Origin::Disk(Arc::new(pack)),
+        let origin = match rope {
+            Some(rope) => Origin::Memory(rope),
+            None => Origin::Disk(Arc::new(pack)),
         };
         AtHand::Here(Served {
             how: How::Disk,
             origin,
             total_bytes,
         })
+    }
+
+    /// The small object called `digest` out of its file, into memory too.
+    async fn read_object(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
+        let store = Arc::clone(&self.store);
+        let read = off_runtime(move || store.object(digest, bytes_max)).await;
+        let bytes = Bytes::from(read.flatten()?);
+        let rope = Arc::new(Rope::from(bytes.clone()));
+        self.memory.put(object_key(digest), rope);
+        Some(bytes)
     }
 
     /// Joins the fill of a pack, or starts one. None if the pack has just come; if it is `there`
@@ -429,7 +464,8 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
     .ok()
 }
 
-/// A pack that is used for the second time since the booster started goes into memory.
+/// A pack that is used for the second time since the booster started, and wanted whole, goes into
+/// memory.
 const HOT_USES: u8 = 2;
 /// Checking 8 MiB takes some tens of milliseconds: once a second is no burden.
 const RECHECK_PAUSE: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use transport::{Body, BoxError, respond};
 
 use super::{Api, reply, text, told, value};
-use crate::cache::{FillError, How, Reader};
+use crate::cache::{Extent, FillError, How, Reader};
 
 impl Api {
     /// Answers for a pack. The head goes out once the pack's own header has been checked.
@@ -45,9 +45,15 @@ impl Api {
             let again = self.cache.doubt(id);
             debug!(pack = ?id, again, "a client doubts a pack");
         }
-        let served = self.cache.pack(fileset, entry).await.map_err(fault)?;
-        let status = status(served.how());
         let (from, end) = bounds(&range, total);
+        let extent = if (from, end) == (0, total) {
+            Extent::Whole
+        } else {
+            Extent::Part
+        };
+        let served = self.cache.pack(fileset, entry, extent).await;
+        let served = served.map_err(fault)?;
+        let status = status(served.how());
         let body = stream(served.reader(from, end));
         let body = Body::stream(body, Some(end - from));
         Ok(whole_or_part(&range, total, &etag, status, body))

@@ -11,9 +11,10 @@ use service::metrics::Registry;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cache::{Extent, How};
 use crate::catalogue::tests::Bed;
 use crate::catalogue::tests::author::{Author, Published};
-use crate::testing::{Fake, Wrong, pack, soon};
+use crate::testing::{Fake, Wrong, entry, fileset, pack, soon};
 
 /// An API over a toy catalogue.
 struct Served {
@@ -350,4 +351,28 @@ async fn a_doubt_has_a_pack_checked_and_not_fetched() {
         .await;
     assert_eq!(doubted.headers()["cache-status"], "larder-booster; hit");
     assert_eq!(served.source.asks().len(), 1);
+}
+
+#[tokio::test]
+async fn ranges_do_not_move_a_pack_into_memory_and_a_range_of_all_does() {
+    let served = Served::start().await;
+    let get = format!("GET {}", served.pack_path());
+    let whole = served.ask(&get, &[]).await.into_body();
+    soon(whole.collect()).await.unwrap();
+    served.settled().await;
+    // Out of memory, where the fill has put it.
+    assert!(served.bed.cache.doubt(served.pack.header.id()));
+    for (range, expected) in [
+        ("bytes=0-9", How::Disk),
+        ("bytes=1-", How::Disk),
+        ("bytes=-10", How::Disk),
+        ("bytes=0-", How::Memory),
+    ] {
+        for _ in 0..3 {
+            served.ask(&get, &[("range", range)]).await;
+        }
+        let (name, entry) = (fileset(), entry(&served.pack));
+        let found = soon(served.bed.cache.pack(&name, entry, Extent::Part)).await;
+        assert_eq!(found.unwrap().how(), expected, "{range}");
+    }
 }

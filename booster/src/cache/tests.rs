@@ -2,6 +2,7 @@
 
 mod disk;
 mod fills;
+mod hot;
 mod refused;
 
 use std::path::Path;
@@ -49,7 +50,11 @@ impl Bed {
     }
 
     async fn served(&self, pack: &BuiltPack) -> Result<Served, FillError> {
-        soon(self.cache.pack(&fileset(), entry(pack))).await
+        self.want(pack, Extent::Whole).await
+    }
+
+    async fn want(&self, pack: &BuiltPack, extent: Extent) -> Result<Served, FillError> {
+        soon(self.cache.pack(&fileset(), entry(pack), extent)).await
     }
 
     /// Gets a whole pack, says how, and holds it to what it should be.

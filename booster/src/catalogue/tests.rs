@@ -9,7 +9,7 @@ use service::Tasks;
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::Limits;
+use crate::cache::{Extent, Limits};
 use crate::testing::{Fake, entry, fileset, metrics, pack, soon};
 use crate::upstream::Upstream;
 use author::{Author, ToyJudge};
@@ -290,7 +290,9 @@ async fn what_no_kept_revision_names_is_superseded() {
     let bed = Bed::open(&folder, &source).await;
     for pack in &packs[..2] {
         let found = bed.find(pack).await.unwrap();
-        let served = soon(bed.cache.pack(&fileset(), found)).await.unwrap();
+        let name = fileset();
+        let served = bed.cache.pack(&name, found, Extent::Whole);
+        let served = soon(served).await.unwrap();
         let mut reader = served.reader(0, u64::MAX);
         while soon(reader.next()).await.unwrap().is_some() {}
     }

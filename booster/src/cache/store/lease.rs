@@ -102,6 +102,11 @@ impl StoredPack {
         self.lease.bytes()
     }
 
+    /// Whether nobody has come to doubt it since it was opened.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.lease.is_verified()
+    }
+
     /// Reads `length` bytes from `from` on. Touches the disk.
     ///
     /// # Errors

@@ -126,7 +126,7 @@ async fn readers_of_a_fill_that_is_cut_off_get_an_error() {
     let broken = soon(all(reader)).await.unwrap_err();
     assert!(matches!(broken, ReadError::Fill { .. }), "{broken}");
     // Nor can a new fill be started once the owner of the tasks has gone.
-    let refused = soon(cache.pack(&fileset(), entry(&pack)))
+    let refused = soon(cache.pack(&fileset(), entry(&pack), Extent::Whole))
         .await
         .unwrap_err();
     assert!(matches!(refused, FillError::Aborted), "{refused}");
@@ -242,24 +242,4 @@ async fn overlapping_ranges_make_one_fill() {
         }
     }
     assert_eq!(source.asked_from(), [0]);
-}
-
-#[tokio::test]
-async fn a_hot_pack_moves_into_memory() {
-    let (pack, folder) = (pack(1), folder());
-    let source = Fake::new("origin").with(&[&pack]);
-    let hot = Limits::default();
-    let bed = Bed::with(folder.path(), &[&source], hot).await;
-    assert_eq!(bed.get(&pack).await, filled(true, false));
-    bed.settled().await;
-    assert_eq!(bed.get(&pack).await, How::Memory);
-    bed.close().await;
-    let bed = Bed::with(folder.path(), &[&source], hot).await;
-    assert_eq!(bed.get(&pack).await, How::Disk);
-    assert_eq!(bed.get(&pack).await, How::Disk);
-    assert_eq!(bed.get(&pack).await, How::Memory);
-    // A doubt takes it out again, but not twice within a second.
-    assert!(bed.cache.doubt(pack.header.id()));
-    assert_eq!(bed.get(&pack).await, How::Disk);
-    assert!(!bed.cache.doubt(pack.header.id()));
 }
