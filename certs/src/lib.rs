@@ -19,14 +19,14 @@ pub mod pkcs7;
 pub mod refusal;
 pub mod serial;
 pub mod signer;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tls;
 pub mod trust;
 
 mod chain;
 mod der;
 mod digest;
-#[cfg(test)]
-mod testing;
 
 pub use ca_cert::{CaCert, CaKind};
 pub use crl::{Crl, CrlStore, IssuerId, Verdict};

@@ -1,84 +1,134 @@
-//! A throw-away deployment for this room's tests.
+//! A throw-away deployment for tests: its CAs, certificates good and bad, and handshakes in
+//! memory.
+//!
+//! Compiled for this room's own tests, and for others with the feature `testing`. Nothing
+//! here belongs into a program: it panics where a program would answer.
 
-use std::io::{Read, Write};
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, CustomExtension, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::time_provider::TimeProvider;
-use rustls::{
-    ClientConfig, ClientConnection, Error, HandshakeKind, ServerConfig, ServerConnection,
-};
-use rustls_pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
 use crate::crl::{self, CrlStore, RevocationReason, RevokedCert};
-use crate::tls::{Capture, Captured, CertCell, Expected, Listener, time_from};
+use crate::tls::{CertCell, Expected, Listener, time_from};
 use crate::trust::Revocation;
 use crate::{
     Ca, CaKind, DeploymentId, DeviceId, Identity, Key, Role, Serial, Trust, issue, key, tls,
 };
 
-/// The time in these tests: 2027-01-15.
-pub(crate) const NOW: i64 = 1_800_000_000;
-pub(crate) const DAY: i64 = 86_400;
+mod handshake;
+mod shown;
 
-/// A root, its three issuing CAs, and empty lists of all four, number 1, good for a week.
-pub(crate) struct Bed {
-    pub(crate) root: Ca,
-    pub(crate) node: Ca,
-    pub(crate) client: Ca,
-    pub(crate) content: Ca,
-    pub(crate) trust: Arc<Trust>,
-    pub(crate) now: Arc<AtomicI64>,
+pub use handshake::{Outcome, handshake};
+pub use shown::{BoosterCert, ClientCert, Issuers, Judgement};
+
+/// The time in tests that do not say another, in Unix seconds: 2027-01-15.
+pub const NOW: i64 = 1_800_000_000;
+/// A day, in seconds.
+pub const DAY: i64 = 86_400;
+
+/// A root, its three issuing CAs, and a trust that knows them.
+pub struct Bed {
+    /// The root.
+    pub root: Ca,
+    /// Certifies origin and boosters.
+    pub node: Ca,
+    /// Certifies clients.
+    pub client: Ca,
+    /// Certifies signers of content.
+    pub content: Ca,
+    /// What everybody in this deployment believes.
+    pub trust: Arc<Trust>,
+    /// What [`Bed::time`] tells, in Unix seconds. It stands still unless it is moved.
+    pub now: Arc<AtomicI64>,
 }
 
 /// A certificate chain and the key to it.
-pub(crate) struct Own {
-    pub(crate) chain: Vec<Vec<u8>>,
-    pub(crate) key: Key,
+#[derive(Debug)]
+pub struct Own {
+    /// The leaf, then its issuing CA, in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The key to the leaf.
+    pub key: Key,
+}
+
+impl Default for Bed {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Bed {
-    pub(crate) fn new() -> Self {
-        let bed = Self::without_lists();
+    /// The deployment at [`NOW`], with an empty list of each CA, number 1, good for a week.
+    pub fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// The same at another time.
+    pub fn at(now: i64) -> Self {
+        let bed = Self::without_lists_at(now);
         for ca in bed.cas() {
             bed.publish(ca, 1, &[]);
         }
         bed
     }
 
-    pub(crate) fn without_lists() -> Self {
-        let root = issue::root(&deployment(), 1, new_key(), serial(), NOW - 60 * DAY).unwrap();
-        let ca =
-            |kind| issue::issuing_ca(kind, 1, &root, new_key(), serial(), NOW - 60 * DAY).unwrap();
+    /// The deployment at [`NOW`] before its first lists.
+    pub fn without_lists() -> Self {
+        Self::without_lists_at(NOW)
+    }
+
+    fn without_lists_at(now: i64) -> Self {
+        let began = now - 60 * DAY;
+        let root = issue::root(&deployment(), 1, new_key(), serial(), began).unwrap();
+        let ca = |kind| issue::issuing_ca(kind, 1, &root, new_key(), serial(), began).unwrap();
         let (node, client, content) = (ca(CaKind::Node), ca(CaKind::Client), ca(CaKind::Content));
         let store = Arc::new(CrlStore::new(Duration::ZERO));
-        let trust = Trust::new(&[root.cert_der()], store, NOW).unwrap();
+        let trust = Trust::new(&[root.cert_der()], store, now).unwrap();
         for ca in [&node, &client, &content] {
-            trust.add_issuing_ca(ca.cert_der(), NOW).unwrap();
+            trust.add_issuing_ca(ca.cert_der(), now).unwrap();
         }
-        let now = Arc::new(AtomicI64::new(NOW));
         Self {
             root,
             node,
             client,
             content,
             trust: Arc::new(trust),
-            now,
+            now: Arc::new(AtomicI64::new(now)),
         }
     }
 
-    pub(crate) fn cas(&self) -> [&Ca; 4] {
+    /// All four CAs, the root first.
+    pub fn cas(&self) -> [&Ca; 4] {
         [&self.root, &self.node, &self.client, &self.content]
     }
 
-    pub(crate) fn time(&self) -> Arc<dyn TimeProvider> {
+    /// The CAs whose certificates parties show to each other.
+    pub fn issuers(&self) -> Issuers<'_> {
+        Issuers {
+            node: &self.node,
+            client: &self.client,
+        }
+    }
+
+    /// The time now, in Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// A clock for TLS that follows [`Bed::now`].
+    pub fn time(&self) -> Arc<dyn TimeProvider> {
         let now = Arc::clone(&self.now);
         time_from(move || now.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn ca_for(&self, role: Role) -> &Ca {
+    /// The CA that certifies `role`.
+    pub fn ca_for(&self, role: Role) -> &Ca {
         match CaKind::of(role) {
             CaKind::Node => &self.node,
             CaKind::Client => &self.client,
@@ -86,44 +136,34 @@ impl Bed {
         }
     }
 
-    pub(crate) fn own(&self, role: Role, id: &str) -> Own {
-        self.own_at(role, id, NOW)
+    /// A new key with a good certificate.
+    pub fn own(&self, role: Role, id: &str) -> Own {
+        self.own_at(role, id, self.now())
     }
 
-    pub(crate) fn own_at(&self, role: Role, id: &str, now: i64) -> Own {
-        let key = new_key();
-        let ca = self.ca_for(role);
-        let lifetime = issue::default_lifetime(role);
-        let leaf = issue::leaf(
-            &identity(role, id),
-            key.spki_der(),
-            ca,
-            serial(),
-            now,
-            lifetime,
-        )
-        .unwrap();
-        Own {
-            chain: vec![leaf, ca.cert_der().to_vec()],
-            key,
-        }
+    /// A new key with a certificate issued at `now`.
+    pub fn own_at(&self, role: Role, id: &str, now: i64) -> Own {
+        Own::issued(self.ca_for(role), &identity(role, id), now)
     }
 
-    /// Signs list `number` and puts it in force.
-    pub(crate) fn publish(&self, ca: &Ca, number: u64, revoked: &[Serial]) {
-        let der = list(ca, number, revoked);
-        let list = self.trust.verify_crl(ca.id(), &der, NOW).unwrap();
+    /// Signs list `number` of `ca`, good for a week, and puts it in force.
+    pub fn publish(&self, ca: &Ca, number: u64, revoked: &[Serial]) {
+        let now = self.now();
+        let der = list_at(ca, number, revoked, now);
+        let list = self.trust.verify_crl(ca.id(), &der, now).unwrap();
         self.trust.crls().install(list).unwrap();
     }
 
-    pub(crate) fn server(&self, own: &Own, roles: &[Role]) -> ServerConfig {
+    /// The settings of a data listener that shows `own`.
+    pub fn server(&self, own: &Own, roles: &[Role]) -> ServerConfig {
         let listener = Listener::Data {
             roles: roles.to_vec(),
         };
         tls::server_config(&listener, &self.trust, &own.cell(), &self.time()).unwrap()
     }
 
-    pub(crate) fn connector(&self, expected: &Identity, own: Option<&Own>) -> ClientConfig {
+    /// The settings of a connector that looks for `expected` and shows `own`.
+    pub fn connector(&self, expected: &Identity, own: Option<&Own>) -> ClientConfig {
         let own = own.map(Own::cell);
         let expected = Expected::Exactly(expected.clone());
         tls::client_config(
@@ -138,22 +178,37 @@ impl Bed {
 }
 
 impl Own {
-    pub(crate) fn cell(&self) -> Arc<CertCell> {
+    /// A new key, with a certificate that `ca` issues to `identity` at `now`.
+    pub fn issued(ca: &Ca, identity: &Identity, now: i64) -> Self {
+        let key = new_key();
+        let lifetime = issue::default_lifetime(identity.role);
+        let leaf = issue::leaf(identity, key.spki_der(), ca, serial(), now, lifetime).unwrap();
+        Self {
+            chain: vec![leaf, ca.cert_der().to_vec()],
+            key,
+        }
+    }
+
+    /// The certificate, ready to be shown.
+    pub fn cell(&self) -> Arc<CertCell> {
         Arc::new(CertCell::new(&self.chain, &self.key).unwrap())
     }
 
-    pub(crate) fn serial(&self) -> Serial {
+    /// The certificate's serial.
+    pub fn serial(&self) -> Serial {
         let cert = rustls_pki_types::CertificateDer::from(self.chain[0].as_slice());
         let cert = webpki::EndEntityCert::try_from(&cert).unwrap();
         Serial::from_der_integer(cert.serial()).unwrap()
     }
 }
 
-pub(crate) fn deployment() -> DeploymentId {
+/// The deployment of a [`Bed`].
+pub fn deployment() -> DeploymentId {
     "acme".parse().unwrap()
 }
 
-pub(crate) fn identity(role: Role, id: &str) -> Identity {
+/// A party of [`deployment`].
+pub fn identity(role: Role, id: &str) -> Identity {
     let id: DeviceId = id.parse().unwrap();
     Identity {
         deployment: deployment(),
@@ -162,28 +217,37 @@ pub(crate) fn identity(role: Role, id: &str) -> Identity {
     }
 }
 
-pub(crate) fn new_key() -> Key {
+/// A key that nobody had before.
+pub fn new_key() -> Key {
     Key::generate().unwrap()
 }
 
-pub(crate) fn serial() -> Serial {
+/// A random serial.
+pub fn serial() -> Serial {
     Serial::from_random(key::random().unwrap())
 }
 
-pub(crate) fn list(ca: &Ca, number: u64, revoked: &[Serial]) -> Vec<u8> {
+/// List `number` of `ca`, signed at [`NOW`] and good for a week.
+pub fn list(ca: &Ca, number: u64, revoked: &[Serial]) -> Vec<u8> {
+    list_at(ca, number, revoked, NOW)
+}
+
+/// The same, signed at `now`.
+pub fn list_at(ca: &Ca, number: u64, revoked: &[Serial], now: i64) -> Vec<u8> {
     let entries: Vec<RevokedCert> = revoked
         .iter()
         .map(|serial| RevokedCert {
             serial: *serial,
-            revoked_at: NOW,
+            revoked_at: now,
             reason: RevocationReason::KeyCompromise,
         })
         .collect();
-    crl::sign(ca, number, &entries, crl::backdated(NOW), NOW + 7 * DAY).unwrap()
+    crl::sign(ca, number, &entries, crl::backdated(now), now + 7 * DAY).unwrap()
 }
 
-/// The parameters of a well-formed leaf, for tests to spoil before signing.
-pub(crate) fn leaf_params(identity: &Identity, purposes: &[&[u8]]) -> CertificateParams {
+/// The parameters of a well-formed leaf for `purposes` (object identifiers), valid for a day
+/// before and after `now`: for tests to spoil before signing.
+pub fn leaf_params_at(identity: &Identity, purposes: &[&[u8]], now: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.serial_number = Some(rcgen::SerialNumber::from_slice(serial().as_bytes()));
     params.is_ca = IsCa::ExplicitNoCa;
@@ -200,13 +264,20 @@ pub(crate) fn leaf_params(identity: &Identity, purposes: &[&[u8]]) -> Certificat
     if !purposes.is_empty() {
         params.custom_extensions.push(purposes_extension(purposes));
     }
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs((NOW - DAY) as u64);
-    params.not_after = epoch + Duration::from_secs((NOW + DAY) as u64);
+    let date =
+        |at: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at.try_into().unwrap());
+    params.not_before = date(now - DAY);
+    params.not_after = date(now + DAY);
     params
 }
 
-pub(crate) fn purposes_extension(purposes: &[&[u8]]) -> CustomExtension {
+/// [`leaf_params_at`] [`NOW`].
+pub fn leaf_params(identity: &Identity, purposes: &[&[u8]]) -> CertificateParams {
+    leaf_params_at(identity, purposes, NOW)
+}
+
+/// An extended key usage of these object identifiers.
+pub fn purposes_extension(purposes: &[&[u8]]) -> CustomExtension {
     let oids: Vec<u8> = purposes
         .iter()
         .flat_map(|oid| crate::der::write(crate::der::OID, oid))
@@ -215,83 +286,12 @@ pub(crate) fn purposes_extension(purposes: &[&[u8]]) -> CustomExtension {
     CustomExtension::from_oid_content(&[2, 5, 29, 37], value)
 }
 
-/// Signs spoilt parameters with `ca`.
-pub(crate) fn sign(params: &CertificateParams, ca: &Ca) -> Own {
+/// Signs spoilt parameters with `ca`, for a new key.
+pub fn sign(params: &CertificateParams, ca: &Ca) -> Own {
     let pair = KeyPair::generate().unwrap();
     let cert = params.signed_by(&pair, &ca.issuer().unwrap()).unwrap();
     Own {
         chain: vec![cert.der().to_vec(), ca.cert_der().to_vec()],
         key: Key::from_pem(&pair.serialize_pem()).unwrap(),
-    }
-}
-
-/// How a handshake went, on both sides.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) server: Result<HandshakeKind, Error>,
-    pub(crate) client: Result<HandshakeKind, Error>,
-    pub(crate) at_server: Captured,
-    pub(crate) at_client: Captured,
-    /// What the server could read of what the client wrote as soon as it was allowed to.
-    pub(crate) plaintext: Vec<u8>,
-}
-
-/// Runs a handshake in memory. The client writes as soon as TLS lets it.
-pub(crate) fn handshake(
-    server: &Arc<ServerConfig>,
-    client: &Arc<ClientConfig>,
-    name: ServerName<'static>,
-) -> Outcome {
-    let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
-    let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
-    let (at_server, at_client) = (Capture::default(), Capture::default());
-    let (mut server_error, mut client_error) = (None, None);
-    let mut plaintext = Vec::new();
-    let mut written = false;
-    for _ in 0..10 {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
-        }
-        feed(&mut server, &wire, &at_server, &mut server_error);
-        if server_error.is_none() {
-            drop(server.reader().read_to_end(&mut plaintext));
-        }
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        feed(&mut client, &wire, &at_client, &mut client_error);
-        if !client.is_handshaking() && !written && client_error.is_none() {
-            client.writer().write_all(b"early").unwrap();
-            written = true;
-        }
-    }
-    let result = |error: Option<Error>, kind: Option<HandshakeKind>| match (error, kind) {
-        (Some(error), _) => Err(error),
-        (None, Some(kind)) => Ok(kind),
-        (None, None) => Err(Error::HandshakeNotComplete),
-    };
-    let (server_kind, client_kind) = (server.handshake_kind(), client.handshake_kind());
-    Outcome {
-        server: result(server_error, server_kind),
-        client: result(client_error, client_kind),
-        at_server: at_server.take(),
-        at_client: at_client.take(),
-        plaintext,
-    }
-}
-
-fn feed<D>(
-    to: &mut rustls::ConnectionCommon<D>,
-    mut wire: &[u8],
-    capture: &Capture,
-    error: &mut Option<Error>,
-) {
-    while !wire.is_empty() && error.is_none() {
-        to.read_tls(&mut wire).unwrap();
-        if let Err(found) = capture.enter(|| to.process_new_packets()) {
-            *error = Some(found);
-        }
     }
 }

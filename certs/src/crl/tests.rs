@@ -149,6 +149,52 @@ fn p9_one_issuer_has_one_list() {
     assert_eq!(bed.trust.crls().all().iter().filter(of_client).count(), 1);
 }
 
+/// A list in order but for what `spoil` does to it.
+fn spoilt(ca: &Ca, spoil: impl FnOnce(&mut CertificateRevocationListParams)) -> Vec<u8> {
+    let date =
+        |at: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at.try_into().unwrap());
+    let mut params = CertificateRevocationListParams {
+        this_update: date(NOW),
+        next_update: date(NOW + DAY),
+        crl_number: SerialNumber::from(7u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    spoil(&mut params);
+    let list = params.signed_by(&ca.issuer().unwrap()).unwrap();
+    list.der().to_vec()
+}
+
+#[test]
+fn p10_a_part_of_a_list_is_not_taken_for_the_whole() {
+    let bed = Bed::new();
+    assert!(verify(&bed, &spoilt(&bed.client, |_| ())).is_ok());
+    // A partition says for which certificates it speaks. All others would pass unchecked.
+    let part = spoilt(&bed.client, |params| {
+        params.issuing_distribution_point = Some(rcgen::CrlIssuingDistributionPoint {
+            distribution_point: rcgen::CrlDistributionPoint {
+                uris: vec!["http://crl.example/01".to_owned()],
+            },
+            scope: None,
+        });
+    });
+    assert_eq!(verify(&bed, &part).unwrap_err(), CrlError::Unsupported);
+}
+
+#[test]
+fn p11_generations_differ_in_name() {
+    let bed = Bed::new();
+    let next = issue::issuing_ca(CaKind::Client, 2, &bed.root, new_key(), serial(), NOW).unwrap();
+    let name = |ca: &Ca| ca.cert().subject_der().to_vec();
+    assert_ne!(name(&bed.client), name(&next));
+    // So the one's list does not even look like the other's.
+    assert_eq!(
+        verify(&bed, &list(&next, 1, &[])).unwrap_err(),
+        CrlError::OtherIssuer
+    );
+}
+
 #[test]
 fn p11_two_cas_of_one_name_are_told_apart_by_their_keys() {
     let bed = Bed::new();

@@ -6,7 +6,8 @@ use super::*;
 use crate::ca_cert::find_pinned_root;
 use crate::refusal::RefusalReason;
 use crate::testing::{
-    Bed, DAY as DAY_SECONDS, NOW, Own, identity, leaf_params, new_key, serial, sign as sign_spoilt,
+    Bed, DAY as DAY_SECONDS, NOW, Own, identity, leaf_params, leaf_params_at, new_key, serial,
+    sign as sign_spoilt,
 };
 use crate::trust::{Trust, TrustError};
 use crate::{CrlStore as Store, csr};
@@ -227,6 +228,83 @@ fn p22_a_ca_must_be_allowed_to_sign_certificates_and_lists() {
     check(vec![KeyCertSign], Err(CaCertError::NotACa));
     check(vec![CrlSign], Err(CaCertError::NotACa));
     check(vec![], Err(CaCertError::NotACa));
+}
+
+/// A CA of the Client CA's kind that `spoil` has put out of order, and a client under it.
+fn under_spoilt_ca(
+    bed: &Bed,
+    spoil: impl FnOnce(&mut CertificateParams),
+) -> (Result<Role, RefusalReason>, Result<(), TrustError>) {
+    let mut params = ca_params(&crate::testing::deployment(), "Client", 2, serial());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params
+        .custom_extensions
+        .push(extended_key_usage(&[CLIENT_AUTH]));
+    set_life(&mut params, NOW, NOW + DAY_SECONDS);
+    spoil(&mut params);
+    let pair = KeyPair::generate().unwrap();
+    let ca = params
+        .signed_by(&pair, &bed.root.issuer().unwrap())
+        .unwrap();
+    let issuer = Issuer::from_ca_cert_der(ca.der(), &pair).unwrap();
+    let leaf = leaf_params(&identity(Role::Client, "a"), &[CLIENT_AUTH])
+        .signed_by(&KeyPair::generate().unwrap(), &issuer)
+        .unwrap();
+    let chain = [ca.der().clone()];
+    let peer = bed.trust.verify_client(leaf.der(), &chain, NOW);
+    let known = bed.trust.add_issuing_ca(ca.der(), NOW).map(drop);
+    (peer.map(|peer| peer.role()), known)
+}
+
+#[test]
+fn p22_an_issuing_ca_out_of_order_certifies_nobody() {
+    let unknown = Err(RefusalReason::UnknownIssuer);
+    let check = |what: &str, spoil: fn(&mut CertificateParams), peer, known| {
+        let (found_peer, found_known) = under_spoilt_ca(&Bed::new(), spoil);
+        assert_eq!(found_peer, peer, "{what}");
+        let known = known.map_err(|source| TrustError::Ca { source });
+        assert_eq!(found_known, known, "{what}");
+    };
+    let not_a_ca = Err(CaCertError::NotACa);
+    use KeyUsagePurpose::{CrlSign, KeyCertSign};
+    check("in order", |_| (), Ok(Role::Client), Ok(()));
+    check(
+        "lists only",
+        |it| it.key_usages = vec![CrlSign],
+        unknown,
+        not_a_ca,
+    );
+    check(
+        "no lists",
+        |it| it.key_usages = vec![KeyCertSign],
+        unknown,
+        not_a_ca,
+    );
+    check("no usage", |it| it.key_usages.clear(), unknown, not_a_ca);
+    let deep = |it: &mut CertificateParams| {
+        it.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    };
+    check("room below", deep, unknown, Err(CaCertError::PathLength));
+    let any = |it: &mut CertificateParams| it.custom_extensions.clear();
+    check(
+        "no purpose",
+        any,
+        Err(RefusalReason::WrongEku),
+        Err(CaCertError::Kind),
+    );
+}
+
+#[test]
+fn p6_an_issuing_ca_is_held_to_its_own_life() {
+    let bed = Bed::new();
+    let over = bed.client.cert().not_after() + 1;
+    let own = bed.own_at(Role::Client, "a", over - 10);
+    let later = bed.trust.verify_client(&own.chain[0], &[], over).map(drop);
+    assert_eq!(later, Err(RefusalReason::Expired));
+    let params = leaf_params_at(&identity(Role::Client, "b"), &[CLIENT_AUTH], over);
+    let outlives = sign_spoilt(&params, &bed.client);
+    let later = bed.trust.verify_client(&outlives.chain[0], &[], over);
+    assert_eq!(later.map(drop), Err(RefusalReason::Expired));
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! Handshakes in memory.
 
-use std::sync::atomic::Ordering;
-
-use rustls::client::ResolvesClientCert;
-use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, ClientConfig, Error, HandshakeKind, SignatureScheme};
-use rustls_pki_types::CertificateDer;
+use rustls::{AlertDescription, ClientConfig, Error, HandshakeKind};
 
 use super::*;
 use crate::Serial;
 use crate::refusal::RefusalReason;
-use crate::testing::{Bed, DAY, NOW, Outcome, Own, handshake, identity, leaf_params, sign};
+use crate::testing::{Bed, Outcome, Own, handshake, identity};
+
+mod shown;
+mod traps;
 
 const ROLES: &[Role] = &[Role::Client, Role::Booster];
 
@@ -87,189 +85,35 @@ fn both_sides_learn_who_the_other_is() {
 }
 
 #[test]
-fn a_client_that_should_not_get_in_does_not() {
+fn a_party_that_has_no_business_here_does_not_get_in() {
     let scene = Scene::new();
-    let (bed, other) = (&scene.bed, Bed::new());
-    let refused = |own: &Own, reason, alert, possession_proved| {
-        assert_refused(&scene.connect(Some(own)), reason, alert, possession_proved);
+    let refused = |role, reason, alert, possession_proved| {
+        let outcome = scene.connect(Some(&scene.bed.own(role, "x")));
+        assert_refused(&outcome, reason, alert, possession_proved);
     };
     use AlertDescription as Alert;
     use RefusalReason as Reason;
-    let revoked = bed.own(Role::Client, "stolen");
-    bed.publish(&bed.client, 2, &[revoked.serial()]);
-    refused(&revoked, Reason::Revoked, Alert::CertificateRevoked, true);
-    // Both deployments are called acme, so it is the signature that gives it away.
-    let foreign = other.own(Role::Client, "laptop-7");
-    refused(&foreign, Reason::BadSignature, Alert::DecryptError, false);
-    let expired = bed.own_at(Role::Client, "drawer", NOW - 15 * DAY);
-    refused(&expired, Reason::Expired, Alert::CertificateExpired, false);
-    let early = bed.own_at(Role::Client, "early", NOW + DAY);
     refused(
-        &early,
-        Reason::NotYetValid,
-        Alert::CertificateExpired,
-        false,
-    );
-    let server_only = leaf_params(
-        &identity(Role::Booster, "b"),
-        &[crate::ca_cert::SERVER_AUTH],
-    );
-    let server_only = sign(&server_only, &bed.node);
-    refused(
-        &server_only,
+        Role::Signer,
         Reason::WrongEku,
         Alert::UnsupportedCertificate,
         false,
     );
-    let signer = bed.own(Role::Signer, "content");
-    refused(
-        &signer,
-        Reason::WrongEku,
-        Alert::UnsupportedCertificate,
-        false,
-    );
-    let origin = bed.own(Role::Origin, "origin");
-    refused(&origin, Reason::WrongRole, Alert::AccessDenied, true);
+    refused(Role::Origin, Reason::WrongRole, Alert::AccessDenied, true);
 }
 
 #[test]
-fn a_client_without_a_certificate_does_not_get_in() {
-    let outcome = Scene::new().connect(None);
-    assert_eq!(outcome.server, Err(Error::NoCertificatesPresented));
-    let alert = AlertDescription::CertificateRequired;
-    assert_eq!(outcome.client, Err(Error::AlertReceived(alert)));
-    assert!(outcome.at_server.evidence.is_none());
-}
-
-#[test]
-fn a_stale_list_keeps_everybody_out_and_blames_nobody() {
-    let scene = Scene::new();
-    // The client's own view is fresh enough: only the server's matters here.
-    scene.bed.now.store(NOW + 8 * DAY, Ordering::Relaxed);
-    let server = Arc::new(scene.bed.server(&scene.booster, ROLES));
-    let name = Expected::Exactly(identity(Role::Booster, "oslo"));
-    let (own, time) = (scene.client.cell(), scene.bed.time());
-    let trust = &scene.bed.trust;
-    let client = client_config(&name, Revocation::BestEffort, trust, Some(&own), &time).unwrap();
-    let outcome = handshake(&server, &Arc::new(client), name.server_name());
-    assert_refused(
-        &outcome,
-        RefusalReason::CrlStale,
-        AlertDescription::UnknownCA,
-        true,
-    );
-}
-
-#[test]
-fn a_client_turns_from_a_server_that_is_not_the_one() {
-    let scene = Scene::new();
-    let bed = &scene.bed;
-    let refused = |own: &Own, expected: Expected, reason| {
-        let outcome = scene.connect_expecting(own, expected);
-        let evidence = outcome.at_client.evidence.as_ref().unwrap();
-        assert_eq!(evidence.reason, Some(reason), "{outcome:?}");
-        assert!(outcome.client.is_err() && outcome.at_client.peer.is_none());
-    };
-    let oslo = || Expected::Exactly(identity(Role::Booster, "oslo"));
-    let bergen = bed.own(Role::Booster, "bergen");
-    refused(&bergen, oslo(), RefusalReason::NameMismatch);
-    let origin = bed.own(Role::Origin, "oslo");
-    refused(&origin, oslo(), RefusalReason::WrongRole);
-    refused(
-        &scene.booster,
-        Expected::AnyOf(Role::Origin),
-        RefusalReason::WrongRole,
-    );
-    let client = bed.own(Role::Client, "oslo");
-    refused(&client, oslo(), RefusalReason::WrongEku);
-    let other = Bed::new().own(Role::Booster, "oslo");
-    refused(&other, oslo(), RefusalReason::BadSignature);
-    bed.publish(&bed.node, 2, &[scene.booster.serial()]);
-    refused(&scene.booster, oslo(), RefusalReason::Revoked);
-}
-
-#[test]
-fn first_contact_takes_any_origin_of_the_deployment() {
+fn first_contact_takes_an_origin_of_the_deployment_and_nobody_else() {
     let scene = Scene::new();
     let origin = scene.bed.own(Role::Origin, "origin-1");
     let outcome = scene.connect_expecting(&origin, Expected::AnyOf(Role::Origin));
     assert_eq!(outcome.client, Ok(HandshakeKind::Full));
     let peer = outcome.at_client.peer.unwrap();
     assert_eq!(peer.identity(), &identity(Role::Origin, "origin-1"));
-}
-
-#[test]
-fn p13_a_data_listener_does_not_start_without_lists() {
-    let bed = Bed::without_lists();
-    let own = bed.own(Role::Booster, "oslo").cell();
-    let listener = Listener::Data {
-        roles: vec![Role::Client],
-    };
-    let start = || server_config(&listener, &bed.trust, &own, &bed.time()).map(drop);
-    let missing = |result: Result<(), TlsError>| match result {
-        Err(TlsError::NoCrl { issuer }) => issuer,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(missing(start()), bed.root.id());
-    bed.publish(&bed.root, 1, &[]);
-    assert_eq!(missing(start()), bed.client.id());
-    bed.publish(&bed.client, 1, &[]);
-    start().unwrap();
-    let enrol = Listener::Enrol {
-        roles: vec![Role::Client],
-    };
-    server_config(&enrol, &Bed::without_lists().trust, &own, &bed.time()).unwrap();
-}
-
-#[test]
-fn p15_a_second_handshake_is_a_full_one() {
-    let scene = Scene::new();
-    let server = Arc::new(scene.bed.server(&scene.booster, ROLES));
-    let name = identity(Role::Booster, "oslo");
-    // A client that would resume if it were given the means.
-    let mut eager = scene.bed.connector(&name, Some(&scene.client));
-    eager.resumption = Resumption::in_memory_sessions(32);
-    let eager = Arc::new(eager);
-    let connect = || {
-        handshake(
-            &server,
-            &eager,
-            Expected::Exactly(name.clone()).server_name(),
-        )
-    };
-    assert_eq!(connect().server, Ok(HandshakeKind::Full));
-    assert_eq!(connect().server, Ok(HandshakeKind::Full));
-    scene
-        .bed
-        .publish(&scene.bed.client, 2, &[scene.client.serial()]);
-    let outcome = connect();
-    assert_refused(
-        &outcome,
-        RefusalReason::Revoked,
-        AlertDescription::CertificateRevoked,
-        true,
-    );
-}
-
-#[test]
-fn p15_the_enrolment_listener_does_not_resume_under_tls_1_2_either() {
-    let bed = Bed::new();
-    let origin = bed.own(Role::Origin, "origin");
-    let listener = Listener::Enrol {
-        roles: vec![Role::Client],
-    };
-    let server = server_config(&listener, &bed.trust, &origin.cell(), &bed.time()).unwrap();
-    let server = Arc::new(server);
-    for own in [None, Some(bed.own(Role::Client, "a"))] {
-        let has_cert = own.is_some();
-        let client = Arc::new(tls12(&bed, own));
-        for _ in 0..2 {
-            let name = ServerName::try_from(ANY_SERVER_NAME).unwrap();
-            let outcome = handshake(&server, &client, name);
-            assert_eq!(outcome.server, Ok(HandshakeKind::Full), "{outcome:?}");
-            assert_eq!(outcome.at_server.peer.is_some(), has_cert);
-        }
-    }
+    let outcome = scene.connect_expecting(&scene.booster, Expected::AnyOf(Role::Origin));
+    let evidence = outcome.at_client.evidence.unwrap();
+    assert_eq!(evidence.reason, Some(RefusalReason::WrongRole));
+    assert!(outcome.client.is_err() && outcome.at_client.peer.is_none());
 }
 
 fn tls12(bed: &Bed, own: Option<Own>) -> ClientConfig {
@@ -280,77 +124,6 @@ fn tls12(bed: &Bed, own: Option<Own>) -> ClientConfig {
     let mut config = connector(Arc::new(verifier), versions, own.as_ref(), &bed.time()).unwrap();
     config.resumption = Resumption::in_memory_sessions(32);
     config
-}
-
-#[test]
-fn p16_a_refused_client_thinks_that_it_is_in_and_nothing_it_says_is_read() {
-    let scene = Scene::new();
-    scene
-        .bed
-        .publish(&scene.bed.client, 2, &[scene.client.serial()]);
-    let outcome = scene.connect(Some(&scene.client));
-    assert!(
-        outcome.at_client.peer.is_some(),
-        "the client had no objection"
-    );
-    assert!(outcome.plaintext.is_empty());
-}
-
-/// Shows somebody else's certificate.
-#[derive(Debug)]
-struct Impostor(Arc<CertifiedKey>);
-
-impl ResolvesClientCert for Impostor {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
-#[test]
-fn p19_showing_a_revoked_certificate_without_its_key_does_not_frame_its_owner() {
-    let scene = Scene::new();
-    scene
-        .bed
-        .publish(&scene.bed.client, 2, &[scene.client.serial()]);
-    let mine = scene.bed.own(Role::Client, "mallory");
-    let key = provider()
-        .key_provider
-        .load_private_key(mine.key.to_private_der())
-        .unwrap();
-    let stolen = scene
-        .client
-        .chain
-        .iter()
-        .cloned()
-        .map(CertificateDer::from)
-        .collect();
-    let name = identity(Role::Booster, "oslo");
-    let mut client = scene.bed.connector(&name, None);
-    client.client_auth_cert_resolver = Arc::new(Impostor(Arc::new(CertifiedKey::new(stolen, key))));
-    let server = Arc::new(scene.bed.server(&scene.booster, ROLES));
-    let outcome = handshake(
-        &server,
-        &Arc::new(client),
-        Expected::Exactly(name).server_name(),
-    );
-    let alert = AlertDescription::DecryptError;
-    assert_refused(&outcome, RefusalReason::BadSignature, alert, false);
-}
-
-#[test]
-fn p18_nothing_is_said_before_the_client_is_known() {
-    let scene = Scene::new();
-    let config = scene.bed.server(&scene.booster, ROLES);
-    assert!(!config.send_half_rtt_data);
-    assert_eq!(config.max_early_data_size, 0);
-    assert_eq!(config.send_tls13_tickets, 0);
-    assert!(!config.ticketer.enabled());
-    let client = scene.bed.connector(&identity(Role::Booster, "oslo"), None);
-    assert!(!client.enable_early_data);
 }
 
 #[test]
