@@ -259,7 +259,7 @@ fn under_spoilt_ca(
 #[test]
 fn p22_an_issuing_ca_out_of_order_certifies_nobody() {
     let unknown = Err(RefusalReason::UnknownIssuer);
-    let check = |what: &str, spoil: fn(&mut CertificateParams), peer, known| {
+    let check = |what: &str, spoil: fn(&mut CertificateParams), peer, known: Result<_, _>| {
         let (found_peer, found_known) = under_spoilt_ca(&Bed::new(), spoil);
         assert_eq!(found_peer, peer, "{what}");
         let known = known.map_err(|source| TrustError::Ca { source });
