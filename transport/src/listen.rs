@@ -64,6 +64,9 @@ pub struct Limits {
     pub work_timeout: Duration,
     /// Requests at a time on one HTTP/2 connection.
     pub streams_max: u32,
+    /// Requests of one connection that its peer may give up before they are answered, within
+    /// half a second. Such do not count towards `streams_max` any more, and yet made work.
+    pub given_up_max: u32,
 }
 
 impl Default for Limits {
@@ -80,6 +83,8 @@ impl Default for Limits {
             // for longer (`CallLimits::bulk_timeout`).
             work_timeout: Duration::from_secs(1800),
             streams_max: 256,
+            // All of them at a time, four times over.
+            given_up_max: 1024,
         }
     }
 }

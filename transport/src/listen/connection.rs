@@ -101,9 +101,13 @@ async fn converse(
     if let Some((stream, capture)) = accepted {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let peer = capture.take().peer;
-        let registered = shared
-            .sessions
-            .register(peer, remote, http2, Arc::clone(&activity));
+        let registered = shared.sessions.register(
+            peer,
+            remote,
+            http2,
+            &shared.settings.limits,
+            Arc::clone(&activity),
+        );
         let session = registered.session();
         // Gate 2: a list that came between the handshake's look-up and the registration has
         // gone past both.

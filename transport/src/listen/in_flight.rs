@@ -42,7 +42,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.session.answered(self.id);
+        let state = self.progress.state();
+        let whole = state.all && state.given == 0;
+        drop(state);
+        self.session.over(self.id, whole);
     }
 }
 
@@ -56,6 +59,8 @@ pub(super) struct Progress {
 
 #[derive(Debug)]
 struct State {
+    /// Whether the body has given all that it has.
+    all: bool,
     /// Since when the request has been asked to end.
     ended: Option<Instant>,
     /// Bytes given to the reader and not taken yet.
@@ -90,6 +95,7 @@ impl Progress {
         Self {
             end,
             state: Mutex::new(State {
+                all: false,
                 ended: None,
                 given: 0,
                 since: Instant::now(),
@@ -130,8 +136,9 @@ impl Progress {
         self.change(|state| state.waits = true);
     }
 
-    fn gives(&self, bytes: usize) {
+    fn gives(&self, bytes: usize, all: bool) {
         self.change(|state| {
+            state.all = all;
             state.waits = false;
             state.given += bytes;
         });
@@ -150,8 +157,8 @@ impl Progress {
         let mut state = self.state();
         let ours = state.is_ours();
         how(&mut state);
-        let all = state.given == 0 && state.taken > 0;
-        if state.is_ours() != ours || all || state.taken >= STRIDE_BYTES {
+        let nothing_left = state.given == 0 && state.taken > 0;
+        if state.is_ours() != ours || nothing_left || state.taken >= STRIDE_BYTES {
             state.since = Instant::now();
             state.taken = 0;
         }
@@ -170,6 +177,9 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(body: Body, in_flight: Arc<InFlight>) -> Self {
+        if body.is_end_stream() {
+            in_flight.progress.gives(0, true);
+        }
         Self { body, in_flight }
     }
 }
@@ -190,7 +200,8 @@ impl HttpBody for Answer {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             Some(Err(_)) | None => 0,
         };
-        self.in_flight.progress.gives(given);
+        let all = frame.is_none() || self.body.is_end_stream();
+        self.in_flight.progress.gives(given, all);
         let piece = |bytes| Piece {
             bytes,
             in_flight: Arc::clone(&self.in_flight),

@@ -21,6 +21,7 @@ use crate::io::{Activity, own_end};
 pub struct Session {
     activity: Arc<Activity>,
     cut: CancellationToken,
+    given_up_max: u32,
     http2: bool,
     id: u64,
     peer: Option<Peer>,
@@ -35,6 +36,8 @@ pub struct Session {
 /// What the housekeeper looks at.
 #[derive(Debug)]
 struct Watch {
+    /// Requests given up by the peer since the housekeeper came by.
+    given_up: u32,
     /// Since when there has been no request, and what had been received by then.
     idle: (Instant, u64),
     /// Since when a head has been arriving.
@@ -103,10 +106,17 @@ impl Session {
         InFlight::new(self, id, progress)
     }
 
-    /// A request is over, and nothing of its answer is left.
-    pub(super) fn answered(&self, request: u64) {
+    /// A request is over, and nothing of its answer is left: because all has been sent if
+    /// `whole`.
+    pub(super) fn over(&self, request: u64, whole: bool) {
         let mut watch = self.watch();
         watch.in_flight.remove(&request);
+        if !whole {
+            watch.given_up += 1;
+            if watch.given_up > self.given_up_max {
+                self.cut();
+            }
+        }
         if watch.in_flight.is_empty() {
             watch.idle = (Instant::now(), self.activity.received());
         }
@@ -115,6 +125,7 @@ impl Session {
     /// What is wrong with its pace at `now`, if anything. Ends requests that stand still.
     fn judge_pace(&self, limits: &Limits, now: Instant) -> Pace {
         let mut watch = self.watch();
+        watch.given_up = 0;
         if !watch.in_flight.is_empty() {
             let mut verdicts = watch.in_flight.values().map(|one| one.judge(limits, now));
             let stuck = verdicts.any(|verdict| verdict == Verdict::Stuck);
@@ -201,6 +212,7 @@ impl Sessions {
         peer: Option<Peer>,
         remote: SocketAddr,
         http2: bool,
+        limits: &Limits,
         activity: Arc<Activity>,
     ) -> Registered {
         let now = Instant::now();
@@ -208,6 +220,7 @@ impl Sessions {
         let session = Arc::new(Session {
             activity,
             cut: CancellationToken::new(),
+            given_up_max: limits.given_up_max,
             http2,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             peer,
@@ -218,6 +231,7 @@ impl Sessions {
                 idle: (now, received),
                 // The first head is due from the start.
                 head_since: Some(now),
+                given_up: 0,
                 in_flight: HashMap::new(),
                 requests: 0,
             }),

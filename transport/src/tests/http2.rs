@@ -123,6 +123,7 @@ impl Scene {
         let stream = TcpStream::connect(self.listener.local_addr())
             .await
             .unwrap();
+        stream.set_nodelay(true).unwrap();
         connector.connect(name.server_name(), stream).await.unwrap()
     }
 
@@ -326,6 +327,29 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
         parting.map(|frame| frame.payload[7]),
         Some(ENHANCE_YOUR_CALM)
     );
+}
+
+#[tokio::test]
+async fn requests_that_are_given_up_again_and_again_end_the_connection() {
+    let limits = Limits {
+        given_up_max: 5,
+        ..Limits::default()
+    };
+    let scene = Scene::new(limits).await;
+    let mut line = scene.line(0).await;
+    let cancel = 8u32.to_be_bytes();
+    for stream in (1..2000).step_by(2) {
+        line.say(&[Frame::get_pack(stream, "endless")]).await;
+        // Each is answered before it is given up, so that it passes for one that was meant.
+        let head = line.until(&[], |frame| frame.kind == HEADERS).await;
+        if head.is_none() {
+            assert!(stream > 10, "some may be given up");
+            return;
+        }
+        line.say(&[Frame::new(RST_STREAM, 0, stream, &cancel)])
+            .await;
+    }
+    panic!("it goes on for ever");
 }
 
 #[tokio::test]
