@@ -10,6 +10,7 @@ pub mod enrol;
 mod io;
 mod judge;
 pub mod listen;
+mod places;
 pub mod relay;
 pub mod respond;
 pub mod retry;

@@ -48,6 +48,8 @@ pub struct ListenSettings {
 pub struct Limits {
     /// Connections at a time, handshakes included; more wait in the system's queue.
     pub connections_max: usize,
+    /// Those of them that may come from one address (IPv6: one /64); more are turned away.
+    pub per_address_max: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// How long the head of a request may take, from its first byte, and how soon after the
@@ -75,6 +77,8 @@ impl Default for Limits {
             // Each costs some 40 KiB of TLS and HTTP buffers: 4096 are 160 MiB, and 1 GiB more if
             // all of them send bodies that nobody reads.
             connections_max: 4096,
+            // A whole branch may stand behind one address, and still nobody has all places.
+            per_address_max: 2048,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -11,12 +11,12 @@ use std::time::Duration;
 use service::{CancellationToken, Drained, Spawner, Tasks};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::io::{Activity, Traffic, Watched};
 use crate::listen::BindError;
+use crate::places::Places;
 
 /// Says where to relay to, at each connection: addresses as `HOST:PORT`, the best first.
 pub type Targets = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -28,6 +28,8 @@ pub struct RelaySettings {
     pub targets: Targets,
     /// Connections at a time; more wait in the system's queue.
     pub connections_max: usize,
+    /// Those of them that may come from one address (IPv6: one /64); more are turned away.
+    pub per_address_max: usize,
     /// How long one target may take to answer before the next is tried.
     pub connect_timeout: Duration,
     /// How long nothing may move.
@@ -43,6 +45,8 @@ impl RelaySettings {
         Self {
             targets,
             connections_max: 64,
+            // Nobody alone may keep a branch from enrolling.
+            per_address_max: 32,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             life_max: Duration::from_secs(600),
@@ -130,23 +134,8 @@ async fn accept_all(
     spawner: Spawner,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(settings.connections_max));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let (stream, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let places = Places::new(settings.connections_max, settings.per_address_max);
+    while let Some((stream, remote, place)) = places.next(&listener, &stop).await {
         let (settings, metrics) = (settings.clone(), Arc::clone(&metrics));
         let started = spawner.start_brief("relayed", |_| async move {
             let _place = place;
@@ -213,6 +202,3 @@ async fn idle(activity: &Activity, most: Duration) {
         }
     }
 }
-
-/// How long to wait when the system has no more descriptors for us: long enough not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

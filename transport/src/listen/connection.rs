@@ -19,11 +19,10 @@ use rustls::Error as TlsError;
 use service::{CancellationToken, Spawner};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::in_flight::Answer;
 use super::session::Session;
@@ -31,6 +30,7 @@ use super::{Handshake, Refused, Shared};
 use crate::io::{
     Activity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Watched, captured,
 };
+use crate::places::Places;
 use crate::respond;
 
 pub(super) async fn accept_all(
@@ -39,23 +39,9 @@ pub(super) async fn accept_all(
     spawner: Spawner,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(shared.settings.limits.connections_max));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let (stream, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let limits = &shared.settings.limits;
+    let places = Places::new(limits.connections_max, limits.per_address_max);
+    while let Some((stream, remote, place)) = places.next(&listener, &stop).await {
         let shared = Arc::clone(&shared);
         let started = spawner.start_brief("connection", |stop| async move {
             let _place = place;
@@ -306,8 +292,6 @@ fn http2_builder(shared: &Shared, tasks: &OwnedExecutor) -> http2::Builder<Owned
     builder
 }
 
-/// How long to wait when the system has no more descriptors for us: long enough not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long, and for how many bytes, a refused peer is heard out so that it hears us. A
 /// client that pushes a request body early pushes about a megabyte.
 const LINGER_MAX: Duration = Duration::from_secs(2);
