@@ -9,6 +9,7 @@ mod names;
 mod refresh;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unreadable;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,7 @@ use crate::single::SingleFlight;
 use crate::state::{State, StateError};
 use crate::upstream::{Later, UpstreamError, Upstreams};
 use names::{Lookup, Names};
+use unreadable::Unreadable;
 
 /// What the origin says there is. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -86,6 +88,7 @@ struct Shared {
     objects: SingleFlight<Digest, Result<Bytes, Arc<CatalogueError>>>,
     locators: SingleFlight<FilesetName, Result<(), Arc<CatalogueError>>>,
     refreshing: SingleFlight<(), Result<(), Arc<CatalogueError>>>,
+    unreadable: Mutex<Unreadable>,
     view: ArcSwapOption<View>,
 }
 
@@ -165,7 +168,9 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
-    /// Opens the catalogue with what the last run knew. Asks nobody yet.
+    /// Opens the catalogue with what the last run knew, as far as it still holds. To tell, upstream
+    /// may be asked for what is not here: a revocation list, the snapshot, the deployment document.
+    /// That none can be had is no failure.
     ///
     /// # Errors
     ///
@@ -183,6 +188,7 @@ impl Catalogue {
             objects: SingleFlight::new(spawner.clone()),
             locators: SingleFlight::new(spawner.clone()),
             refreshing: SingleFlight::new(spawner),
+            unreadable: Mutex::default(),
             view: ArcSwapOption::empty(),
             parts,
         });
@@ -311,6 +317,12 @@ impl Shared {
 
     fn asked(&self) -> MutexGuard<'_, Option<Instant>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, Unreadable> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn names(&self) -> std::sync::RwLockReadGuard<'_, Names> {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::locator::Locator;
-use content::statement::{Payload, Revision, Statement};
+use content::statement::{Payload, Revision, RevisionEntry, Statement};
 use content::{Digest, FilesetName};
 use protocol::Route;
 use service::Report;
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::names::Named;
+use super::unreadable::is_out_of_reach;
 use super::{CatalogueError, Shared};
 use crate::cache::off_runtime;
 use crate::upstream::Fetched;
@@ -41,19 +43,66 @@ impl Shared {
     ) -> Result<(), Arc<CatalogueError>> {
         let read = shared.locators.run(fileset.clone(), || {
             let (shared, fileset) = (Arc::clone(shared), fileset.clone());
-            async move { shared.get_locators(&fileset).await.map_err(Arc::new) }
+            async move { shared.get_locators(&fileset).await }
         });
         read.await.ok_or(CatalogueError::Stopping)?
     }
 
-    async fn get_locators(&self, fileset: &FilesetName) -> Result<(), CatalogueError> {
+    /// Fails as the first locator does that cannot be read; the others are read all the same.
+    async fn get_locators(&self, fileset: &FilesetName) -> Result<(), Arc<CatalogueError>> {
         let unread = self.names().unread(fileset);
+        let (mut first, mut learnt) = (None, false);
         for entry in unread {
-            self.get_object(entry.statement).await?;
-            self.get_object(entry.locator).await?;
+            let resting = self.unreadable().resting(&entry.locator, Instant::now());
+            if let Some(failure) = resting {
+                first.get_or_insert(failure);
+                continue;
+            }
+            let Err(failure) = self.get_locator(&entry).await else {
+                learnt = true;
+                continue;
+            };
+            let failure = Arc::new(failure);
+            self.note_unreadable(fileset, &entry, &failure);
+            let is_out_of_reach = is_out_of_reach(&failure);
+            first.get_or_insert(failure);
+            if is_out_of_reach {
+                break;
+            }
         }
-        self.rank();
+        if learnt {
+            self.rank();
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    async fn get_locator(&self, entry: &RevisionEntry) -> Result<(), CatalogueError> {
+        self.get_object(entry.statement).await?;
+        self.get_object(entry.locator).await?;
+        self.unreadable().forget(&entry.locator);
         Ok(())
+    }
+
+    /// Takes note of what could not be read, so that it is not asked for again by all who name a
+    /// pack that we do not know.
+    fn note_unreadable(
+        &self,
+        fileset: &FilesetName,
+        entry: &RevisionEntry,
+        failure: &Arc<CatalogueError>,
+    ) {
+        let (number, error) = (entry.number, Report(&**failure));
+        let is_news = self.unreadable().note(
+            entry.locator,
+            Arc::clone(failure),
+            Instant::now(),
+            |locator| self.names().object(locator).is_some(),
+        );
+        if is_news {
+            warn!(%fileset, %number, %error, "cannot read a revision");
+        } else {
+            debug!(%fileset, %number, %error, "still cannot read a revision");
+        }
     }
 
     /// The object called `digest`. If it is a statement, it has been learnt when this returns.
@@ -156,8 +205,8 @@ impl Shared {
                     break;
                 }
                 if let Err(failure) = self.get_object(digest).await {
-                    let error = Report(&failure);
-                    warn!(%fileset, number = %entry.number, %error, "cannot read a revision");
+                    self.note_unreadable(&fileset, &entry, &Arc::new(failure));
+                    break;
                 }
             }
         }

@@ -280,6 +280,41 @@ async fn locators_that_lie_or_are_forged_name_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_locator_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let (old, new, other) = (pack(1), pack(2), pack(3));
+    let folder = tempfile::tempdir().unwrap();
+    let source = Fake::new("origin");
+    let mut author = Author::new(&source);
+    author.publish(&[&old]);
+    let published = author.publish(&[&new]);
+    let (_etag, good) = source
+        .small(&protocol::Route::Statement(published.locator))
+        .unwrap();
+    author.garble_locator();
+    let bed = Bed::open(&folder, &source).await;
+    // The current revision's locator, which comes first, is the bad one.
+    assert_eq!(bed.find(&old).await.unwrap(), entry(&old));
+    let fetched = asked(&source, "statements");
+    // Nobody can tell what it names, but it is not fetched for each who asks.
+    for _ in 0..10 {
+        for unknown in [&new, &other] {
+            let unknown = bed.find(unknown).await.unwrap_err();
+            assert!(matches!(*unknown, CatalogueError::Bad { .. }), "{unknown}");
+        }
+    }
+    assert_eq!(asked(&source, "statements"), fetched);
+    // It is tried again in time.
+    tokio::time::advance(Duration::from_secs(2)).await;
+    bed.find(&other).await.unwrap_err();
+    assert_eq!(asked(&source, "statements"), fetched + 1);
+    source.put(&protocol::Route::Statement(published.locator), good);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(bed.find(&new).await.unwrap(), entry(&new));
+    let unknown = bed.find(&other).await.unwrap_err();
+    assert!(matches!(*unknown, CatalogueError::UnknownPack), "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_no_kept_revision_names_is_superseded() {
     let packs: Vec<BuiltPack> = (0..4).map(pack).collect();
     let folder = tempfile::tempdir().unwrap();
