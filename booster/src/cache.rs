@@ -185,8 +185,8 @@ impl Cache {
         })
     }
 
-    /// Says that all is in good order, so that the next run need not check everything. All fills
-    /// must have ended.
+    /// Says that all is in good order, if it is, so that the next run need not check everything.
+    /// All fills must have ended.
     ///
     /// # Errors
     ///

@@ -98,6 +98,12 @@ impl Index {
         self.entries.keys().filter(|key| key.kind == kind).count()
     }
 
+    /// How many files of that kind are not known to be good.
+    pub(crate) fn unverified(&self, kind: Kind) -> usize {
+        let is_unverified = |(key, entry): &(&Key, &Entry)| key.kind == kind && !entry.verified;
+        self.entries.iter().filter(is_unverified).count()
+    }
+
     /// The files of that kind that nobody uses.
     pub(crate) fn idle(&self, kind: Kind) -> Vec<Key> {
         let idle =

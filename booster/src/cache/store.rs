@@ -18,7 +18,7 @@ use content::Digest;
 use content::durable::{self, RealDisk};
 use service::Report;
 use thiserror::Error;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::index::{Found, Index, Key, Kind, NoRoom};
 use crate::metrics::CacheMetrics;
@@ -91,9 +91,15 @@ impl Store {
         Ok(store)
     }
 
-    /// Says that the cache is left in good order. Nothing may be written any more. Touches the
-    /// disk.
+    /// Says that the cache is left in good order, if it is: not while there are packs of which
+    /// nobody knows, since a crash or a doubt, whether they are. Nothing may be written any more.
+    /// Touches the disk.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let unverified = self.index().unverified(Kind::Pack);
+        if unverified > 0 {
+            info!(unverified, "packs will be checked at their first use again");
+            return Ok(());
+        }
         scan::mark_clean(&self.folder).map_err(|source| StoreError {
             path: self.folder.clone(),
             source,

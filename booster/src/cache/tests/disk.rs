@@ -61,6 +61,7 @@ async fn a_fill_that_was_killed_is_taken_up_where_it_was() {
     assert_eq!(bed.get(&pack).await, filled(true, false));
     assert_eq!(source.asked_from(), [0, start(&pack, 2)]);
     assert_eq!(bed.metrics.resumed_bytes.get(), start(&pack, 2));
+    bed.settled().await;
     assert_eq!(bytes_on_disk(&folder), pack.bytes.len() as u64);
 }
 
@@ -164,6 +165,32 @@ async fn after_a_kill_packs_are_checked_at_their_first_use_and_after_a_stop_they
     assert!(bed.cache.doubt(good.header.id()));
     assert_eq!(bed.get(&good).await, filled(true, false));
     assert_eq!(damaged(&bed), 1);
+}
+
+/// A stop in good order vouches only for what this run has written or checked.
+#[tokio::test]
+async fn what_a_crash_left_is_not_vouched_for_by_a_stop_that_comes_before_its_first_use() {
+    let (good, bad, folder) = (pack(1), pack(2), folder());
+    let source = Fake::new("origin").with(&[&good, &bad]);
+    let bed = Bed::open(folder.path(), &[&source]).await;
+    bed.get(&good).await;
+    bed.get(&bad).await;
+    bed.kill().await;
+    let mut bytes = bad.bytes.clone();
+    bytes[300_000] ^= 1;
+    fs::write(path(&folder, &bad), bytes).unwrap();
+    let bed = Bed::open(folder.path(), &[&source]).await;
+    assert_eq!(bed.get(&good).await, How::Disk);
+    bed.close().await;
+
+    let bed = Bed::open(folder.path(), &[&source]).await;
+    assert_eq!(bed.get(&good).await, How::Disk);
+    assert_eq!(bed.get(&bad).await, filled(true, false));
+    assert_eq!((damaged(&bed), source.asks().len()), (1, 3));
+    // Now all is known to be good.
+    bed.settled().await;
+    bed.close().await;
+    assert!(folder.path().join("clean").exists());
 }
 
 /// cas.md 7: the index is no promise.
