@@ -136,10 +136,14 @@ impl Connector {
         let mut fresh = false;
         loop {
             let mut lease = self.lease(fresh, deadline).await?;
-            let sent = timeout_at(deadline, lease.send(make())).await;
-            match sent.map_err(|_| CallError::Timeout {
-                step: "get an answer",
-            })? {
+            let Ok(sent) = timeout_at(deadline, lease.send(make())).await else {
+                // It may have gone dumb, which nobody else would find out before TCP does.
+                self.pool.clear();
+                return Err(CallError::Timeout {
+                    step: "get an answer",
+                });
+            };
+            match sent {
                 Ok(response) => {
                     let back = Returnable {
                         lease,
@@ -313,6 +317,11 @@ impl Returnable {
         if let Sender::Http1(sender) = self.lease.sender {
             self.pool.put(sender, self.lease.alert, self.lease.peer);
         }
+    }
+
+    /// The answer took too long: the next call gets a connection that is not the same.
+    pub(crate) fn give_up(self) {
+        self.pool.clear();
     }
 
     pub(crate) fn alert(&self) -> Option<AlertDescription> {

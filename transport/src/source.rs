@@ -362,12 +362,9 @@ impl Reply {
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
         let read = read_body(self.head.into_body(), bytes_max, self.idle);
-        let read = timeout_at(deadline, read)
-            .await
-            .map_err(|_| CallError::Timeout {
-                step: "read the answer",
-            })?;
-        match read {
+        // One deadline or the other.
+        let read = timeout_at(deadline, read).await;
+        match read.unwrap_or(Err(ReadBodyError::Silent)) {
             Ok(bytes) => {
                 self.meter
                     .other_bytes
@@ -378,9 +375,12 @@ impl Reply {
             Err(ReadBodyError::Broken { source }) => {
                 Err(CallError::of_broken(source, self.connection.alert()))
             }
-            Err(ReadBodyError::Silent) => Err(CallError::Timeout {
-                step: "read the answer",
-            }),
+            Err(ReadBodyError::Silent) => {
+                self.connection.give_up();
+                Err(CallError::Timeout {
+                    step: "read the answer",
+                })
+            }
             Err(ReadBodyError::TooLong { bytes_max }) => Err(CallError::TooLong {
                 bytes_max: bytes_max as u64,
             }),

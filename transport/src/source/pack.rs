@@ -109,7 +109,10 @@ impl PackBody {
     }
 
     fn fail(&mut self, error: CallError) -> CallError {
-        self.connection = None;
+        let connection = self.connection.take();
+        if let (Some(connection), CallError::Timeout { .. }) = (connection, &error) {
+            connection.give_up();
+        }
         // Never 0, so that asking again is an error again.
         self.left = self.left.max(1);
         self.meter.failures.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,8 @@ use certs::tls::Expected;
 use certs::trust::Revocation;
 use certs::{RefusalReason, Role};
 use content::statement::Judge;
+use service::CancellationToken;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::listen::Limits;
@@ -210,6 +212,55 @@ async fn a_connection_that_died_in_the_pool_is_replaced() {
     }
 }
 
+/// Passes connections on to `target`; the first goes dumb, without a word, when `dumb` is
+/// cancelled.
+async fn pass_on(line: TcpListener, target: std::net::SocketAddr, dumb: CancellationToken) {
+    let forward = async |dumb: Option<&CancellationToken>| {
+        let (mut near, _) = line.accept().await.unwrap();
+        let mut far = TcpStream::connect(target).await.unwrap();
+        let copied = tokio::io::copy_bidirectional(&mut near, &mut far);
+        match dumb {
+            Some(dumb) => {
+                dumb.run_until_cancelled(copied).await;
+                std::future::pending().await
+            }
+            None => drop(copied.await),
+        }
+    };
+    let first = forward(Some(&dumb));
+    let others = async {
+        dumb.cancelled().await;
+        loop {
+            forward(None).await;
+        }
+    };
+    let ((), ()) = tokio::join!(first, others);
+}
+
+#[tokio::test]
+async fn a_connection_that_went_dumb_is_not_used_again() {
+    let scene = Scene::new().await;
+    for http2 in [false, true] {
+        let mut source = scene.source(http2);
+        source.limits.call_timeout = Duration::from_secs(1);
+        let line = TcpListener::bind(loopback()).await.unwrap();
+        source.set_addresses(vec![line.local_addr().unwrap().to_string()]);
+        let dumb = CancellationToken::new();
+        let passing = pass_on(line, scene.listener.local_addr(), dumb.clone());
+        let calling = async {
+            source.hello().await.unwrap();
+            dumb.cancel();
+            let error = source.hello().await.unwrap_err();
+            assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+            source.hello().await.unwrap();
+        };
+        tokio::select! {
+            () = passing => {}
+            () = calling => {}
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_somebody_else_gets_no_request() {
     let scene = Scene::new().await;
@@ -249,7 +300,7 @@ async fn a_server_that_was_revoked_is_left_even_with_a_connection_open() {
 #[tokio::test]
 async fn the_next_address_is_tried_when_one_is_dead() {
     let scene = Scene::new().await;
-    let dead = tokio::net::TcpListener::bind(loopback()).await.unwrap();
+    let dead = TcpListener::bind(loopback()).await.unwrap();
     let dead_addr = dead.local_addr().unwrap().to_string();
     drop(dead);
     let source = scene.source(false);
