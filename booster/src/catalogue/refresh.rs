@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::learn::bad;
 use super::{CatalogueError, Document, Shared, View};
 use crate::cache::off_runtime;
+use crate::state::StateError;
 use crate::upstream::Fetched;
 
 impl Shared {
@@ -159,12 +160,16 @@ impl Shared {
         Ok(snapshot)
     }
 
-    /// Writes down what must never be forgotten, then what it is good to have.
+    /// Writes down what must never be forgotten, then what it is good to have: a disk that refuses
+    /// the latter takes from the next start, not from now.
     async fn keep(&self, marks: &Marks, envelope: &Bytes) -> Result<(), CatalogueError> {
         let (state, marks, envelope) = (self.parts.state.clone(), marks.clone(), envelope.clone());
         let kept = off_runtime(move || {
             state.put_marks(&marks)?;
-            state.put_timestamp(&envelope)
+            if let Err(failure) = state.put_timestamp(&envelope) {
+                warn!(error = %Report(&failure), "the next start will not know this timestamp");
+            }
+            Ok::<_, StateError>(())
         });
         Ok(kept.await.ok_or(CatalogueError::Stopping)??)
     }
@@ -182,11 +187,13 @@ impl Shared {
         let bytes_max = Deployment::ENVELOPE_BYTES_MAX;
         let bytes = self.download(&Route::Deployment, digest, bytes_max).await?;
         let statement = self.open::<Deployment>(&bytes, digest).await?;
-        let (state, envelope) = (self.parts.state.clone(), bytes.clone());
-        let kept = off_runtime(move || state.put_document(&envelope)).await;
-        kept.ok_or(CatalogueError::Stopping)??;
         info!(version = statement.version, "a new deployment document");
-        self.show_document(bytes, statement);
+        self.show_document(bytes.clone(), statement);
+        let state = self.parts.state.clone();
+        let kept = off_runtime(move || state.put_document(&bytes)).await;
+        if let Err(failure) = kept.ok_or(CatalogueError::Stopping)? {
+            warn!(error = %Report(&failure), "the next start will not know this document");
+        }
         Ok(())
     }
 

@@ -341,6 +341,39 @@ async fn what_no_kept_revision_names_is_superseded() {
     assert_eq!(named, [packs[1].header.id(), packs[2].header.id()].into());
 }
 
+/// What it is good to have at the next start is not worth an outage now; marks are.
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_does_not_keep_is_taken_all_the_same_but_not_without_marks() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Fake::new("origin");
+    let mut author = Author::new(&source);
+    author.publish(&[&pack(1)]);
+    // Nothing can be renamed to what these are called.
+    let in_the_way = |name| folder.path().join("state").join(name).join("in-the-way");
+    for name in ["timestamp.json", "deployment.json"] {
+        std::fs::create_dir_all(in_the_way(name)).unwrap();
+    }
+    let bed = Bed::open(&folder, &source).await;
+    assert_eq!(bed.version().await, 1);
+    assert!(bed.catalogue.document().borrow().is_some());
+    author.renew();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(bed.version().await, 2);
+    assert_eq!(asked(&source, "deployment"), 1, "it is not fetched in vain");
+
+    let marks = folder.path().join("state/marks");
+    std::fs::remove_file(&marks).unwrap();
+    std::fs::create_dir_all(in_the_way("marks")).unwrap();
+    author.renew();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(bed.version().await, 2, "the last is served on");
+    std::fs::remove_dir_all(&marks).unwrap();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    // Who names what is not known waits for the answer.
+    bed.find(&pack(2)).await.unwrap_err();
+    assert_eq!(bed.version().await, 3);
+}
+
 #[tokio::test]
 async fn a_timestamp_whose_signer_the_lists_it_asks_for_revoke_is_refused() {
     let folder = tempfile::tempdir().unwrap();
