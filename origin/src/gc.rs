@@ -26,6 +26,9 @@ pub struct Collected {
     pub bytes: u64,
     /// Files among the packs that the ledger did not know: left by a crash.
     pub stray: u64,
+    /// Packs that are missing or are not what their headers say, if all were read.
+    #[serde(default)]
+    pub bad: u64,
 }
 
 impl fmt::Display for Collected {
@@ -40,7 +43,15 @@ impl fmt::Display for Collected {
             f,
             "{verb} {} packs of {size}, {} of them stray files",
             self.packs, self.stray
-        )
+        )?;
+        if self.bad > 0 {
+            let bad = self.bad;
+            write!(
+                f,
+                "; {bad} packs are missing or bad: publish the same again"
+            )?;
+        }
+        Ok(())
     }
 }
 

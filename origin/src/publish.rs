@@ -5,6 +5,7 @@
 //! four calls: `begin → have? → packs → commit`. Nothing of a publish is seen before its commit,
 //! and what one that was killed has sent, the next one need not send again.
 
+pub(crate) mod check;
 pub mod commit;
 pub mod intake;
 pub mod locate;

@@ -61,6 +61,9 @@ pub struct GcArgs {
     /// Only say what would be deleted
     #[arg(long)]
     pub dry_run: bool,
+    /// First read every pack, and forget those that are damaged
+    #[arg(long, conflicts_with = "dry_run")]
+    pub verify: bool,
 }
 
 /// What a publish came to.
@@ -156,13 +159,14 @@ pub async fn fileset(command: FilesetCommand, place: &Place, output: Output) -> 
 ///
 /// Fails as the origin does.
 pub async fn gc(args: GcArgs, place: &Place, output: Output) -> anyhow::Result<()> {
+    let GcArgs { dry_run, verify } = args;
+    let body = serde_json::to_vec(&Gc { dry_run, verify })?;
     let request = Request::builder()
         .method(Method::POST)
         .uri("/gc")
-        .body(Full::new(Bytes::from(serde_json::to_vec(&Gc {
-            dry_run: args.dry_run,
-        })?)))?;
-    let answer = place.admin()?.send(request, DEADLINE).await?;
+        .body(Full::new(Bytes::from(body)))?;
+    let deadline = if verify { DEADLINE_VERIFY } else { DEADLINE };
+    let answer = place.admin()?.send(request, deadline).await?;
     let collected: Collected = serde_json::from_slice(&answer)?;
     Ok(output.result(&collected)?)
 }
@@ -236,3 +240,5 @@ impl fmt::Display for Shown {
 
 /// Removing many packs from a slow disk takes minutes.
 const DEADLINE: Duration = Duration::from_secs(600);
+/// Reading all packs takes longer, and goes on even if nobody waits: a terabyte in three hours.
+const DEADLINE_VERIFY: Duration = Duration::from_secs(3600);

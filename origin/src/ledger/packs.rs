@@ -72,11 +72,12 @@ async fn enter_chunks(
 ) -> Result<(), LedgerError> {
     let chunks: Vec<_> = header.chunks().iter().enumerate().collect();
     for batch in chunks.chunks(BATCH_ROWS) {
-        let mut insert = QueryBuilder::new("INSERT INTO chunks (id, pack, ordinal) ");
+        let mut insert = QueryBuilder::new("INSERT INTO chunks (id, pack, ordinal, length) ");
         insert.push_values(batch, |mut row, (ordinal, chunk)| {
             row.push_bind(chunk.id.0.as_raw().to_vec());
             row.push_bind(number);
             row.push_bind(*ordinal as i64);
+            row.push_bind(i64::from(chunk.length));
         });
         // A pack may hold a chunk twice; the first is as good as the second.
         insert.push(" ON CONFLICT DO NOTHING");

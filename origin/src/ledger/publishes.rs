@@ -26,7 +26,7 @@ pub struct ChunkPlace {
     pub pack: i64,
     /// Which chunk of it.
     pub ordinal: u32,
-    /// Bytes of the chunk.
+    /// Bytes of the chunk, by the pack's header and not by whoever publishes.
     pub length: u32,
 }
 
@@ -264,7 +264,7 @@ pub async fn places(
     let mut places = HashMap::with_capacity(ids.len());
     for batch in ids.chunks(BATCH_ROWS) {
         let mut select = QueryBuilder::new(
-            "SELECT used.id, used.pack, ordinal, length FROM publish_chunks AS used \
+            "SELECT used.id, used.pack, ordinal, chunks.length FROM publish_chunks AS used \
              JOIN chunks ON chunks.id = used.id AND chunks.pack = used.pack \
              WHERE used.publish = ",
         );

@@ -37,6 +37,16 @@ pub enum CommitError {
     /// It could not be signed.
     #[error("cannot sign the revision")]
     Authority(#[from] AuthorityError),
+    /// The index gives a chunk another length than it has.
+    #[error("the index says that the chunk {id} has {wanted} bytes, but it has {got}")]
+    ChunkLength {
+        /// Which.
+        id: ChunkId,
+        /// By the index.
+        wanted: u32,
+        /// By the pack that holds it.
+        got: u32,
+    },
     /// A chunk that the index needs has not come.
     #[error("the chunk {id} is in no pack that came")]
     ChunkMissing {
@@ -240,12 +250,14 @@ impl Intake {
         let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
         let mut db = self.catalogue.authority().ledger().read().await?;
         let places = publishes::places(&mut db, publish, &ids).await?;
-        let place = |chunk: &ChunkRef| {
-            places
-                .get(&chunk.id)
-                .filter(|place| place.length == chunk.length)
-                .copied()
-                .ok_or(CommitError::ChunkMissing { id: chunk.id })
+        let place = |&ChunkRef { id, length }: &ChunkRef| match places.get(&id) {
+            Some(place) if place.length == length => Ok(*place),
+            Some(place) => Err(CommitError::ChunkLength {
+                id,
+                wanted: length,
+                got: place.length,
+            }),
+            None => Err(CommitError::ChunkMissing { id }),
         };
         chunks.iter().map(place).collect()
     }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::durable::RealDisk;
-use content::frame::{Frame, FrameError};
-use content::pack::{HeaderError, PackHeader};
+use content::pack::PackHeader;
 use content::{ChunkId, ChunkRef, FilesetName};
 use service::Spawner;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
+use super::check;
+pub use super::check::PackFault;
 use super::commit::CommitError;
 use crate::catalogue::Catalogue;
 use crate::ledger::{LedgerError, commit, packs, publishes};
@@ -74,31 +75,6 @@ pub enum PublishError {
     Stopping(#[from] JoinError),
 }
 
-/// Why a body is not a pack.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PackFault {
-    /// A frame is not what the header says.
-    #[error("frame {frame} is not what its header says")]
-    Frame {
-        /// Which.
-        frame: usize,
-        /// How.
-        source: FrameError,
-    },
-    /// The header is none.
-    #[error("it has no header that can be used")]
-    Header(#[from] HeaderError),
-    /// The body has another length than its header says.
-    #[error("want {wanted} bytes, got {got}")]
-    Length {
-        /// By the header.
-        wanted: u32,
-        /// By the body.
-        got: usize,
-    },
-}
-
 impl Intake {
     /// Takes publishes into `catalogue`; commits and the like are started by `spawner`.
     #[must_use]
@@ -143,14 +119,15 @@ impl Intake {
         Ok(missing)
     }
 
-    /// Takes a pack in: every frame is held against the header, the file is made safe, and only
-    /// then is it entered.
+    /// Takes a pack in: every frame and every chunk is held against the header, the file is made
+    /// safe, and only then is it entered.
     ///
     /// # Errors
     ///
     /// Fails if the bytes are no pack, or no such publish is under way.
     pub async fn pack(&self, publish: i64, bytes: Bytes) -> Result<(), PublishError> {
-        let checked = tokio::task::spawn_blocking(move || check(&bytes).map(|it| (it, bytes)));
+        let checked =
+            tokio::task::spawn_blocking(move || check::bytes(&bytes).map(|it| (it, bytes)));
         let (header, bytes) = checked
             .await?
             .map_err(|source| PublishError::Pack { source })?;
@@ -197,23 +174,4 @@ impl Intake {
     pub(crate) fn now(&self) -> i64 {
         self.catalogue.authority().clock().now()
     }
-}
-
-fn check(bytes: &[u8]) -> Result<PackHeader, PackFault> {
-    let length = PackHeader::length(bytes)?
-        .unwrap_or(bytes.len())
-        .min(bytes.len());
-    let header = PackHeader::parse(&bytes[..length])?;
-    if bytes.len() != header.total_bytes() as usize {
-        return Err(PackFault::Length {
-            wanted: header.total_bytes(),
-            got: bytes.len(),
-        });
-    }
-    for (frame, info) in header.frames().iter().enumerate() {
-        let range = header.frame_range(frame);
-        Frame::verify(info, &bytes[range.start as usize..range.end as usize])
-            .map_err(|source| PackFault::Frame { frame, source })?;
-    }
-    Ok(header)
 }

@@ -75,6 +75,10 @@ pub struct Keep {
 pub struct Gc {
     /// Only say what would be removed.
     pub dry_run: bool,
+    /// First read every pack, and forget those that are not what their headers say. Nothing is
+    /// read in a dry run.
+    #[serde(default)]
+    pub verify: bool,
 }
 
 impl AdminContent for Intake {
@@ -234,10 +238,15 @@ async fn keep(intake: &Intake, name: &str, body: &[u8]) -> Result<Reply, Fault> 
 }
 
 async fn gc(intake: &Intake, body: &[u8]) -> Result<Reply, Fault> {
-    let Gc { dry_run } = parse(body)?;
+    let Gc { dry_run, verify } = parse(body)?;
     let at_work = intake.clone();
     let collect = async move {
-        let collected = at_work.collect(dry_run).await.map_err(told)?;
+        let bad = match verify && !dry_run {
+            true => at_work.verify().await.map_err(told)?.gone,
+            false => 0,
+        };
+        let mut collected = at_work.collect(dry_run).await.map_err(told)?;
+        collected.bad = bad;
         let Collected { packs, bytes, .. } = collected;
         info!(packs, bytes, dry_run, "gc");
         Ok(json(&collected))

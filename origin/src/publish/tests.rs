@@ -17,6 +17,7 @@ use service::unix::UnixServer;
 use tempfile::TempDir;
 use transport::ContentJudge;
 
+use super::commit::CommitError;
 use super::intake::{Intake, PublishError};
 use super::messages::Committed;
 use super::send::{self, PublishFailure, Quiet, Request};
@@ -374,12 +375,14 @@ async fn a_pack_that_is_none_is_refused_and_leaves_nothing() {
     builder.push(plain.pack(3).unwrap());
     let good = builder.finish().unwrap().bytes;
     let flipped = [&good[..good.len() - 1], &[good[good.len() - 1] ^ 1]].concat();
+    let misnamed = by_hand::misname(good.clone());
     for bad in [
         &b""[..],
         b"bread",
         &good[..50],
         &good[..good.len() - 1],
         &flipped,
+        &misnamed,
     ] {
         let taken = shop.intake.pack(publish, bad.to_vec().into()).await;
         assert!(matches!(taken, Err(PublishError::Pack { .. })), "{taken:?}");
@@ -389,6 +392,22 @@ async fn a_pack_that_is_none_is_refused_and_leaves_nothing() {
         shop.intake.commit(publish, b"\xa0").await.is_err(),
         "no root, no revision"
     );
+}
+
+#[tokio::test]
+async fn a_length_that_only_the_publisher_claims_is_refused() {
+    let shop = Shop::open().await;
+    let (publish, root) = shop.send_file(b"bread", 7).await;
+    let refused = shop.intake.commit(publish, &root.encode()).await;
+    assert!(
+        matches!(
+            &refused,
+            Err(PublishError::Commit { source })
+                if matches!(**source, CommitError::ChunkLength { wanted: 7, got: 5, .. })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(shop.numbers().await, [0; 0]);
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ async fn a_booster_that_checks_in_is_in_the_deployment_document() {
     for crl in served.origin.authority().trust().crls().all() {
         let own = anybody
             .trust
-            .verify_crl(crl.issuer(), crl.der(), served.clock.now())
+            .verify_crl(crl.issuer(), &crl.der(), served.clock.now())
             .unwrap();
         anybody.trust.crls().install(own).unwrap();
     }

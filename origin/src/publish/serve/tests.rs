@@ -53,3 +53,26 @@ async fn retain_and_gc_come_to_their_end_though_the_operator_hangs_up() {
         .await;
     assert_eq!(shop.intake.collect(true).await.unwrap().packs, 0);
 }
+
+#[tokio::test]
+async fn gc_reads_every_pack_if_it_is_asked_to() {
+    let shop = Shop::open().await;
+    shop.put("a", b"bread");
+    shop.publish().await;
+    let packs = shop.intake.catalogue.packs();
+    for id in packs.list().unwrap() {
+        let mut bytes = std::fs::read(packs.path(id)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(packs.path(id), bytes).unwrap();
+    }
+    for (call, bad) in [
+        (&br#"{"dry_run":false}"#[..], 0),
+        (br#"{"dry_run":true,"verify":true}"#, 0),
+        (br#"{"dry_run":false,"verify":true}"#, 2),
+    ] {
+        let answer = gc(&shop.intake, call).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let collected: Collected = serde_json::from_slice(&body).unwrap();
+        assert_eq!(collected.bad, bad);
+    }
+}

@@ -18,6 +18,13 @@ pub(in crate::publish) fn pack_of(run: &ChunkRun) -> Vec<u8> {
     builder.finish().unwrap().bytes
 }
 
+/// The same pack of one frame, under a header that calls its first chunk by another name.
+pub(super) fn misname(mut pack: Vec<u8>) -> Vec<u8> {
+    let (prelude, frame_entry, algorithm) = (24, 41, 1);
+    pack[prelude + frame_entry + algorithm] ^= 1;
+    pack
+}
+
 /// An index of one file, whose only chunk is `chunk`: its root, and its own chunks.
 fn index_of(chunk: ChunkRef) -> (IndexRoot, ChunkRun) {
     let head = Head {

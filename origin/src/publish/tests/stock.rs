@@ -1,5 +1,9 @@
 //! Packs that are missing on disk, and come back.
 
+use content::ChunkRun;
+use content::pack::PackHeader;
+
+use super::by_hand::{misname, pack_of};
 use super::*;
 use crate::stock::Stock;
 
@@ -75,4 +79,45 @@ async fn a_pack_that_was_put_back_is_known_again() {
     let again = shop.publish().await;
     assert_eq!((again.revision, again.unchanged), (1, true));
     assert_eq!(shop.files().len(), 2, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_pack_that_went_bad_is_found_by_reading_and_asked_for_again() {
+    let shop = Shop::open().await;
+    shop.put("a", &noise(200_000, 1));
+    shop.publish().await;
+    assert_eq!(shop.intake.verify().await.unwrap(), Stock::default());
+    let path = &shop.files()[0];
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+    assert_eq!(shop.stock().await, Stock::default(), "a brief look");
+    let found = wanting(1, &["tools@1"]);
+    assert_eq!(shop.intake.verify().await.unwrap(), found);
+    // It is no better for being there.
+    assert_eq!(shop.stock().await, found);
+    let again = shop.publish().await;
+    assert_eq!((again.revision, again.unchanged), (1, true));
+    assert_eq!(shop.intake.verify().await.unwrap(), Stock::default());
+}
+
+#[tokio::test]
+async fn a_pack_whose_header_lies_about_a_chunk_is_forgotten() {
+    let shop = Shop::open().await;
+    let mut run = ChunkRun::default();
+    run.push(Chunk::name(b"bread"));
+    let pack = misname(pack_of(&run));
+    let length = PackHeader::length(&pack).unwrap().unwrap();
+    let header = PackHeader::parse(&pack[..length]).unwrap();
+    let lie = header.chunks()[0];
+    let publish = shop.intake.begin(&name()).await.unwrap();
+    // As one came in that was not looked at so closely.
+    let stored = shop.intake.store(publish, header, pack.into());
+    stored.await.unwrap();
+    assert_eq!(shop.intake.have(publish, &[lie]).await.unwrap(), []);
+    assert_eq!(shop.intake.verify().await.unwrap(), wanting(1, &[]));
+    shop.intake.abandon(publish).await.unwrap();
+    let publish = shop.intake.begin(&name()).await.unwrap();
+    let missing = shop.intake.have(publish, &[lie]).await.unwrap();
+    assert_eq!(missing, [lie.id]);
 }
