@@ -12,6 +12,7 @@ pub(crate) mod record;
 mod remains;
 mod remove;
 pub(crate) mod room;
+pub(crate) mod stored;
 mod write;
 
 pub(crate) use remove::remove_tree;
@@ -39,6 +40,8 @@ pub(crate) struct Target {
     path: PathBuf,
     staging: PathBuf,
     record: Record,
+    /// Whether the index of what is installed is not what its root says.
+    damaged: bool,
     steps: Steps,
 }
 
@@ -53,6 +56,7 @@ impl Target {
             path,
             staging,
             record,
+            damaged: false,
             steps,
         };
         let stat = target.stat()?;
@@ -62,7 +66,20 @@ impl Target {
         if stat.is_none() && target.record.installed().is_some() {
             target.record.forget()?;
         }
+        target.look_at_index();
+        if target.damaged {
+            let path = target.path.display();
+            warn!(%path, "the index of what is installed is damaged");
+        }
         Ok(target)
+    }
+
+    /// Finds out whether the index of what is installed can be believed.
+    fn look_at_index(&mut self) {
+        let is_whole = |index: PathBuf| {
+            stored::root_of(&index).is_some_and(|root| stored::is_whole(&index, &root))
+        };
+        self.damaged = self.installed_index().is_some_and(|index| !is_whole(index));
     }
 
     /// The folder that it lies in.
@@ -80,11 +97,31 @@ impl Target {
         &self.record
     }
 
+    /// The index of what is installed, in whatever state.
+    pub(crate) fn installed_index(&self) -> Option<PathBuf> {
+        let root = self.record.installed()?.root()?;
+        Some(self.record.index_path(root))
+    }
+
+    /// Whether something is installed, and its index can be used for nothing.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Takes up the index of what is installed, if it has been mended. Then the foreign paths that
+    /// could not be told from ours are refused, unless they may be lost.
+    pub(crate) fn after_mending(&mut self, replace: bool) -> Result<(), TargetError> {
+        self.look_at_index();
+        if self.damaged || replace {
+            return Ok(());
+        }
+        self.refuse_foreign()
+    }
+
     /// The installed tree with its index, if there is one that can be used.
     pub(crate) fn old(&self) -> Option<Old> {
-        let root = self.record.installed()?.root()?;
-        let index = self.record.index_path(root);
-        index.exists().then(|| Old {
+        let index = self.installed_index().filter(|_| !self.damaged)?;
+        Some(Old {
             index,
             tree: self.path.clone(),
             distrusted: std::collections::BTreeSet::new(),
@@ -138,8 +175,10 @@ impl Target {
     /// Puts the finished tree in the staging folder in the target's place, and removes what was
     /// there before. That the old tree cannot be removed is no failure: the new one is installed.
     pub(crate) fn switch(&mut self, replace: bool) -> Result<(), TargetError> {
-        // Somebody may have put something there while we were fetching.
-        if !replace {
+        if self.damaged {
+            self.tell_what_goes();
+        } else if !replace {
+            // Somebody may have put something there while we were fetching.
             self.refuse_foreign()?;
         }
         let before = self.stat()?;
@@ -174,6 +213,24 @@ impl Target {
         let stat = self.stat()?;
         self.record.recover(stat.as_ref())?;
         self.clear_staging()
+    }
+
+    /// Without the index of what is installed, nobody knows whether what the new revision does not
+    /// have was in the old one or is somebody else's. It is named before it goes.
+    fn tell_what_goes(&self) {
+        let next = self.record.next().and_then(Revision::root);
+        let index = next.map(|root| self.record.index_path(root));
+        if let Ok(found) = foreign::find(&self.path, index.as_deref())
+            && found.count > 0
+        {
+            let named: Vec<String> = found.named.into_iter().collect();
+            warn!(
+                path = %self.path.display(),
+                count = found.count,
+                named = shorten(&named, found.count),
+                "removing paths that may be of others: the index that knew is damaged"
+            );
+        }
     }
 
     /// Gives the staging folder the target's mode and makes all of it safe.

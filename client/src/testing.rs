@@ -66,20 +66,22 @@ impl Publisher {
 
     fn pack(&mut self, chunks: &[(ChunkId, Vec<u8>)]) {
         let mut builder = PackBuilder::default();
-        let mut plain = PlainFrame::default();
+        let (mut plain, mut plain_bytes) = (PlainFrame::default(), 0);
         let mut seen = std::collections::HashSet::new();
         for (id, bytes) in chunks {
             if self.known.contains_key(id) || !seen.insert(*id) {
                 continue;
             }
             // Small frames and packs, so that small tests see many of them.
-            if !plain.fits(bytes.len()) || plain_bytes(&plain) > 96 << 10 {
+            if !plain.fits(bytes.len()) || plain_bytes > 96 << 10 {
+                plain_bytes = 0;
                 builder.push(std::mem::take(&mut plain).pack(1).unwrap());
                 if builder_full(&builder) {
                     self.close(std::mem::take(&mut builder));
                 }
             }
             plain.push(Chunk::verify(bytes, *id).unwrap());
+            plain_bytes += bytes.len();
         }
         if !plain.is_empty() {
             builder.push(plain.pack(1).unwrap());
@@ -129,14 +131,6 @@ impl Publisher {
             runs: runs.finish(),
         }
     }
-}
-
-fn plain_bytes(plain: &PlainFrame) -> usize {
-    (0..=content::frame::FRAME_PLAIN_BYTES_MAX)
-        .rev()
-        .step_by(1 << 10)
-        .find(|&more| plain.fits(more))
-        .map_or(0, |more| content::frame::FRAME_PLAIN_BYTES_MAX - more)
 }
 
 fn builder_full(builder: &PackBuilder) -> bool {

@@ -164,6 +164,11 @@ impl Record {
         self.state.installed.as_ref()
     }
 
+    /// What is about to be installed there.
+    pub(crate) fn next(&self) -> Option<&Revision> {
+        self.state.next.as_ref().map(|next| &next.revision)
+    }
+
     /// Whether a folder of the staging name is ours.
     pub(crate) fn owns_staging(&self) -> bool {
         self.state.staging

@@ -1,24 +1,24 @@
 //! One pull, from a verified revision to the tree in its place.
 
+mod learn;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use content::durable::{self, Disk as _, RealDisk};
-use content::index::{IndexRoot, ROOT_BYTES_MAX};
+use content::index::IndexRoot;
 use content::locator::Locator;
 use content::{Digest, FilesetName, RevisionNumber};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::PullError;
-use super::index::{Kept, assemble};
 use crate::fetch::downloads::Downloads;
 use crate::fetch::reader::{Arrivals, PackReader};
-use crate::fetch::sources::{CheckFailed, Shared};
-use crate::fetch::supply::{Ask, Supply};
+use crate::fetch::sources::Shared;
+use crate::fetch::supply::Supply;
 use crate::fetch::{Fetcher, off_the_runtime};
 use crate::install::Target;
 use crate::install::build::{Parts, build};
@@ -97,7 +97,7 @@ impl<S: Supply> Job<S> {
         let (replace, steps) = (self.replace, self.steps.clone());
         let mut target = off_the_runtime(move || {
             let target = Target::open(&installed, &path, steps)?;
-            if !replace {
+            if !replace && !target.is_damaged() {
                 target.refuse_foreign()?;
             }
             Ok::<_, PullError>(target)
@@ -106,6 +106,7 @@ impl<S: Supply> Job<S> {
         let root = Arc::new(self.root(&target).await?);
         let downloads = self.downloads(&target)?;
         target = self.index(target, &root, &downloads).await?;
+        target = self.mend(target, &root).await?;
         let unchanged;
         (target, unchanged) = self.unchanged(target, &root).await?;
         if let Some(outcome) = unchanged {
@@ -137,68 +138,9 @@ impl<S: Supply> Job<S> {
         Err(self.give_up(target, PullError::Damaged).await)
     }
 
-    /// The index root: kept from an earlier try, or fetched.
-    async fn root(&self, target: &Target) -> Result<IndexRoot, PullError> {
-        let (path, wanted) = (
-            target.record().root_path(self.stated.root),
-            self.stated.root,
-        );
-        let kept = RealDisk.read(&path, ROOT_BYTES_MAX as u64).ok().flatten();
-        if let Some(root) = kept.and_then(|bytes| IndexRoot::verify(&bytes, wanted).ok()) {
-            return Ok(root);
-        }
-        let root = self
-            .sources
-            .get(Ask::Root(wanted), |bytes| {
-                IndexRoot::verify(bytes, wanted)
-                    .map_err(|error| CheckFailed::new("index root", error))
-            })
-            .await?;
-        let bytes = root.encode();
-        durable::write(&RealDisk, &path, &bytes, 0o600)
-            .map_err(|source| PullError::Io { path, source })?;
-        Ok(root)
-    }
-
     fn downloads(&self, target: &Target) -> Result<Downloads, PullError> {
         let folder = self.data.join("downloads").join(target.record().id());
         Ok(Downloads::open(&folder, self.stated.root)?)
-    }
-
-    /// Has the index on disk, fetching what the installed one does not have.
-    async fn index(
-        &self,
-        target: Target,
-        root: &Arc<IndexRoot>,
-        downloads: &Downloads,
-    ) -> Result<Target, PullError> {
-        let path = target.record().index_path(self.stated.root);
-        if path.exists() {
-            return Ok(target);
-        }
-        let (locator, wanted) = (Arc::clone(&self.stated.locator), Arc::clone(root));
-        let old = target.old().map(|old| old.index);
-        let (kept, demand) = off_the_runtime(move || {
-            let kept = old.map_or_else(Kept::default, |old| {
-                let root = installed_root(&old);
-                root.map_or_else(Kept::default, |root| Kept::find(&wanted, &old, &root))
-            });
-            let demand = kept.demand(&wanted, &locator);
-            (kept, demand)
-        })
-        .await?;
-        self.progress.plan(0, demand.bytes(&self.stated.locator));
-        let arrivals = Arc::new(Arrivals::new(self.stated.locator.packs.len()));
-        self.fetcher(downloads)
-            .fetch(&self.stated.locator, &demand, arrivals)
-            .await?;
-        let (root, locator, downloads) = (
-            Arc::clone(root),
-            Arc::clone(&self.stated.locator),
-            downloads.clone(),
-        );
-        off_the_runtime(move || assemble(&path, &root, &kept, &locator, &downloads)).await??;
-        Ok(target)
     }
 
     /// What to say if the target is as it should be already.
@@ -439,14 +381,6 @@ impl Building {
         };
         Ok(build(new, parts)?)
     }
-}
-
-/// The root of an installed index, which lies beside it.
-fn installed_root(index: &std::path::Path) -> Option<IndexRoot> {
-    let wanted = Digest::from_hex(index.file_stem()?.to_str()?).ok()?;
-    let path = index.with_extension("root");
-    let bytes = RealDisk.read(&path, ROOT_BYTES_MAX as u64).ok()??;
-    IndexRoot::verify(&bytes, wanted).ok()
 }
 
 /// A disk that filled up on the way is told like one that was too full from the start.

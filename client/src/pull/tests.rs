@@ -15,6 +15,7 @@ use crate::steps::Steps;
 use crate::testing::{Memory, Publisher, Served, Vice, frames_sent};
 use crate::tree::times;
 
+mod damage;
 mod target;
 
 /// A publisher's folder, a device's folder and a target.
