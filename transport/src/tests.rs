@@ -12,6 +12,7 @@ use protocol::{ByteRange, CheckInAnswer, Code, Fault, Hello, Route};
 
 use crate::{Body, BoxError, Session, respond};
 
+mod alerts;
 mod calls;
 mod enrol;
 mod http2;
