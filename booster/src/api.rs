@@ -100,7 +100,7 @@ impl Api {
         let crl = self.trust.crls().current(IssuerId::from_bytes(issuer));
         let crl = crl.ok_or_else(|| Fault::new(Code::NotFound, "no such issuer"))?;
         let document = Document {
-            bytes: crl.der().to_vec().into(),
+            bytes: crl.der().into_owned().into(),
             cache: "no-cache",
             digest: Some(Digest::from_raw(*crl.digest())),
             media_type: CRL_TYPE,

@@ -81,7 +81,7 @@ impl State {
 
     /// Keeps a verified list, then puts it in force. Says whether it is a new one.
     pub(crate) fn put_crl(&self, trust: &Trust, crl: Crl) -> Result<bool, StateError> {
-        self.write(&self.crl_path(crl.issuer()), crl.der())?;
+        self.write(&self.crl_path(crl.issuer()), &crl.der())?;
         // It was found to be no older than the one in force when it was verified; if a newer one
         // has come since, that one stays.
         Ok(trust.crls().install(crl).unwrap_or(false))

@@ -149,6 +149,20 @@ impl CaCert {
         sha256(&self.spki_der)
     }
 
+    /// Its subject key identifier (RFC 5280 §4.2.1.2), if it has one: what it signs repeats it.
+    pub(crate) fn key_id(&self) -> Option<Vec<u8>> {
+        let (_, cert) = X509Certificate::from_der(&self.der).ok()?;
+        let extension = cert
+            .extensions()
+            .iter()
+            .find(|it| it.oid.as_bytes() == SUBJECT_KEY_ID)?;
+        let mut value = crate::der::Reader::new(extension.value);
+        value
+            .expect(crate::der::OCTET_STRING)
+            .ok()
+            .map(<[u8]>::to_vec)
+    }
+
     pub(crate) fn spki_der(&self) -> &[u8] {
         &self.spki_der
     }
@@ -285,6 +299,8 @@ pub const CERT_BYTES_MAX: usize = 8 << 10;
 
 /// id-ce-extKeyUsage, 2.5.29.37.
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
+/// id-ce-subjectKeyIdentifier, 2.5.29.14.
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 14];
 /// id-kp-serverAuth, 1.3.6.1.5.5.7.3.1 (RFC 5280 §4.2.1.12).
 pub(crate) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 /// id-kp-clientAuth, 1.3.6.1.5.5.7.3.2 (RFC 5280 §4.2.1.12).

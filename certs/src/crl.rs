@@ -5,22 +5,27 @@
 //! and kept as a sorted array of serials: a look-up costs well under a microsecond whether
 //! there are ten revocations or a million.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use thiserror::Error;
 
 use crate::ca_cert::{CaCert, CaCertError};
 use crate::der::DerError;
 use crate::digest::{from_hex, sha256, write_hex};
-use crate::issue::{BACKDATE, Ca};
+use crate::issue::{BACKDATE, Ca, LATEST};
+use crate::key::KeyError;
 use crate::serial::Serial;
 
+mod entries;
 mod reader;
 mod store;
+mod writer;
+
+use entries::Entry;
 
 pub use store::{CrlStore, CrlWatcher, Freshness, Rollback, Verdict};
 
@@ -118,19 +123,6 @@ impl RevocationReason {
             _ => Self::Unspecified,
         }
     }
-
-    fn to_rcgen(self) -> Option<rcgen::RevocationReason> {
-        match self {
-            // RFC 5280 §5.3.1: rather say nothing than "unspecified".
-            Self::Unspecified => None,
-            Self::KeyCompromise => Some(rcgen::RevocationReason::KeyCompromise),
-            Self::CaCompromise => Some(rcgen::RevocationReason::CaCompromise),
-            Self::AffiliationChanged => Some(rcgen::RevocationReason::AffiliationChanged),
-            Self::Superseded => Some(rcgen::RevocationReason::Superseded),
-            Self::CessationOfOperation => Some(rcgen::RevocationReason::CessationOfOperation),
-            Self::PrivilegeWithdrawn => Some(rcgen::RevocationReason::PrivilegeWithdrawn),
-        }
-    }
 }
 
 /// One revoked certificate, as the origin's ledger has it.
@@ -144,13 +136,14 @@ pub struct RevokedCert {
     pub reason: RevocationReason,
 }
 
-/// Signs a list, in DER. `number` must be higher than any that `ca` ever published.
+/// Signs a list, in DER, with its entries in the order of their serials. `number` must be
+/// higher than any that `ca` ever published.
 ///
 /// `this_update` is for the caller to backdate: see [`backdated`].
 ///
 /// # Errors
 ///
-/// Fails if `next_update` is not after `this_update`, or the library would not sign.
+/// Fails if `next_update` is not after `this_update`, or the key would not sign.
 pub fn sign(
     ca: &Ca,
     number: u64,
@@ -158,31 +151,25 @@ pub fn sign(
     this_update: i64,
     next_update: i64,
 ) -> Result<Vec<u8>, SignCrlError> {
-    let date = |at: i64| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(at).unwrap_or(0))
+    if next_update <= this_update {
+        return Err(SignCrlError::Times);
+    }
+    // Of two entries for one certificate, the first stays.
+    let mut entries: Vec<Entry> = entries.iter().map(Entry::of).collect();
+    entries.sort_by_key(Entry::number);
+    entries.dedup_by_key(|entry| entry.number());
+    let key_id = ca.cert().key_id();
+    let head = writer::Head {
+        issuer_der: ca.cert().subject_der(),
+        key_id: key_id.as_deref(),
+        next_update: next_update.clamp(0, LATEST),
+        number,
+        this_update: this_update.clamp(0, LATEST),
     };
-    let revoked_certs = entries
-        .iter()
-        .map(|entry| RevokedCertParams {
-            serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
-            revocation_time: date(entry.revoked_at),
-            reason_code: entry.reason.to_rcgen(),
-            invalidity_date: None,
-        })
-        .collect();
-    let params = CertificateRevocationListParams {
-        this_update: date(this_update),
-        next_update: date(next_update),
-        crl_number: SerialNumber::from(number),
-        issuing_distribution_point: None,
-        revoked_certs,
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let issuer = ca.issuer().map_err(|source| SignCrlError { source })?;
-    let list = params
-        .signed_by(&issuer)
-        .map_err(|source| SignCrlError { source })?;
-    Ok(list.der().to_vec())
+    let to_be_signed = writer::to_be_signed(head, &entries);
+    let signature = ca.key().sign(&to_be_signed);
+    let signature = signature.map_err(|source| SignCrlError::Key { source })?;
+    Ok(writer::signed(&to_be_signed, &signature))
 }
 
 /// The `this_update` of a list signed at `now`: ten minutes earlier, for clocks that lag.
@@ -190,32 +177,48 @@ pub fn backdated(now: i64) -> i64 {
     now - BACKDATE.as_secs() as i64
 }
 
-/// A list could not be signed.
+/// Why a list was not signed.
 #[derive(Debug, Error)]
-#[error("cannot sign a revocation list")]
-pub struct SignCrlError {
-    source: rcgen::Error,
+#[non_exhaustive]
+pub enum SignCrlError {
+    /// The key would not.
+    #[error("cannot sign a revocation list")]
+    Key {
+        /// Why not.
+        source: KeyError,
+    },
+    /// It would end before it begins.
+    #[error("cannot sign a revocation list that ends before it begins")]
+    Times,
 }
 
 /// A list whose signature has been verified.
 #[derive(Clone)]
 pub struct Crl {
-    der: Vec<u8>,
     digest: [u8; 32],
+    /// Sorted by serial.
+    entries: Vec<Entry>,
     issuer: IssuerId,
     next_update: i64,
     number: u64,
-    /// Parallel to `serials`.
-    reasons: Vec<u8>,
-    /// Sorted.
-    serials: Vec<u128>,
+    text: Text,
     this_update: i64,
+}
+
+/// What it takes to give a list's DER back.
+#[derive(Clone)]
+enum Text {
+    /// Everything but the entries, which can be written anew.
+    AroundEntries { head: Vec<u8>, tail: Vec<u8> },
+    /// All of it: somebody else writes lists in another way.
+    Whole(Vec<u8>),
 }
 
 impl Crl {
     /// Reads a list and verifies that `issuer_cert_der` signed it and may.
     ///
-    /// Two parsers read it, ours and the TLS library's; if they disagree it is refused.
+    /// Where the list's author writes entries in another form than we do, the TLS library
+    /// reads them too, and has to agree.
     /// An old list is not an error here: [`CrlStore`] judges freshness at each look-up.
     ///
     /// # Errors
@@ -243,23 +246,41 @@ impl Crl {
         }
         let mut entries = list.entries()?;
         reader::agree(der, &entries)?;
-        entries.sort_unstable_by_key(|(serial, _)| *serial);
-        let (serials, reasons) = entries.into_iter().unzip();
+        let text = if entries.as_we_write {
+            let (head, tail) = list.around_entries(der);
+            Text::AroundEntries {
+                head: head.to_vec(),
+                tail: tail.to_vec(),
+            }
+        } else {
+            entries.list.sort_unstable_by_key(Entry::number);
+            Text::Whole(der.to_vec())
+        };
         Ok(Self {
-            der: der.to_vec(),
             digest: sha256(der),
+            entries: entries.list,
             issuer: issuer.id(),
             next_update: list.next_update,
             number: list.number,
-            reasons,
-            serials,
+            text,
             this_update: list.this_update,
         })
     }
 
-    /// The list in DER, as it was signed.
-    pub fn der(&self) -> &[u8] {
-        &self.der
+    /// The list in DER, as it was signed. A list of ours is written anew each time, at some
+    /// 1 GB/s, since that takes half the memory.
+    pub fn der(&self) -> Cow<'_, [u8]> {
+        match &self.text {
+            Text::Whole(der) => Cow::Borrowed(der),
+            Text::AroundEntries { head, tail } => {
+                let entries: usize = self.entries.iter().map(Entry::der_len).sum();
+                let mut der = Vec::with_capacity(head.len() + entries + tail.len());
+                der.extend_from_slice(head);
+                self.entries.iter().for_each(|entry| entry.write(&mut der));
+                der.extend_from_slice(tail);
+                Cow::Owned(der)
+            }
+        }
     }
 
     /// SHA-256 of the list in DER: a good ETag.
@@ -274,12 +295,12 @@ impl Crl {
 
     /// How many certificates are on it.
     pub fn len(&self) -> usize {
-        self.serials.len()
+        self.entries.len()
     }
 
     /// Whether no certificate is on it.
     pub fn is_empty(&self) -> bool {
-        self.serials.is_empty()
+        self.entries.is_empty()
     }
 
     /// When the next one is due at the latest, in Unix seconds.
@@ -299,8 +320,11 @@ impl Crl {
 
     /// Why the certificate with this serial was revoked, if it was.
     pub fn revoked(&self, serial: Serial) -> Option<RevocationReason> {
-        let at = self.serials.binary_search(&serial.as_u128()).ok()?;
-        Some(RevocationReason::from_code(self.reasons[at]))
+        let at = self
+            .entries
+            .binary_search_by_key(&serial.as_u128(), Entry::number)
+            .ok()?;
+        Some(self.entries[at].reason())
     }
 }
 
@@ -309,7 +333,7 @@ impl fmt::Debug for Crl {
         f.debug_struct("Crl")
             .field("issuer", &self.issuer)
             .field("number", &self.number)
-            .field("entries", &self.serials.len())
+            .field("entries", &self.entries.len())
             .field("next_update", &self.next_update)
             .finish_non_exhaustive()
     }

@@ -24,6 +24,11 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -41,6 +46,11 @@ impl<'a> Reader<'a> {
         let raw = &self.rest[..self.rest.len() - rest.len()];
         self.rest = rest;
         Ok(Element { tag, contents, raw })
+    }
+
+    /// The tag of the next element, if there is one.
+    pub(crate) fn tag(&self) -> Option<u8> {
+        self.rest.first().copied()
     }
 
     /// The contents of the next element, which must have `tag`.
@@ -98,8 +108,15 @@ impl<'a> Reader<'a> {
 
 /// Writes one element.
 pub(crate) fn write(tag: u8, contents: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    let length = contents.len();
+    let mut out = Vec::new();
+    write_header(tag, contents.len(), &mut out);
+    out.extend_from_slice(contents);
+    out
+}
+
+/// Appends tag and length of an element whose `length` bytes follow.
+pub(crate) fn write_header(tag: u8, length: usize, out: &mut Vec<u8>) {
+    out.push(tag);
     if length < 0x80 {
         out.push(length as u8);
     } else {
@@ -108,8 +125,62 @@ pub(crate) fn write(tag: u8, contents: &[u8]) -> Vec<u8> {
         out.push(0x80 | (bytes.len() - zeros) as u8);
         out.extend_from_slice(&bytes[zeros..]);
     }
-    out.extend_from_slice(contents);
-    out
+}
+
+/// Writes a number that is not negative as an INTEGER.
+pub(crate) fn write_unsigned(number: u64) -> Vec<u8> {
+    // One zero in front: the sign of a number whose first bit is set.
+    let bytes = [&[0][..], &number.to_be_bytes()].concat();
+    let spare = |pair: &&[u8]| pair[0] == 0 && pair[1] & 0x80 == 0;
+    let zeros = bytes.windows(2).take_while(spare).count();
+    write(INTEGER, &bytes[zeros..])
+}
+
+/// Writes `at`, in Unix seconds, to the beginning of the array, as RFC 5280 §4.1.2.5 wants it:
+/// UTCTime through 2049, then GeneralizedTime. For years 1970 to 9999. Returns the length.
+pub(crate) fn time(at: i64) -> ([u8; TIME_BYTES_MAX], usize) {
+    let (year, month, day) = date(at.div_euclid(86_400));
+    let time = at.rem_euclid(86_400);
+    let [y, z] = two_digits(year / 100);
+    let [a, b] = two_digits(year % 100);
+    let [c, d] = two_digits(month);
+    let [e, f] = two_digits(day);
+    let [g, h] = two_digits(time / 3600);
+    let [i, j] = two_digits(time / 60 % 60);
+    let [k, l] = two_digits(time % 60);
+    let z_hour = b'Z';
+    let tag = kind_of_time(at);
+    if tag == UTC_TIME {
+        let out = [tag, 13, a, b, c, d, e, f, g, h, i, j, k, l, z_hour, 0, 0];
+        (out, TIME_BYTES_MAX - 2)
+    } else {
+        let out = [tag, 15, y, z, a, b, c, d, e, f, g, h, i, j, k, l, z_hour];
+        (out, TIME_BYTES_MAX)
+    }
+}
+
+/// Appends what [`time`] writes.
+pub(crate) fn write_time(at: i64, out: &mut Vec<u8>) {
+    let (time, length) = time(at);
+    out.extend_from_slice(&time[..length]);
+}
+
+/// The tag that [`time`] writes.
+pub(crate) fn kind_of_time(at: i64) -> u8 {
+    if at < YEAR_2050 {
+        UTC_TIME
+    } else {
+        GENERALIZED_TIME
+    }
+}
+
+/// The length that [`time`] returns.
+pub(crate) fn time_len(at: i64) -> usize {
+    if at < YEAR_2050 {
+        TIME_BYTES_MAX - 2
+    } else {
+        TIME_BYTES_MAX
+    }
 }
 
 /// What is wrong with an encoding.
@@ -194,15 +265,62 @@ fn days_in(year: i64, month: i64) -> i64 {
 }
 
 /// Days from 1970-01-01 to the date given.
+///
+/// Years are taken to begin in March, so that the leap day is a year's last.
 fn days_to(year: i64, month: i64, day: i64) -> i64 {
-    let leaps_before = |year: i64| {
-        let past = year - 1;
-        past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400)
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
     };
-    let years = (year - 1970) * 365 + leaps_before(year) - leaps_before(1970);
-    let months: i64 = (1..month).map(|month| days_in(year, month)).sum();
-    years + months + day - 1
+    days_before_year(year) + days_before_month(month) + day - 1 - DAYS_TO_1970
 }
+
+/// The date that lies so many days after 1970-01-01, not before: the inverse of [`days_to`].
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + DAYS_TO_1970;
+    // By a year's mean length the guess is right, or one too high just before March.
+    let guess = days * 400 / DAYS_IN_400_YEARS;
+    let year = if days_before_year(guess + 1) <= days {
+        guess + 1
+    } else if days_before_year(guess) <= days {
+        guess
+    } else {
+        guess - 1
+    };
+    let day = days - days_before_year(year);
+    let month = (5 * day + 2) / 153;
+    let day = day - days_before_month(month) + 1;
+    if month < 10 {
+        (year, month + 3, day)
+    } else {
+        (year + 1, month - 9, day)
+    }
+}
+
+/// Days from 0000-03-01 to the first of March of `year`.
+fn days_before_year(year: i64) -> i64 {
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400)
+}
+
+/// Days from the first of March to that of the month which comes so many months later: five
+/// months in a row always have 153.
+fn days_before_month(month: i64) -> i64 {
+    (153 * month + 2) / 5
+}
+
+fn two_digits(number: i64) -> [u8; 2] {
+    [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
+}
+
+/// From 0000-03-01 to 1970-01-01.
+const DAYS_TO_1970: i64 = 719_468;
+/// After which the calendar repeats itself.
+const DAYS_IN_400_YEARS: i64 = 146_097;
+/// 2050-01-01T00:00:00Z: two digits of a year do not reach there.
+const YEAR_2050: i64 = 2_524_608_000;
+/// Tag, length, and `YYYYMMDDHHMMSSZ`.
+pub(crate) const TIME_BYTES_MAX: usize = 17;
 
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
@@ -240,6 +358,29 @@ mod tests {
         check(&[], Err(DerError::Truncated));
         check(&write(4, &[7; 300]), Ok(300));
         check(&write(4, &[7; 128]), Ok(128));
+    }
+
+    #[test]
+    fn numbers_are_as_short_as_they_can_be() {
+        let check = |number, want: &[u8]| assert_eq!(write_unsigned(number), want);
+        check(0, &[2, 1, 0]);
+        check(0x7f, &[2, 1, 0x7f]);
+        check(0x80, &[2, 2, 0, 0x80]);
+        check(0x1234, &[2, 2, 0x12, 0x34]);
+        check(u64::MAX, &[&[2, 9, 0][..], &[0xff; 8]].concat());
+    }
+
+    #[test]
+    fn times_come_back() {
+        let mut at = 0;
+        while at < 253_402_300_799 {
+            let mut der = Vec::new();
+            write_time(at, &mut der);
+            assert_eq!(der.len(), time_len(at));
+            assert_eq!(Reader::new(&der).time(), Ok(at));
+            // Every day, at every second sooner or later.
+            at += 86_399;
+        }
     }
 
     #[test]

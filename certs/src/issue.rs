@@ -308,7 +308,7 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(15 * 365 * 86_400);
 /// Long enough that a rotation is a yearly habit at most, short enough that it is one.
 const ISSUING_CA_LIFETIME: Duration = Duration::from_secs(3 * 365 * 86_400);
 /// 9999-12-31T23:59:59Z, the last moment that a certificate can name (RFC 5280 §4.1.2.5).
-const LATEST: i64 = 253_402_300_799;
+pub(crate) const LATEST: i64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests;

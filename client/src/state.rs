@@ -61,7 +61,7 @@ impl State {
     /// Keeps a verified list, then puts it in force.
     pub(crate) fn put_crl(&self, trust: &Trust, crl: Crl) -> Result<(), StateError> {
         let path = self.crl_path(crl.issuer());
-        durable::write(&RealDisk, &path, crl.der(), 0o600)
+        durable::write(&RealDisk, &path, &crl.der(), 0o600)
             .map_err(|source| StateError::Io { path, source })?;
         install(trust, crl);
         Ok(())

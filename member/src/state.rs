@@ -120,7 +120,7 @@ impl State {
         if trust.crls().check(&crl).is_err() {
             return Ok(false);
         }
-        self.write(&self.crl_path(crl.issuer()), crl.der())?;
+        self.write(&self.crl_path(crl.issuer()), &crl.der())?;
         Ok(trust.crls().install(crl).unwrap_or(false))
     }
 

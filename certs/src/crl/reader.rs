@@ -3,6 +3,7 @@
 use webpki::BorrowedCertRevocationList;
 
 use super::CrlError;
+use super::entries::Entry;
 use crate::der::{self, Reader};
 use crate::serial::Serial;
 
@@ -18,6 +19,8 @@ pub(super) struct List<'a> {
     pub(super) signed: &'a [u8],
     pub(super) this_update: i64,
     revoked: &'a [u8],
+    /// How many bytes follow the entries.
+    after_revoked: usize,
 }
 
 impl<'a> List<'a> {
@@ -28,6 +31,7 @@ impl<'a> List<'a> {
         let mut parts = outer.nested(der::SEQUENCE)?;
         outer.finish()?;
         let signed = parts.any()?;
+        let after_signed = parts.left();
         let algorithm = parts.expect(der::SEQUENCE)?;
         let signature = parts.expect(der::BIT_STRING)?;
         parts.finish()?;
@@ -43,6 +47,7 @@ impl<'a> List<'a> {
         let this_update = list.time()?;
         let next_update = list.time()?;
         let revoked = list.optional(der::SEQUENCE)?.unwrap_or(&[]);
+        let after_revoked = list.left() + after_signed;
         let number = number(list.expect(der::CONTEXT_0)?)?;
         list.finish()?;
         Ok(Self {
@@ -53,36 +58,96 @@ impl<'a> List<'a> {
             signed: signed.raw,
             this_update,
             revoked,
+            after_revoked,
         })
     }
 
-    /// The serials with their reason codes, in the list's order.
-    pub(super) fn entries(&self) -> Result<Vec<(u128, u8)>, CrlError> {
+    /// The entries, in the list's order.
+    pub(super) fn entries(&self) -> Result<Entries, CrlError> {
+        let mut entries = Entries {
+            as_we_write: true,
+            list: Vec::with_capacity(
+                count(self.revoked)?.min(self.revoked.len() / ENTRY_BYTES_MIN),
+            ),
+        };
         let mut rest = Reader::new(self.revoked);
-        let mut entries = Vec::with_capacity(self.revoked.len() / ENTRY_BYTES_TYPICAL);
+        let mut last = None;
         while !rest.is_empty() {
-            let mut entry = rest.nested(der::SEQUENCE)?;
-            let serial = Serial::from_der_integer(entry.expect(der::INTEGER)?)
-                .map_err(|_| CrlError::Serial)?;
-            entry.time()?;
-            let extensions = entry.optional(der::SEQUENCE)?;
-            entry.finish()?;
-            let reason = extensions.map_or(Ok(0), reason)?;
-            entries.push((serial.as_u128(), reason));
+            let (raw, (entry, as_we_write)) = read_entry(&mut rest)?;
+            let number = Some(entry.number());
+            entries.as_we_write &= as_we_write && last < number;
+            debug_assert!(!as_we_write || entry.to_der() == raw);
+            last = number;
+            entries.list.push(entry);
         }
         Ok(entries)
     }
+
+    /// What stands before the first entry, and after the last one.
+    pub(super) fn around_entries(&self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let (before, tail) = bytes.split_at(bytes.len() - self.after_revoked);
+        (&before[..before.len() - self.revoked.len()], tail)
+    }
 }
 
-/// Refuses a list in which the TLS library sees other entries than `entries`.
-pub(super) fn agree(bytes: &[u8], entries: &[(u128, u8)]) -> Result<(), CrlError> {
+/// A list's entries in its own order.
+#[derive(Debug)]
+pub(super) struct Entries {
+    /// Whether [`Entry::write`] gives the list's own bytes again, in rising order.
+    pub(super) as_we_write: bool,
+    pub(super) list: Vec<Entry>,
+}
+
+/// How many elements there are, so that memory is asked for once.
+fn count(revoked: &[u8]) -> Result<usize, CrlError> {
+    let mut rest = Reader::new(revoked);
+    let mut count = 0;
+    while !rest.is_empty() {
+        rest.any()?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// One entry: its bytes, what they say, and whether [`Entry::write`] gives them again.
+///
+/// The reader takes lengths in their shortest form alone, and times that are made of digits
+/// alone. So what may differ is a zero before the serial, the kind of time, and what else
+/// stands in the extensions.
+fn read_entry<'a>(list: &mut Reader<'a>) -> Result<(&'a [u8], (Entry, bool)), CrlError> {
+    let raw = list.any()?.raw;
+    let mut entry = Reader::new(raw).nested(der::SEQUENCE)?;
+    let digits = entry.expect(der::INTEGER)?;
+    let serial = Serial::from_der_integer(digits).map_err(|_| CrlError::Serial)?;
+    let kind_of_time = entry.tag();
+    let time = entry.time()?;
+    let extensions = entry.optional(der::SEQUENCE)?;
+    entry.finish()?;
+    let reason = extensions.map_or(Ok(0), reason)?;
+    // A time out of range matters to nobody but whoever wants the bytes back.
+    let revoked_at = u32::try_from(time);
+    let entry = Entry::new(serial, revoked_at.unwrap_or(0), reason);
+    let as_we_write = revoked_at.is_ok()
+        && !matches!(digits, [0, next, ..] if *next < 0x80)
+        && kind_of_time == Some(der::kind_of_time(time))
+        && extensions == entry.extensions().as_ref().map(<[u8; _]>::as_slice);
+    Ok((raw, (entry, as_we_write)))
+}
+
+/// Refuses a list that the TLS library would not use, or in which it sees other entries.
+///
+/// Entries just as we write them need no second reader: there is one way to read them.
+pub(super) fn agree(bytes: &[u8], entries: &Entries) -> Result<(), CrlError> {
     let theirs = BorrowedCertRevocationList::from_der(bytes).map_err(|_| CrlError::Unsupported)?;
-    let mut ours = entries.iter();
+    if entries.as_we_write {
+        return Ok(());
+    }
+    let mut ours = entries.list.iter();
     for entry in &theirs {
         let entry = entry.map_err(|_| CrlError::Disagreement)?;
         let serial =
             Serial::from_der_integer(entry.serial_number).map_err(|_| CrlError::Disagreement)?;
-        if ours.next().map(|(serial, _)| *serial) != Some(serial.as_u128()) {
+        if ours.next().map(Entry::number) != Some(serial.as_u128()) {
             return Err(CrlError::Disagreement);
         }
     }
@@ -176,11 +241,12 @@ fn whole_bytes(contents: &[u8]) -> Result<&[u8], CrlError> {
 }
 
 /// The contents of AlgorithmIdentifier for ecdsa-with-SHA256 (RFC 5758 §3.2): all our CAs.
-const ECDSA_WITH_SHA256: &[u8] = &[der::OID, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+pub(super) const ECDSA_WITH_SHA256: &[u8] =
+    &[der::OID, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 /// Version 2 is written as 1 (RFC 5280 §5.1.2.1).
-const VERSION_2: &[u8] = &[1];
+pub(super) const VERSION_2: &[u8] = &[1];
 /// id-ce-cRLNumber, 2.5.29.20.
-const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 20];
+pub(super) const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 20];
 /// id-ce-deltaCRLIndicator, 2.5.29.27.
 const DELTA_INDICATOR: &[u8] = &[0x55, 0x1d, 27];
 /// id-ce-issuingDistributionPoint, 2.5.29.28.
@@ -188,5 +254,5 @@ const DISTRIBUTION_POINT: &[u8] = &[0x55, 0x1d, 28];
 /// id-ce-cRLReasons, 2.5.29.21.
 const REASON_CODE: &[u8] = &[0x55, 0x1d, 21];
 const REMOVE_FROM_CRL: u8 = 8;
-/// An entry without a reason: sizes the array, no more.
-const ENTRY_BYTES_TYPICAL: usize = 35;
+/// SEQUENCE { INTEGER of one byte, UTCTime }.
+const ENTRY_BYTES_MIN: usize = 2 + 3 + 15;

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+
 use super::*;
 use crate::refusal::RefusalReason;
 use crate::testing::{Bed, DAY, NOW, identity, list, new_key, serial};
@@ -45,6 +47,57 @@ fn reasons_are_kept() {
             "{code}"
         );
     }
+}
+
+#[test]
+fn a_list_is_given_back_byte_for_byte() {
+    let bed = Bed::new();
+    let check = |what: &str, der: &[u8], in_parts: bool| {
+        let crl = verify(&bed, der).unwrap();
+        assert_eq!(crl.der(), der, "{what}");
+        assert_eq!(
+            matches!(crl.text, Text::AroundEntries { .. }),
+            in_parts,
+            "{what}"
+        );
+        assert_eq!(crl.digest(), &sha256(der), "{what}");
+    };
+    let many: Vec<Serial> = (0..300).map(|_| serial()).collect();
+    check("ours", &list(&bed.client, 7, &many), true);
+    check("empty", &list(&bed.client, u64::MAX, &[]), true);
+    let foreign = |serials: &[Serial], at: i64| {
+        let date = |at: i64| {
+            let at = Duration::from_secs(at.try_into().unwrap());
+            rcgen::date_time_ymd(1970, 1, 1) + at
+        };
+        let revoked = |serial: &Serial| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial.as_bytes()),
+            revocation_time: date(at),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        spoilt(&bed.client, |params| {
+            params.revoked_certs = serials.iter().map(revoked).collect();
+        })
+    };
+    let mut two = [serial(), serial()];
+    two.sort_unstable();
+    check("another's, as we write", &foreign(&two, NOW), true);
+    check("twice the same", &foreign(&[two[0]; 2], NOW), false);
+    check("from 2150", &foreign(&two, NOW + 45_000 * DAY), false);
+    two.reverse();
+    check("in another order", &foreign(&two, NOW), false);
+}
+
+#[test]
+fn we_write_lists_as_the_library_does() {
+    let bed = Bed::new();
+    let theirs = spoilt(&bed.client, |_| ());
+    let ours = sign(&bed.client, 7, &[], NOW, NOW + DAY).unwrap();
+    let signed = |der: &[u8]| reader::List::split(der).unwrap().signed.to_vec();
+    assert_eq!(signed(&ours), signed(&theirs));
+    let error = sign(&bed.client, 7, &[], NOW, NOW).unwrap_err();
+    assert!(matches!(error, SignCrlError::Times));
 }
 
 #[test]

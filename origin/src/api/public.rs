@@ -53,7 +53,7 @@ pub fn answer_crl(authority: &Authority, issuer: [u8; 32], asked: &HeaderMap) ->
     {
         Some(crl) => {
             let tag = Digest::from_raw(*crl.digest()).hex();
-            document(crl.der().to_vec(), CRL_TYPE, &tag, asked)
+            document(crl.der().into_owned(), CRL_TYPE, &tag, asked)
         }
         None => fault(&Fault::new(Code::NotFound, "no such issuer")),
     }

@@ -279,7 +279,7 @@ impl Shared {
             }
             Route::Crl(issuer) => {
                 let issuer = IssuerId::from_bytes(*issuer);
-                ok(self.trust.crls().current(issuer).unwrap().der().to_vec())
+                ok(self.trust.crls().current(issuer).unwrap().der().into_owned())
             }
             Route::Enrol(_) | Route::Reenrol(_) => self.enrol(&route, &body, peer),
             Route::Hello => ok(b"{}".to_vec()),
