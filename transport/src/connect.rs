@@ -27,7 +27,7 @@ use crate::body::Body;
 use crate::call::{CallError, Meter, alert_in};
 use crate::io::{
     Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
-    STREAM_WINDOW_BYTES, Watched, captured,
+    STREAM_WINDOW_BYTES, Streams, Watched, captured,
 };
 
 mod pool;
@@ -232,7 +232,10 @@ impl Connector {
         let captured = capture.take();
         let stream = shaken.map_err(|error| failed_handshake(error, captured.evidence))?;
         self.meter.connections.fetch_add(1, Ordering::Relaxed);
-        self.speak(stream, captured.peer).await
+        let speaking = timeout_at(deadline, self.speak(stream, captured.peer)).await;
+        speaking.map_err(|_| CallError::Timeout {
+            step: "shake hands",
+        })?
     }
 
     async fn speak(
@@ -248,17 +251,17 @@ impl Connector {
         let io = TokioIo::new(Tap::new(stream, Arc::clone(&alert)));
         let broken = |error: hyper::Error| CallError::of_broken(error.into(), alert.get().copied());
         let sender = if self.http2 {
-            let streams = OwnedExecutor::default();
+            let streams = Streams::default();
             let (sender, connection) = http2_builder(&streams)
                 .handshake(io)
                 .await
                 .map_err(broken)?;
             self.tasks.start_brief("http2", |stop| async move {
+                let _streams = streams;
                 tokio::select! {
                     ended = connection => note(ended),
                     () = stop.cancelled() => {}
                 }
-                streams.abort();
             });
             Sender::Http2(sender)
         } else {
@@ -353,8 +356,8 @@ fn failed_handshake(error: io::Error, evidence: Option<Evidence>) -> CallError {
     }
 }
 
-fn http2_builder(streams: &OwnedExecutor) -> http2::Builder<OwnedExecutor> {
-    let mut builder = http2::Builder::new(streams.clone());
+fn http2_builder(streams: &Streams) -> http2::Builder<OwnedExecutor> {
+    let mut builder = http2::Builder::new(streams.executor());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

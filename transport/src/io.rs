@@ -180,14 +180,22 @@ pub(crate) fn own_end() -> Option<CancellationToken> {
     END.try_with(Clone::clone).ok()
 }
 
-impl OwnedExecutor {
-    /// Ends every task that is left. Tasks hold the executor and the executor holds them, so
-    /// dropping alone would not.
-    pub(crate) fn abort(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abort_all();
+/// The streams of one HTTP/2 connection, which end when this is dropped. Tasks hold the executor
+/// and the executor holds them, so that dropping executors alone would end nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(OwnedExecutor);
+
+impl Streams {
+    /// What starts them.
+    pub(crate) fn executor(&self) -> OwnedExecutor {
+        self.0.clone()
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        let mut tasks = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.abort_all();
     }
 }
 

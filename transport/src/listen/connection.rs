@@ -28,7 +28,7 @@ use super::in_flight::Answer;
 use super::session::Session;
 use super::{Handshake, Refused, Shared};
 use crate::io::{
-    Activity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Watched, captured,
+    Activity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Streams, Watched, captured,
 };
 use crate::places::Places;
 use crate::respond;
@@ -181,10 +181,10 @@ async fn serve(
     let service = service_fn(|request| answer(request, Arc::clone(session), Arc::clone(shared)));
     let leave = leave(session, stop);
     let outcome = if http2 {
-        let tasks = OwnedExecutor::default();
-        let connection = http2_builder(shared, &tasks).serve_connection(io, service);
+        let streams = Streams::default();
+        let connection = http2_builder(shared, &streams).serve_connection(io, service);
         let mut connection = pin!(connection);
-        let outcome = tokio::select! {
+        tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = ended.cancelled() => Ok(()),
             () = leave => {
@@ -194,9 +194,7 @@ async fn serve(
                     () = ended.cancelled() => Ok(()),
                 }
             }
-        };
-        tasks.abort();
-        outcome
+        }
     } else {
         let connection = http1_builder().serve_connection(io, service);
         let mut connection = pin!(connection);
@@ -278,8 +276,8 @@ fn http1_builder() -> http1::Builder {
     builder
 }
 
-fn http2_builder(shared: &Shared, tasks: &OwnedExecutor) -> http2::Builder<OwnedExecutor> {
-    let mut builder = http2::Builder::new(tasks.clone());
+fn http2_builder(shared: &Shared, streams: &Streams) -> http2::Builder<OwnedExecutor> {
+    let mut builder = http2::Builder::new(streams.executor());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -392,6 +392,42 @@ async fn a_drain_has_an_end() {
 }
 
 #[tokio::test]
+async fn a_request_ends_with_its_listener() {
+    for http2 in [false, true] {
+        let bed = Bed::new();
+        let booster = bed.own(Role::Booster, "oslo");
+        let client = bed.own(Role::Client, "laptop-7");
+        let (entered, mut left) = tokio::sync::mpsc::channel::<()>(1);
+        let work = entered.downgrade();
+        let handler = move |request, session| {
+            let held = work.upgrade();
+            async move {
+                if let Some(held) = &held {
+                    held.send(()).await.unwrap();
+                    std::future::pending().await
+                }
+                serve(request, session).await
+            }
+        };
+        let (recorder, limits) = (Arc::new(Recorder::default()), Limits::default());
+        let listener = bed
+            .listen(&booster, data(), limits, &recorder, handler)
+            .await;
+        let addr = listener.local_addr();
+        let source = bed.source(addr, &booster.identity, Some(&client), http2);
+        let end = async {
+            left.recv().await.unwrap();
+            drop(entered);
+            let drained = listener.drain(Duration::from_millis(10)).await;
+            assert_eq!(drained, Drained::CutOff { left: 1 });
+            // Nobody holds the sender any more.
+            assert_eq!(timeout(SOON, left.recv()).await, Ok(None));
+        };
+        let (_, ()) = tokio::join!(source.hello(), end);
+    }
+}
+
+#[tokio::test]
 async fn connections_are_bounded() {
     let bed = Bed::new();
     let booster = bed.own(Role::Booster, "oslo");
