@@ -132,9 +132,8 @@ impl Tasks {
             .is_ok();
         let left = self.shared.census.borrow().live;
         let mut running = std::mem::take(&mut *self.shared.lock());
-        if !ended {
-            running.abort_all();
-        }
+        // If all have ended, one may still have begun since they were counted.
+        running.abort_all();
         while let Some(ended) = running.join_next().await {
             log_failure(ended);
         }
