@@ -9,6 +9,7 @@ pub(crate) mod supply;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use content::FilesetName;
 use content::locator::{Locator, PackEntry};
@@ -16,7 +17,8 @@ use content::pack::PackHeader;
 use content::plan::Fetch;
 use thiserror::Error;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
 use crate::plan::Demand;
 use crate::progress::Progress;
@@ -110,18 +112,20 @@ impl<S: Supply> Fetcher<S> {
         let mut body = match timeout(ANSWER_TIME_MAX, answer).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return Ok((part, Err(Trouble::Silent(error)))),
-            Err(_) => return Ok((part, Err(Trouble::Silent(slow())))),
+            Err(_) => return Ok((part, Err(silent()))),
         };
         let mut receiver = Receiver::new(part, range.start, range.end);
+        let mut patience = Patience::default();
         loop {
-            let piece = match timeout(ANSWER_TIME_MAX, body.next()).await {
+            let piece = match patience.wait(body.next()).await {
                 Ok(Ok(Some(piece))) => piece,
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
                     return Ok((receiver.into_part(), Err(Trouble::Silent(error))));
                 }
-                Err(_) => return Ok((receiver.into_part(), Err(Trouble::Silent(slow())))),
+                Err(_) => return Ok((receiver.into_part(), Err(silent()))),
             };
+            patience.got(piece.len());
             slot.count(piece.len(), 0);
             self.progress.fetched(piece.len() as u64);
             let taken;
@@ -142,6 +146,39 @@ impl<S: Supply> Fetcher<S> {
             ))),
         };
         Ok((receiver.into_part(), ended))
+    }
+}
+
+/// How long a body may still keep us waiting. Only waiting counts, not what our disk takes.
+#[derive(Debug)]
+struct Patience {
+    left: Duration,
+    /// Bytes that have come since it was whole.
+    bytes: usize,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            left: ANSWER_TIME_MAX,
+            bytes: 0,
+        }
+    }
+}
+
+impl Patience {
+    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let begun = Instant::now();
+        let come = timeout(self.left, next).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        come
+    }
+
+    fn got(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if false && self.bytes >= STRIDE_BYTES {
+            *self = Self::default();
+        }
     }
 }
 
@@ -228,6 +265,11 @@ enum Trouble {
     Wrong(CheckFailed),
 }
 
+/// That next to nothing came.
+fn silent() -> Trouble {
+    Trouble::Silent(slow("next to nothing came for", ANSWER_TIME_MAX))
+}
+
 /// Whose fault an error is: the source's, or our disk's.
 fn trouble(error: ReceiveError) -> Result<Trouble, FetchError> {
     let check = match &error {
@@ -276,3 +318,9 @@ pub enum FetchError {
 
 /// Enough to keep a line full while frames are verified, and gentle on the others of the branch.
 const PACKS_AT_ONCE: usize = 4;
+/// What comes in less than this does not count as getting on: a byte now and then could hold us up
+/// for ever. In a minute it comes over any line that is fit for use.
+const STRIDE_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ use thiserror::Error;
 use tracing::warn;
 
 pub use index::AssembleError;
+#[cfg(test)]
+pub(crate) use index::Kept;
 pub(crate) use job::Stated;
 
 use crate::catalogue::{Catalogue, CatalogueError};

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use content::chunker::{Chunker, Profile};
@@ -238,6 +239,10 @@ pub(crate) enum Vice {
     Dead,
     /// It gives other objects than were asked for.
     Lies,
+    /// It takes so long for each object, and for each piece of a pack, as a thin line does.
+    Slow(Duration),
+    /// It gives ten bytes of a pack at a time, and takes so long for each.
+    Trickles(Duration),
 }
 
 /// What was sent: which bytes of which pack.
@@ -268,7 +273,13 @@ impl Memory {
         match self.vice {
             Vice::DiesAfter(bytes) => bytes.saturating_sub(sent),
             Vice::Dead => 0,
-            Vice::None | Vice::Flips | Vice::Swaps | Vice::Truncates | Vice::Lies => u64::MAX,
+            Vice::None
+            | Vice::Flips
+            | Vice::Swaps
+            | Vice::Truncates
+            | Vice::Lies
+            | Vice::Slow(_)
+            | Vice::Trickles(_) => u64::MAX,
         }
     }
 }
@@ -277,6 +288,8 @@ impl Memory {
 pub(crate) struct Pieces {
     bytes: Vec<u8>,
     at: usize,
+    piece: usize,
+    pause: Duration,
     breaks: bool,
     id: PackId,
     start: u64,
@@ -293,6 +306,9 @@ impl Supply for Memory {
     async fn get(&self, ask: Ask) -> Result<Vec<u8>, SupplyError> {
         if self.left() == 0 {
             return Err(broken());
+        }
+        if let Vice::Slow(pause) = self.vice {
+            tokio::time::sleep(pause).await;
         }
         let digest = match ask {
             Ask::Locator(digest)
@@ -328,7 +344,9 @@ impl Supply for Memory {
             | Vice::Truncates
             | Vice::DiesAfter(_)
             | Vice::Dead
-            | Vice::Lies => self.served.packs.get(&id),
+            | Vice::Lies
+            | Vice::Slow(_)
+            | Vice::Trickles(_) => self.served.packs.get(&id),
         };
         let pack = pack.ok_or_else(refused)?;
         let length = pack.len() as u64;
@@ -338,7 +356,13 @@ impl Supply for Memory {
         match self.vice {
             Vice::Flips => *bytes.last_mut().unwrap() ^= 1,
             Vice::Truncates => drop(bytes.pop()),
-            Vice::None | Vice::Swaps | Vice::DiesAfter(_) | Vice::Dead | Vice::Lies => {}
+            Vice::None
+            | Vice::Swaps
+            | Vice::DiesAfter(_)
+            | Vice::Dead
+            | Vice::Lies
+            | Vice::Slow(_)
+            | Vice::Trickles(_) => {}
         }
         let left = self.left();
         if left == 0 {
@@ -346,9 +370,22 @@ impl Supply for Memory {
         }
         let breaks = left < bytes.len() as u64;
         bytes.truncate(left.min(bytes.len() as u64) as usize);
+        let (piece, pause) = match self.vice {
+            Vice::Slow(pause) => (PIECE_BYTES, pause),
+            Vice::Trickles(pause) => (10, pause),
+            Vice::None
+            | Vice::Flips
+            | Vice::Swaps
+            | Vice::Truncates
+            | Vice::DiesAfter(_)
+            | Vice::Dead
+            | Vice::Lies => (PIECE_BYTES, Duration::ZERO),
+        };
         Ok(Pieces {
             bytes,
             at: 0,
+            piece,
+            pause,
             breaks,
             id,
             start: range.start,
@@ -359,9 +396,12 @@ impl Supply for Memory {
 
 impl Body for Pieces {
     async fn next(&mut self) -> Result<Option<Bytes>, SupplyError> {
-        let end = self.bytes.len().min(self.at + 10_007);
+        let end = self.bytes.len().min(self.at + self.piece);
         if end == self.at {
             return if self.breaks { Err(broken()) } else { Ok(None) };
+        }
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
         }
         let piece = Bytes::copy_from_slice(&self.bytes[self.at..end]);
         let range = self.start + self.at as u64..self.start + end as u64;
@@ -370,6 +410,9 @@ impl Body for Pieces {
         Ok(Some(piece))
     }
 }
+
+/// An odd size, so that pieces end anywhere.
+const PIECE_BYTES: usize = 10_007;
 
 fn broken() -> SupplyError {
     SupplyError {

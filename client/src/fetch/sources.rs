@@ -114,7 +114,8 @@ impl<S: Supply> Sources<S> {
         check: impl Fn(&[u8]) -> Result<T, CheckFailed>,
     ) -> Result<T, NoSource> {
         while let Some(slot) = self.best() {
-            match timeout(ANSWER_TIME_MAX, slot.supply.get(ask)).await {
+            let time_max = time_max(ask);
+            match timeout(time_max, slot.supply.get(ask)).await {
                 Ok(Ok(bytes)) => {
                     slot.count(0, bytes.len());
                     match check(&bytes) {
@@ -126,7 +127,10 @@ impl<S: Supply> Sources<S> {
                     }
                 }
                 Ok(Err(error)) => self.strike(slot, &error).await,
-                Err(_) => self.strike(slot, &slow()).await,
+                Err(_) => {
+                    self.strike(slot, &slow("the answer took over", time_max))
+                        .await
+                }
             }
         }
         Err(self.exhausted(ask.name()))
@@ -240,13 +244,19 @@ impl<S: Supply> Slot<S> {
     }
 }
 
-/// That a source took too long.
-pub(crate) fn slow() -> SupplyError {
+/// How long an answer may take, if all of it is as long as it may be. Whether the source gets on
+/// with it is for whoever reads it to see: a supply gives up a source that falls silent.
+fn time_max(ask: Ask) -> Duration {
+    ANSWER_TIME_MAX + Duration::from_secs(ask.bytes_max() as u64 / RATE_MIN)
+}
+
+/// That a source took too long: what happened, and for how long.
+pub(crate) fn slow(what: &str, time: Duration) -> SupplyError {
     SupplyError {
         is_retryable: true,
         code: None,
         check: None,
-        source: format!("nothing came for {} seconds", ANSWER_TIME_MAX.as_secs()).into(),
+        source: format!("{what} {} seconds", time.as_secs()).into(),
     }
 }
 
@@ -276,6 +286,8 @@ fn reasons(bypasses: &[Bypass]) -> String {
 /// How long a source may be silent. A booster that is filling answers within this even over a
 /// branch line of 1 Mbit/s: a header and a frame.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+/// How many bytes a second are enough: a line of 64 kbit/s, the thinnest that is thought of.
+const RATE_MIN: u64 = 8 << 10;
 /// How long a source may fail to answer, in pauses: three seconds.
 const PATIENCE: u32 = 30;
 /// The same for the last source: forty seconds, in which an origin starts again.

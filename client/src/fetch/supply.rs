@@ -68,7 +68,8 @@ pub(crate) trait Supply: Send + Sync + 'static {
     /// Its name: role and id.
     fn name(&self) -> &str;
 
-    /// Asks for something small, of at most [`Ask::bytes_max`] bytes.
+    /// Asks for something small, of at most [`Ask::bytes_max`] bytes. Gives up by itself once
+    /// nothing comes any more.
     fn get(&self, ask: Ask) -> impl Future<Output = Result<Vec<u8>, SupplyError>> + Send;
 
     /// Asks for a pack, or for these bytes of it.
