@@ -24,6 +24,7 @@ use content::statement::{
     Deployment, IssuerMinimum, Judge, JudgeError, Payload as _, Snapshot, Statement, Timestamp,
 };
 use content::{Digest, FilesetName, PackId};
+use member::{State, StateError};
 use protocol::TIMESTAMP_FRESH_SECONDS;
 use service::{Clock, Spawner};
 use thiserror::Error;
@@ -32,7 +33,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::cache::Cache;
 use crate::single::SingleFlight;
-use crate::state::{State, StateError};
 use crate::upstream::{Later, UpstreamError, Upstreams};
 use names::{Lookup, Names};
 use unreadable::Unreadable;

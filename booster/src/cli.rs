@@ -8,13 +8,13 @@ use ::config::{HostPort, Period};
 use anyhow::{Context as _, bail};
 use certs::DeviceId;
 use clap::{Parser, Subcommand};
+use member::{EnrolRequest, Kind, enrol};
 use protocol::Join;
 use serde::Serialize;
 use service::{Clock, Output, logs, run_until_stopped};
 use tracing::info;
 
 use crate::config::Config;
-use crate::enrol::{EnrolRequest, enrol};
 use crate::server::{Booster, Bound};
 use crate::status::status;
 
@@ -115,6 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 data: config.data().to_owned(),
                 id,
                 join,
+                kind: Kind::Booster,
                 patience,
             };
             let report = enrol(request, &clock, |note| output.note(note)).await?;

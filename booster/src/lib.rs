@@ -8,22 +8,15 @@ pub mod catalogue;
 mod check_in;
 pub mod cli;
 pub mod config;
-mod data;
-pub mod enrol;
-mod identity;
 pub mod metrics;
 mod renewal;
 mod revocation;
 pub mod server;
 mod single;
-mod state;
 pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod upstream;
 
 pub use config::Config;
-pub use data::DataError;
-pub use identity::IdentityError;
 pub use server::{BindError, Booster, Bound, Counted};
-pub use state::StateError;

@@ -1,18 +1,14 @@
-//! The booster's own certificate: renewed at half of its life, got anew after it has run out.
+//! The booster's own certificate, looked after while it runs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::Role;
-use protocol::EnrolRole;
+use member::{Due, Identity, Proof, RenewError, renew};
 use service::{CancellationToken, Clock, Report};
-use thiserror::Error;
 use tokio::time::sleep;
-use tracing::{info, warn};
-use transport::enrol::{Enrolled, accept};
-use transport::{Backoff, CallError, Source};
+use tracing::warn;
+use transport::{Backoff, Source};
 
-use crate::identity::{Identity, IdentityError};
 use crate::metrics::Metrics;
 
 /// Keeps the certificate alive.
@@ -27,33 +23,15 @@ pub(crate) struct Renewal {
     pub(crate) public: Arc<Source>,
 }
 
-/// Why there is no new certificate.
-#[derive(Debug, Error)]
-pub(crate) enum RenewalError {
-    #[error("the origin gave none")]
-    Call(#[from] CallError),
-    #[error("cannot make a certificate request")]
-    Csr(#[from] certs::csr::MakeCsrError),
-    #[error("it could not be kept")]
-    Identity(#[from] IdentityError),
-    #[error("what was issued is of no use")]
-    Issued(#[from] transport::enrol::EnrolError),
-    #[error("it is for another name than ours")]
-    OtherName,
-    #[error("an operator has to approve it")]
-    Pending,
-}
-
 impl Renewal {
     /// Renews the certificate whenever it is due, until it is stopped.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        // A share of the life that is left, drawn once: boosters of one day must not all come back
-        // on one other.
-        let jitter = fastrand::f64() / 10.0;
+        // Drawn once: boosters of one day must not all come back on one other.
+        let jitter = fastrand::f64();
         loop {
             self.show();
-            let wait = if !self.is_due(jitter) {
+            let wait = if self.identity.due(self.clock.now(), jitter) == Due::NotYet {
                 backoff.succeeded();
                 LOOK_PAUSE
             } else if let Err(failure) = self.renew().await {
@@ -70,46 +48,19 @@ impl Renewal {
     }
 
     /// Gets a new certificate for the key that we have.
-    pub(crate) async fn renew(&self) -> Result<(), RenewalError> {
-        let identity = &self.identity;
-        let csr = certs::csr::make(&identity.key, identity.name.id.as_str())?;
-        let role = EnrolRole::Booster;
-        let enrolled = if identity.has_expired(self.clock.now()) {
-            // The origin knows the key by now: that is what proves who asks.
-            self.public.simple_enroll(role, &csr, None).await?
+    pub(crate) async fn renew(&self) -> Result<(), RenewError> {
+        let (identity, clock) = (&self.identity, &self.clock);
+        if identity.has_expired(clock.now()) {
+            renew(identity, Proof::Key, &self.public, clock).await?;
         } else {
-            self.known.simple_reenroll(role, &csr).await?
-        };
-        let Enrolled::Issued(issued) = enrolled else {
-            return Err(RenewalError::Pending);
-        };
-        let now = self.clock.now();
-        let accepted = accept(&identity.trust, &issued, &identity.key, Role::Booster, now)?;
-        if *accepted.peer.identity() != identity.name {
-            return Err(RenewalError::OtherName);
+            renew(identity, Proof::Certificate, &self.known, clock).await?;
         }
-        identity.renew(&accepted.chain_der)?;
-        identity.keep_cas()?;
-        info!(
-            not_after = accepted.peer.not_after(),
-            "renewed the certificate"
-        );
         self.show();
         Ok(())
     }
 
-    /// Whether half of the certificate's life is over, give or take.
-    fn is_due(&self, jitter: f64) -> bool {
-        let Some((begins, ends)) = self.identity.cell.validity() else {
-            return true;
-        };
-        let life = (ends - begins) as f64;
-        self.clock.now() >= begins + (life * (0.5 + jitter)) as i64
-    }
-
     fn show(&self) {
-        let ends = self.identity.cell.validity().map_or(0, |(_, ends)| ends);
-        self.metrics.certificate_expiry.set(ends);
+        self.metrics.certificate_expiry.set(self.identity.expires());
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use certs::{CaKind, IssuerId, Trust};
-use content::Digest;
 use content::statement::IssuerMinimum;
+use member::{State, StateError, standing};
 use protocol::{CRL_BYTES_MAX, Route};
 use service::{CancellationToken, Clock, Report, Spawner};
 use thiserror::Error;
@@ -21,7 +21,6 @@ use crate::cache::off_runtime;
 use crate::catalogue::Lists;
 use crate::metrics::Metrics;
 use crate::single::SingleFlight;
-use crate::state::{State, StateError};
 use crate::upstream::{Fetched, Later, UpstreamError, Upstreams};
 
 /// Keeps the lists of all issuers that we know. Cloning shares it.
@@ -186,7 +185,7 @@ impl Shared {
         // After a restart, the tag that our origin gives the list in force: a guess that costs a
         // few bytes if it is wrong.
         let in_force = self.trust.crls().current(issuer);
-        let guess = in_force.map(|crl| format!("\"{}\"", Digest::from_raw(*crl.digest()).hex()));
+        let guess = in_force.map(|crl| standing::etag(crl.digest()));
         let etag = etag.or(guess);
         let fetched = self
             .upstreams

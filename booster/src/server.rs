@@ -7,12 +7,12 @@ mod upkeep;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use certs::tls::TlsError;
+use member::{Lock, OpenError, StateError};
 use serde::Serialize;
 use service::ops::{Health, Ops};
 use service::unix::UnixServer;
@@ -25,10 +25,7 @@ use transport::{Listener, Meter, Relay};
 use crate::cache::{Cache, StoreError};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::data::{DataError, Lock};
-use crate::identity::IdentityError;
 use crate::metrics::Metrics;
-use crate::state::StateError;
 use parts::Parts;
 
 /// A booster at work.
@@ -223,12 +220,6 @@ pub enum BindError {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] StoreError),
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// What enrolment left cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] transport::listen::BindError),
@@ -238,15 +229,9 @@ pub enum BindError {
     /// The numbers cannot be registered.
     #[error("cannot set up the metrics")]
     Metrics(#[from] service::metrics::MetricsError),
-    /// It has not enrolled.
-    #[error(
-        "cannot find an identity in {path}: run larder-booster enrol first",
-        path = path.display()
-    )]
-    NotEnrolled {
-        /// The data folder.
-        path: PathBuf,
-    },
+    /// What enrolment and earlier runs left cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The operators' listener cannot be opened.
     #[error(transparent)]
     Ops {
@@ -282,7 +267,7 @@ impl Parts {
                 ..crate::status::of_identity(&identity)
             }
         };
-        let served = crate::status::serve(&self.data, status).await;
+        let served = crate::status::serve(self.data.root(), status).await;
         served
             .inspect_err(|failure| {
                 let error = Report(failure);

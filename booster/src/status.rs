@@ -1,18 +1,17 @@
 //! How a booster is: by its own word if it runs, by what it left if it does not.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use member::{Data, Identity, IdentityError, Kind, State};
 use serde::{Deserialize, Serialize};
 use service::unix::{CallError, Patience, UnixServer, call};
 use thiserror::Error;
 
-use crate::data::Data;
-use crate::identity::{Identity, IdentityError};
 use crate::revocation::ca_label;
 
 /// How a booster is.
@@ -95,21 +94,21 @@ impl fmt::Display for Status {
 ///
 /// Fails if it has not enrolled, or if what it left cannot be used.
 pub async fn status(data: &Path, now: i64) -> Result<Status, StatusError> {
-    let data = Data::new(data);
     let request = Request::get("/status")
         .body(Full::<Bytes>::default())
         .expect("a constant request is in order");
-    match call(&data.socket(), request, PATIENCE).await {
+    match call(&socket(data), request, PATIENCE).await {
         Ok(answer) => serde_json::from_slice(answer.body()).map_err(|_| StatusError::Answer),
-        Err(CallError::Connect { .. }) => at_rest(&data, now),
+        Err(CallError::Connect { .. }) => at_rest(&Data::new(data, Kind::Booster), now),
         Err(source) => Err(StatusError::Call { source }),
     }
 }
 
 /// What one that does not run left behind.
 fn at_rest(data: &Data, now: i64) -> Result<Status, StatusError> {
-    let identity = Identity::load(&data.identity(), now)?.ok_or(StatusError::NotEnrolled)?;
-    crate::state::State::new(data.state()).load_crls(&identity.trust, now);
+    let identity =
+        Identity::load(&data.identity(), Kind::Booster, now)?.ok_or(StatusError::NotEnrolled)?;
+    State::new(data.state()).load_crls(&identity.trust, now);
     Ok(Status {
         content: None,
         enrol: None,
@@ -136,7 +135,7 @@ pub(crate) fn of_identity(identity: &Identity) -> Status {
         })
     });
     Status {
-        certificate_expires: identity.cell.validity().map_or(0, |(_, ends)| ends),
+        certificate_expires: identity.expires(),
         content: None,
         deployment: identity.name.deployment.to_string(),
         enrol: None,
@@ -152,16 +151,21 @@ pub(crate) fn of_identity(identity: &Identity) -> Status {
 
 /// Tells whoever may look into the data folder what `status` says.
 pub(crate) async fn serve(
-    data: &Data,
+    data: &Path,
     status: impl Fn() -> Status + Send + Sync + 'static,
 ) -> Result<UnixServer, service::unix::BindError> {
-    UnixServer::bind(&data.socket(), REQUEST_BYTES_MAX, move |_| {
+    UnixServer::bind(&socket(data), REQUEST_BYTES_MAX, move |_| {
         let body = serde_json::to_vec(&status()).expect("strings and numbers always encode");
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = StatusCode::OK;
         std::future::ready(response)
     })
     .await
+}
+
+/// Where the booster that runs tells how it is.
+fn socket(data: &Path) -> PathBuf {
+    data.join("status.sock")
 }
 
 /// Why it cannot be told.

@@ -1,20 +1,20 @@
 //! The verified walk from the timestamp to a revision.
 
 use certs::trust::TrustCrlError;
-use certs::{CaKind, Crl, IssuerId, Trust};
+use certs::{Crl, IssuerId, Trust};
 use content::locator::Locator;
 use content::marks::Marks;
 use content::statement::{
     Deployment, Judge, Revision, RevisionEntry, Snapshot, Statement, Timestamp,
 };
 use content::{Digest, FilesetName, RevisionNumber};
+use member::{Kind, State, StateError};
 use std::sync::Arc;
 use thiserror::Error;
 
 use crate::fetch::sources::{CheckFailed, NoSource, Sources};
 use crate::fetch::supply::{Ask, Supply};
 use crate::pull::Stated;
-use crate::state::{State, StateError};
 
 /// What the walk is judged by, and where its results are kept.
 pub(crate) struct Catalogue<'a, J> {
@@ -188,7 +188,8 @@ impl<J: Judge> Catalogue<'_, J> {
         let mut fetched = false;
         for minimum in &timestamp.crl_minimums {
             let issuer = IssuerId::from_bytes(minimum.issuer);
-            let known = needs_crl(trust, issuer);
+            let ca = trust.issuer(issuer);
+            let known = ca.is_some_and(|ca| Kind::Client.needs_list(ca.kind()));
             let current = trust.crls().current(issuer).map(|crl| crl.number());
             if known && current.is_none_or(|number| number < minimum.number) {
                 let crl = sources
@@ -221,14 +222,6 @@ impl<J: Judge> Catalogue<'_, J> {
             Err(CheckFailed::new("revocation list", error))
         }
     }
-}
-
-/// Whether we judge anybody by the lists of `issuer`: of nodes and of content, not of clients.
-pub(crate) fn needs_crl(trust: &Trust, issuer: IssuerId) -> bool {
-    trust.issuer(issuer).is_some_and(|ca| match ca.kind() {
-        Some(CaKind::Content | CaKind::Node) | None => true,
-        Some(CaKind::Client) => false,
-    })
 }
 
 fn find(

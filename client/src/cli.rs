@@ -9,12 +9,12 @@ use anyhow::{Context as _, bail};
 use certs::DeviceId;
 use clap::{Parser, Subcommand};
 use content::{FilesetName, RevisionNumber};
+use member::{EnrolRequest, Kind, enrol};
 use protocol::Join;
 use service::{Clock, Output, logs};
 
 use crate::choose::SourceAddress;
 use crate::config::Config;
-use crate::enrol::{EnrolRequest, enrol};
 use crate::pull::{PullRequest, pull};
 use crate::status::status;
 
@@ -108,11 +108,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let clock = Clock::system();
     match args.command {
         Command::Enrol { join, id } => {
+            let (data, join) = (settings.data().to_owned(), join.parse::<Join>()?);
             let request = EnrolRequest {
-                join: join.parse::<Join>()?,
-                data: settings.data().to_owned(),
                 id,
                 patience: settings.approval_wait(),
+                ..EnrolRequest::new(Kind::Client, data, join)
             };
             let report = enrol(request, &clock, |note| output.note(note)).await?;
             output.result(&report)?;

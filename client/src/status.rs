@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use member::{Data, Identity, Kind, State};
 use serde::Serialize;
 use service::Clock;
 
-use crate::data::Data;
-use crate::identity::Identity;
 use crate::install::record::Record;
 use crate::pull::PullError;
 use crate::session::SessionError;
-use crate::state::State;
 
 /// What is known without asking anybody. Times are Unix seconds.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -62,10 +60,11 @@ pub struct InstalledStatus {
 ///
 /// Fails if what is kept there cannot be read or is damaged.
 pub fn status(data: &Path, clock: &Clock) -> Result<Status, PullError> {
-    let data = Data::new(data);
+    let data = Data::new(data, Kind::Client);
     let now = clock.now();
     let state = State::new(data.state());
-    let identity = Identity::load(&data.identity(), now).map_err(SessionError::Identity)?;
+    let identity =
+        Identity::load(&data.identity(), Kind::Client, now).map_err(SessionError::Identity)?;
     let marks = state.marks().map_err(SessionError::State)?;
     let mut boosters = Vec::new();
     if let Some(identity) = &identity {
@@ -75,7 +74,8 @@ pub fn status(data: &Path, clock: &Clock) -> Result<Status, PullError> {
             boosters.extend(document.boosters.iter().map(|booster| booster.id.clone()));
         }
     }
-    let records = Record::list(&data.installed()).map_err(crate::install::TargetError::Record)?;
+    let records = Record::list(&crate::session::installed(data.root()))
+        .map_err(crate::install::TargetError::Record)?;
     let installed = records.iter().filter_map(|record| {
         let revision = record.installed()?;
         Some(InstalledStatus {

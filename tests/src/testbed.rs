@@ -16,6 +16,7 @@ use client::{PullReport, PullRequest};
 use content::FilesetName;
 use content::index::CasePolicy;
 use content::statement::{Deployment, Statement};
+use member::{EnrolRequest, Kind, enrol};
 use origin::Origin;
 use origin::admin::AdminClient;
 use origin::authority::{NewDeployment, init};
@@ -181,13 +182,13 @@ impl Testbed {
     /// Fails if the origin refuses.
     pub async fn enrol_client(&self, id: &str) -> anyhow::Result<PathBuf> {
         let data = self.path(id);
-        let request = client::EnrolRequest {
-            join: self.join(Role::Client).await?,
-            data: data.clone(),
+        let join = self.join(Role::Client).await?;
+        let request = EnrolRequest {
             id: Some(id.parse()?),
             patience: PATIENCE,
+            ..EnrolRequest::new(Kind::Client, data.clone(), join)
         };
-        client::enrol(request, &self.clock(), |_| {}).await?;
+        enrol(request, &self.clock(), |_| {}).await?;
         Ok(data)
     }
 
@@ -198,14 +199,13 @@ impl Testbed {
     /// Fails if the origin refuses.
     pub async fn enrol_booster(&self, id: &str) -> anyhow::Result<PathBuf> {
         let data = self.path(id);
-        let request = booster::enrol::EnrolRequest {
-            advertise: Vec::new(),
-            data: data.clone(),
+        let join = self.join(Role::Booster).await?;
+        let request = EnrolRequest {
             id: Some(id.parse()?),
-            join: self.join(Role::Booster).await?,
             patience: PATIENCE,
+            ..EnrolRequest::new(Kind::Booster, data.clone(), join)
         };
-        booster::enrol::enrol(request, &self.clock(), |_| {}).await?;
+        enrol(request, &self.clock(), |_| {}).await?;
         Ok(data)
     }
 

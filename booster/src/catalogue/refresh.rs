@@ -7,6 +7,7 @@ use bytes::Bytes;
 use content::Digest;
 use content::marks::Marks;
 use content::statement::{Deployment, Payload as _, Snapshot, Statement, Timestamp};
+use member::StateError;
 use protocol::Route;
 use service::Report;
 use tokio::time::Instant;
@@ -15,13 +16,12 @@ use tracing::{debug, info, warn};
 use super::learn::bad;
 use super::{CatalogueError, Document, Shared, View};
 use crate::cache::off_runtime;
-use crate::state::StateError;
 use crate::upstream::Fetched;
 
 impl Shared {
     /// Takes up what the last run knew, as far as it still holds.
     pub(super) async fn recall(&self) {
-        if let Some(envelope) = self.parts.state.document() {
+        if let Some(envelope) = self.parts.state.document_envelope() {
             match Statement::<Deployment>::open(&envelope, &self.parts.judge, self.now()) {
                 Ok(statement) => self.show_document(envelope.into(), statement),
                 Err(failure) => {
@@ -48,8 +48,13 @@ impl Shared {
             let bytes_max = Timestamp::ENVELOPE_BYTES_MAX;
             let fetched = source.fetch(&Route::Timestamp, etag, bytes_max).await;
             let taken = match fetched {
-                Ok(Fetched::NotModified) if view.is_some() => Ok(()),
-                Ok(Fetched::NotModified) => Err(bad("a timestamp", "it is none")),
+                Ok(Fetched::NotModified) => match &view {
+                    Some(view) => {
+                        self.see_to_document(&view.timestamp).await;
+                        Ok(())
+                    }
+                    None => Err(bad("a timestamp", "it is none")),
+                },
                 Ok(Fetched::New { etag, bytes }) => self.take(bytes, etag).await,
                 Err(failure) => Err(failure.into()),
             };
@@ -95,20 +100,18 @@ impl Shared {
         self.raise(raised);
         let (digest, document) = (timestamp.snapshot, timestamp.deployment_document);
         self.names_mut().take(digest, document, &snapshot);
-        let before = self.view.swap(Some(Arc::new(View {
+        let view = Arc::new(View {
             envelope,
             timestamp,
             snapshot,
             etag,
-        })));
+        });
+        let before = self.view.swap(Some(Arc::clone(&view)));
         if before.is_none_or(|before| before.timestamp.snapshot != digest) {
             self.relearn().await;
             self.rank();
         }
-        if let Err(failure) = self.take_document(document).await {
-            // What it changes can wait for the next time; content need not.
-            warn!(error = %Report(&failure), "cannot get the deployment document");
-        }
+        self.see_to_document(&view.timestamp).await;
         Ok(())
     }
 
@@ -174,19 +177,35 @@ impl Shared {
         Ok(kept.await.ok_or(CatalogueError::Stopping)??)
     }
 
-    /// Gets the deployment document called `digest`, unless it is the one we have.
-    async fn take_document(&self, digest: Digest) -> Result<(), CatalogueError> {
-        let known = self
-            .document
-            .borrow()
-            .as_ref()
-            .map(|it| it.statement.digest());
-        if known == Some(digest) {
+    /// Gets the deployment document that `timestamp` names, or the one that has come since, unless
+    /// we have it. If that fails, what it changes can wait for the next time; content need not.
+    async fn see_to_document(&self, timestamp: &Statement<Timestamp>) {
+        if let Err(failure) = self.take_document(timestamp).await {
+            warn!(error = %Report(&failure), "cannot get the deployment document");
+        }
+    }
+
+    async fn take_document(&self, timestamp: &Statement<Timestamp>) -> Result<(), CatalogueError> {
+        // The document may have changed since the timestamp was made, which is then older.
+        let will_do = |document: &Statement<Deployment>| {
+            document.digest() == timestamp.deployment_document
+                || document.created >= timestamp.issued
+        };
+        let known = self.document.borrow().clone();
+        if known.as_ref().is_some_and(|it| will_do(&it.statement)) {
             return Ok(());
         }
-        let bytes_max = Deployment::ENVELOPE_BYTES_MAX;
-        let bytes = self.download(&Route::Deployment, digest, bytes_max).await?;
-        let statement = self.open::<Deployment>(&bytes, digest).await?;
+        let (upstreams, bytes_max) = (&self.parts.upstreams, Deployment::ENVELOPE_BYTES_MAX);
+        let fetched = upstreams.fetch(&Route::Deployment, None, bytes_max).await?;
+        let Fetched::New { bytes, .. } = fetched else {
+            return Err(bad("a deployment document", "it is none"));
+        };
+        let statement = Statement::<Deployment>::open(&bytes, &self.parts.judge, self.now())
+            .map_err(|failure| bad("a deployment document", &Report(&failure).to_string()))?;
+        if !will_do(&statement) {
+            let why = "it is older than the timestamp, and not the one that it names";
+            return Err(bad("a deployment document", why));
+        }
         info!(version = statement.version, "a new deployment document");
         self.show_document(bytes.clone(), statement);
         let state = self.parts.state.clone();

@@ -462,3 +462,28 @@ async fn a_new_deployment_document_is_shown() {
     assert_eq!(shown.unwrap().statement.origin.id, "origin");
     assert_eq!(bed.source.fetches().len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_document_newer_than_the_timestamp_is_taken_and_an_older_one_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Fake::new("origin");
+    let mut author = Author::new(&source);
+    author.publish(&[&pack(1)]);
+    let bed = Bed::open(&folder, &source).await;
+    let shown = || {
+        let document = bed.catalogue.document().borrow().clone();
+        document.map(|document| document.statement.origin.addresses[0].clone())
+    };
+    author.move_to("past.example:1", author.now - 60);
+    bed.version().await;
+    assert_eq!(shown(), None, "older, and not the one that is named");
+    author.move_to("next.example:1", author.now + 1);
+    tokio::time::advance(Duration::from_secs(6)).await;
+    // The timestamp has not changed.
+    bed.version().await;
+    assert_eq!(shown().as_deref(), Some("next.example:1"));
+    let asked_for = asked(&source, "deployment");
+    tokio::time::advance(Duration::from_secs(6)).await;
+    bed.version().await;
+    assert_eq!(asked(&source, "deployment"), asked_for, "it has it");
+}

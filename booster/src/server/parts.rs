@@ -8,6 +8,7 @@ use certs::Role;
 use certs::tls::{self, Expected, TlsError};
 use certs::trust::Revocation as Strictness;
 use content::statement::Deployment;
+use member::{Data, Identity, Kind, Lock, Member};
 use service::metrics::Registry;
 use service::{Clock, Report, Tasks};
 use tokio::time::timeout;
@@ -23,12 +24,9 @@ use crate::api::Api;
 use crate::cache::{Cache, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
 use crate::config::Config;
-use crate::data::{Data, Lock};
-use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
-use crate::state::State;
 use crate::upstream::{Remote, Upstream, Upstreams};
 
 /// Everything but the listeners.
@@ -63,13 +61,14 @@ impl Parts {
         clock: &Clock,
         tasks: &Tasks,
     ) -> Result<Self, BindError> {
-        let data = Data::new(config.data());
-        let lock = data.lock()?;
-        // Enrolment may have been done by an older release, which had fewer folders.
-        data.create()?;
-        let state = State::new(data.state());
-        let clock = &floored(clock, &state)?;
-        let identity = identify(config, &data, &state, clock).await?;
+        let Member {
+            clock,
+            data,
+            identity,
+            lock,
+            state,
+        } = open(config, clock).await?;
+        let clock = &clock;
         let registry = Registry::new("larder_booster");
         let metrics = Metrics::register(&registry)?;
         let sources = Sources::make(&identity, clock)?;
@@ -96,7 +95,7 @@ impl Parts {
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
         let packs = Upstreams::new(vec![remote("origin", &sources.content)]);
         let cache = Cache::open(
-            &data.cache(),
+            &data.root().join("cache"),
             config.cache(),
             Arc::new(packs),
             tasks.spawner(),
@@ -222,34 +221,14 @@ impl Sources {
     }
 }
 
-/// The time, by which everything is judged: never before what the origin has vouched for.
-fn floored(clock: &Clock, state: &State) -> Result<Clock, BindError> {
-    let at_least = state.marks()?.issued();
-    let now = clock.now();
-    if now < at_least {
-        warn!(now, at_least, "the clock of this machine is behind");
-    }
-    Ok(clock.floored(at_least))
-}
-
-/// Who we are, with the revocation lists that the last run had.
-async fn identify(
-    config: &Config,
-    data: &Data,
-    state: &State,
-    clock: &Clock,
-) -> Result<Arc<Identity>, BindError> {
-    let identity = Identity::load(&data.identity(), clock.now())?;
-    let identity = Arc::new(identity.ok_or_else(|| BindError::NotEnrolled {
-        path: config.data().to_owned(),
-    })?);
-    clock.raise_floor(identity.cell.validity().map_or(0, |(begins, _)| begins));
-    let now = clock.now();
-    let (state, trust) = (state.clone(), Arc::clone(&identity.trust));
-    off_runtime(move || state.load_crls(&trust, now))
+/// Who we are, and what the last run knew.
+async fn open(config: &Config, clock: &Clock) -> Result<Member, BindError> {
+    let (data, clock) = (config.data().to_owned(), clock.clone());
+    let opened = off_runtime(move || Member::open(&data, Kind::Booster, &clock));
+    let opened = opened
         .await
         .ok_or_else(|| BindError::Stopped(std::io::ErrorKind::Interrupted.into()))?;
-    Ok(identity)
+    Ok(opened?)
 }
 
 /// Makes up for time that was slept through: a certificate that has run out, lists that are missing

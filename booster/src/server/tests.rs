@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use certs::RefusalReason;
 use content::pack::BuiltPack;
+use member::{
+    DataError, EnrolError, EnrolNote, EnrolReport, EnrolRequest, Kind, StandingError, enrol,
+};
 use protocol::CheckIn;
 use tempfile::TempDir;
 use transport::{CallError, Source};
 
 use super::*;
-use crate::enrol::{EnrolReport, EnrolRequest, enrol};
 use crate::status::status;
 use crate::testing::{fileset, pack, soon};
 use origin::{DAY, Device, Origin};
@@ -42,6 +44,7 @@ impl Bed {
 
     async fn enrol(&self) -> EnrolReport {
         let request = EnrolRequest {
+            kind: Kind::Booster,
             advertise: vec!["berlin.example:7543".parse().unwrap()],
             data: self.folder.path().join("booster"),
             id: Some("berlin".parse().unwrap()),
@@ -93,7 +96,7 @@ async fn a_booster_enrols_serves_and_starts_again_without_its_origin() {
     let second = Booster::bind(bed.config(), bed.origin.clock.clone()).await;
     assert!(matches!(
         second,
-        Err(BindError::Data(DataError::Busy { .. }))
+        Err(BindError::Open(OpenError::Data(DataError::Busy { .. })))
     ));
     let client = bed.client(&device, &booster);
     assert_eq!(soon(client.hello()).await.unwrap().id, "berlin");
@@ -255,6 +258,7 @@ async fn enrolment_waits_for_an_operator_and_goes_through_a_booster() {
     join.addresses = vec![booster.addresses().enrol.to_string()];
     let folder = tempfile::tempdir().unwrap();
     let request = EnrolRequest {
+        kind: Kind::Booster,
         advertise: Vec::new(),
         data: folder.path().join("booster"),
         id: Some("paris".parse().unwrap()),
@@ -264,7 +268,7 @@ async fn enrolment_waits_for_an_operator_and_goes_through_a_booster() {
     let vetting = &bed.origin.shared.vetting;
     // The operator approves as soon as there is something to approve.
     let approve = |note| {
-        if matches!(note, crate::enrol::EnrolNote::Pending { .. }) {
+        if matches!(note, EnrolNote::Pending { .. }) {
             vetting.store(false, Ordering::Relaxed);
         }
     };
@@ -283,6 +287,7 @@ async fn an_origin_whose_certificate_is_revoked_is_sent_no_token() {
     bed.origin.revoke_itself(2);
     let folder = tempfile::tempdir().unwrap();
     let request = EnrolRequest {
+        kind: Kind::Booster,
         advertise: Vec::new(),
         data: folder.path().join("booster"),
         id: Some("paris".parse().unwrap()),
@@ -295,12 +300,10 @@ async fn an_origin_whose_certificate_is_revoked_is_sent_no_token() {
     assert!(
         matches!(
             refused,
-            crate::enrol::EnrolError::Refused {
-                source: CallError::Distrusted {
-                    reason: RefusalReason::Revoked,
-                    ..
-                }
-            }
+            EnrolError::Standing(StandingError::Call(CallError::Distrusted {
+                reason: RefusalReason::Revoked,
+                ..
+            }))
         ),
         "{refused:?}"
     );
@@ -314,6 +317,7 @@ async fn a_wrong_pin_is_told_nothing() {
     join.pin = [1; 32];
     let folder = tempfile::tempdir().unwrap();
     let request = EnrolRequest {
+        kind: Kind::Booster,
         advertise: Vec::new(),
         data: folder.path().join("booster"),
         id: Some("paris".parse().unwrap()),
@@ -324,7 +328,7 @@ async fn a_wrong_pin_is_told_nothing() {
         .await
         .unwrap_err();
     assert!(
-        matches!(refused, crate::enrol::EnrolError::FirstContact { .. }),
+        matches!(refused, EnrolError::FirstContact { .. }),
         "{refused}"
     );
     assert!(!folder.path().join("booster/identity/cert.pem").exists());

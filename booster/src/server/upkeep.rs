@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use certs::Trust;
 use certs::crl::Freshness;
+use member::Identity;
 use service::ops::{Check, Health};
 use service::{CancellationToken, Clock, Tasks};
 use tokio::time::sleep;
@@ -19,7 +20,6 @@ use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::check_in::{CheckIns, Place};
 use crate::config::Config;
-use crate::identity::Identity;
 use crate::metrics::{Metrics, carry_over};
 
 impl Parts {

@@ -211,6 +211,17 @@ impl Author {
         self.timestamp = Some(timestamp);
     }
 
+    /// Puts out a deployment document that no timestamp names: the origin serves at `address`
+    /// since `created`.
+    pub(crate) fn move_to(&self, address: &str, created: i64) {
+        let mut document = self.document();
+        document.version += 1;
+        document.created = created;
+        document.origin.addresses = vec![address.to_owned()];
+        let envelope = self.sealed(&document, false);
+        self.source.put(&Route::Deployment, envelope);
+    }
+
     fn document(&self) -> Deployment {
         Deployment {
             deployment: "acme".to_owned(),
