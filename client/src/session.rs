@@ -105,6 +105,7 @@ impl Session {
             clock: self.clock.clone(),
             http2: false,
             limits: limits(),
+            refusals: None,
         };
         Source::new(settings).map_err(|source| SessionError::Tls { source })
     }

@@ -229,6 +229,7 @@ fn origin_source(
         clock: clock.clone(),
         http2: false,
         limits: CallLimits::default(),
+        refusals: None,
     };
     Source::new(settings).map_err(|source| EnrolError::Tls { source })
 }

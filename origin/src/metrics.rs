@@ -242,6 +242,7 @@ mod tests {
         let metrics = Metrics::register(&registry).unwrap();
         let sinks = ["content", "enrol"].map(|listener| metrics.sink(listener));
         let refused = |stage| Refused {
+            by_peer: false,
             reason: RefusalReason::Revoked,
             remote: ([192, 0, 2, 1], 9).into(),
             stage,

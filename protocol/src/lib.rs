@@ -8,6 +8,7 @@ mod fault;
 mod hello;
 mod join;
 mod range;
+pub mod report;
 mod route;
 
 pub use check_in::{BoosterAddresses, CheckIn, CheckInAnswer};
@@ -15,6 +16,7 @@ pub use fault::{Code, Fault, PROBLEM_JSON};
 pub use hello::Hello;
 pub use join::{Join, ParseJoinError, Token};
 pub use range::{ByteRange, RangeError};
+pub use report::{Reported, Reports};
 pub use route::{EnrolRole, Route, RouteError};
 
 /// The version of the protocol that this release speaks.

@@ -24,6 +24,8 @@ pub enum Route {
     Pack(FilesetName, PackId),
     /// A new certificate for an old one (RFC 7030 §4.2.2).
     Reenrol(EnrolRole),
+    /// A party tells whom it refused.
+    Reports,
     /// A snapshot by its name.
     Snapshot(Digest),
     /// A statement or an index root by its name.
@@ -84,6 +86,7 @@ impl Route {
                 Ok(Self::Pack(name, PackId(id)))
             }
             ("hello", []) => Ok(Self::Hello),
+            ("reports", []) => Ok(Self::Reports),
             ("snapshots", [digest]) => named(digest).map(Self::Snapshot),
             ("statements", [digest]) => named(digest).map(Self::Statement),
             ("timestamp", []) => Ok(Self::Timestamp),
@@ -103,6 +106,7 @@ impl Route {
             Self::Hello => "hello",
             Self::Pack(..) => "pack",
             Self::Reenrol(_) => "reenrol",
+            Self::Reports => "reports",
             Self::Snapshot(_) => "snapshot",
             Self::Statement(_) => "statement",
             Self::Timestamp => "timestamp",
@@ -121,6 +125,7 @@ impl fmt::Display for Route {
             Self::Hello => f.write_str("/v1/hello"),
             Self::Pack(name, id) => write!(f, "/v1/filesets/{name}/packs/{}", id.0.hex()),
             Self::Reenrol(role) => write!(f, "/.well-known/est/{}/simplereenroll", role.label()),
+            Self::Reports => f.write_str("/v1/reports"),
             Self::Snapshot(digest) => write!(f, "/v1/snapshots/{digest}"),
             Self::Statement(digest) => write!(f, "/v1/statements/{digest}"),
             Self::Timestamp => f.write_str("/v1/timestamp"),
@@ -188,6 +193,7 @@ mod tests {
             Route::Hello,
             Route::Pack("tools".parse().unwrap(), PackId(digest)),
             Route::Reenrol(EnrolRole::Client),
+            Route::Reports,
             Route::Snapshot(digest),
             Route::Statement(digest),
             Route::Timestamp,
@@ -207,6 +213,7 @@ mod tests {
             hello /v1/hello
             pack /v1/filesets/tools/packs/2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             reenrol /.well-known/est/client/simplereenroll
+            reports /v1/reports
             snapshot /v1/snapshots/sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             statement /v1/statements/sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             timestamp /v1/timestamp

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::io::{
     Activity, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor,
     STREAM_WINDOW_BYTES, Streams, Watched, captured,
 };
+use crate::refusals::Refusals;
 
 mod pool;
 mod tap;
@@ -41,6 +43,9 @@ pub(crate) struct Judgement {
     pub(crate) trust: Arc<Trust>,
     pub(crate) revocation: Revocation,
     pub(crate) clock: Clock,
+    pub(crate) expected: Expected,
+    /// Who hears of those whom we turn from.
+    pub(crate) refusals: Option<Refusals>,
 }
 
 /// Opens connections to one party, and keeps some of them for the next call.
@@ -221,6 +226,7 @@ impl Connector {
         stream
             .set_nodelay(true)
             .map_err(|source| CallError::Tls { source })?;
+        let remote = stream.peer_addr();
         let stream = Watched::new(stream, Arc::new(Activity::default()));
         let capture = Capture::default();
         let handshake = captured(&capture, self.tls.connect(self.name.clone(), stream));
@@ -230,12 +236,24 @@ impl Connector {
                 step: "shake hands",
             })?;
         let captured = capture.take();
-        let stream = shaken.map_err(|error| failed_handshake(error, captured.evidence))?;
+        let stream = shaken
+            .map_err(|error| failed_handshake(error, captured.evidence))
+            .inspect_err(|error| self.note(error, remote.ok()))?;
         self.meter.connections.fetch_add(1, Ordering::Relaxed);
         let speaking = timeout_at(deadline, self.speak(stream, captured.peer)).await;
         speaking.map_err(|_| CallError::Timeout {
             step: "shake hands",
         })?
+    }
+
+    /// Passes it on if we have turned from the server.
+    fn note(&self, error: &CallError, remote: Option<SocketAddr>) {
+        if let CallError::Distrusted { reason, evidence } = error
+            && let Some(judge) = &self.judgement
+            && let (Some(refusals), Some(remote)) = (&judge.refusals, remote)
+        {
+            refusals.note_server(remote, &judge.expected, *reason, evidence.as_deref());
+        }
     }
 
     async fn speak(

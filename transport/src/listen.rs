@@ -109,6 +109,8 @@ pub enum Handshake {
 pub struct Refused {
     /// From where.
     pub remote: SocketAddr,
+    /// Whether it was the other side that turned from us: then it knows why, and `reason` does not.
+    pub by_peer: bool,
     /// Why.
     pub reason: RefusalReason,
     /// How far it had come.

@@ -15,7 +15,8 @@ use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use protocol::{
-    CRL_BYTES_MAX, CheckIn, CheckInAnswer, FAULT_BYTES_MAX, Fault, HELLO_BYTES_MAX, Hello, Route,
+    CRL_BYTES_MAX, CheckIn, CheckInAnswer, FAULT_BYTES_MAX, Fault, HELLO_BYTES_MAX, Hello, Reports,
+    Route,
 };
 use service::Clock;
 use tokio::time::{Instant, timeout_at};
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::body::{Body, ReadBodyError, read_body};
 use crate::call::{CallError, Meter};
 use crate::connect::{Connector, Judgement, Returnable};
+use crate::refusals::Refusals;
 
 mod pack;
 
@@ -47,6 +49,8 @@ pub struct SourceSettings {
     pub http2: bool,
     /// How long to wait.
     pub limits: CallLimits,
+    /// Who hears of it if we turn from the server; none where nobody would pass it on.
+    pub refusals: Option<Refusals>,
 }
 
 /// How long the steps of a call may take.
@@ -115,6 +119,7 @@ impl Source {
             clock,
             http2,
             limits,
+            refusals,
         } = settings;
         let time = certs::tls::time_from({
             let clock = clock.clone();
@@ -125,6 +130,8 @@ impl Source {
             trust,
             revocation,
             clock,
+            expected: expected.clone(),
+            refusals,
         });
         let meter = Arc::new(Meter::default());
         let connector = Connector::new(
@@ -245,6 +252,27 @@ impl Source {
         let reply = self.send(|| finish(make(), body.clone()), deadline).await?;
         let bytes = reply.read(CheckIn::BYTES_MAX, deadline).await?;
         CheckInAnswer::decode(&bytes).ok_or_else(|| CallError::bad("it is no answer to a check-in"))
+    }
+
+    /// Tells the origin what was noted.
+    ///
+    /// # Errors
+    ///
+    /// Fails as every call does; see [`CallError`].
+    pub async fn report(&self, reports: &Reports) -> Result<(), CallError> {
+        let (path, body) = (Route::Reports.to_string(), Bytes::from(reports.encode()));
+        let make = || {
+            self.connector
+                .request(&path)
+                .method(Method::POST)
+                .header(CONTENT_TYPE, "application/json")
+        };
+        let deadline = Instant::now() + self.limits.call_timeout;
+        let reply = self.send(|| finish(make(), body.clone()), deadline).await?;
+        match reply.head.status() {
+            StatusCode::NO_CONTENT => reply.read(0, deadline).await.map(drop),
+            status => Err(CallError::bad(format!("status {status}"))),
+        }
     }
 
     /// Fetches `range` of a pack, or all of it. With `no_cache`, a cache is asked to verify

@@ -186,6 +186,7 @@ impl Bed {
             clock: self.clock.clone(),
             http2,
             limits: CallLimits::default(),
+            refusals: None,
         })
         .unwrap()
     }

@@ -208,6 +208,7 @@ impl Sources {
                 clock: clock.clone(),
                 http2,
                 limits: CallLimits::default(),
+                refusals: None,
             };
             Source::new(settings).map(Arc::new)
         };

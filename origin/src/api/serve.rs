@@ -105,9 +105,11 @@ impl Api {
             Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
             Route::CaCerts | Route::Timestamp => not_allowed(),
             // The rest is for those who have a certificate.
-            Route::CheckIn | Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) => {
-                nowhere()
-            }
+            Route::CheckIn
+            | Route::Pack(..)
+            | Route::Reports
+            | Route::Snapshot(_)
+            | Route::Statement(_) => nowhere(),
         }
     }
 
@@ -127,7 +129,7 @@ impl Api {
                 }
             }
             // Enrolment has a listener of its own.
-            Route::CaCerts | Route::Enrol(_) | Route::Reenrol(_) => nowhere(),
+            Route::CaCerts | Route::Enrol(_) | Route::Reenrol(_) | Route::Reports => nowhere(),
         }
     }
 
@@ -143,6 +145,7 @@ impl Api {
             | Route::Enrol(_)
             | Route::Pack(..)
             | Route::Reenrol(_)
+            | Route::Reports
             | Route::Snapshot(_)
             | Route::Statement(_)
             | Route::Timestamp => nowhere(),

@@ -107,6 +107,7 @@ impl Served {
             clock: self.clock.clone(),
             http2: true,
             limits: CallLimits::default(),
+            refusals: None,
         })
         .unwrap()
     }

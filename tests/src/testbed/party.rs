@@ -143,6 +143,7 @@ impl Party {
             clock: self.clock.clone(),
             http2: false,
             limits: CallLimits::default(),
+            refusals: None,
         })?)
     }
 }

@@ -126,16 +126,17 @@ async fn shake_hands(
         Err(_) => None,
     };
     let evidence = capture.take().evidence;
+    let library = error
+        .as_ref()
+        .and_then(|error| error.get_ref()?.downcast_ref::<TlsError>());
     // What our verifier said is more exact than what the library made of it.
     let reason = evidence
         .as_ref()
         .and_then(|evidence| evidence.reason)
-        .or_else(|| {
-            let error = error.as_ref()?.get_ref()?.downcast_ref::<TlsError>()?;
-            Some(RefusalReason::of_error(error))
-        });
+        .or_else(|| library.map(RefusalReason::of_error));
     let refused = Refused {
         remote,
+        by_peer: matches!(library, Some(TlsError::AlertReceived(_))),
         reason: reason.unwrap_or(RefusalReason::Protocol),
         stage: Handshake::Failed,
         possession_proved: evidence

@@ -299,6 +299,7 @@ impl Shared {
         }
         self.refuse(&Refused {
             remote: session.remote,
+            by_peer: false,
             reason,
             stage,
             possession_proved: true,

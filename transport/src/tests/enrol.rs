@@ -126,6 +126,7 @@ fn settings(office: &Office, trust: &Arc<Trust>) -> SourceSettings {
         clock: Clock::system(),
         http2: false,
         limits: CallLimits::default(),
+        refusals: None,
     }
 }
 

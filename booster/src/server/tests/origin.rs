@@ -13,7 +13,7 @@ use certs::{IssuerId, pkcs7};
 use content::statement::IssuerMinimum;
 use http::request::Parts;
 use http::{Response, StatusCode};
-use protocol::{CheckInAnswer, Join, Route, Token};
+use protocol::{CheckInAnswer, Join, Reports, Route, Token};
 use service::Clock;
 use transport::source::CallLimits;
 use transport::{Body, ListenSettings, Listener, Source, SourceSettings, read_body, respond};
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     cas: Vec<Ca>,
     clock: Clock,
     pub(super) checked_in: Mutex<Vec<Bytes>>,
+    /// What was reported, body by body.
+    pub(super) reported: Mutex<Vec<Reports>>,
     /// How often a certificate was asked for.
     pub(super) enrolments: AtomicU64,
     /// Whether an operator has to approve.
@@ -154,6 +156,7 @@ impl Origin {
             clock: self.clock.clone(),
             http2: true,
             limits: CallLimits::default(),
+            refusals: None,
         };
         Source::new(settings).unwrap()
     }
@@ -174,6 +177,7 @@ impl Shared {
         Self {
             cas,
             checked_in: Mutex::default(),
+            reported: Mutex::default(),
             enrolments: AtomicU64::new(0),
             clock: clock.clone(),
             root,
@@ -279,7 +283,13 @@ impl Shared {
             }
             Route::Crl(issuer) => {
                 let issuer = IssuerId::from_bytes(*issuer);
-                ok(self.trust.crls().current(issuer).unwrap().der().into_owned())
+                ok(self
+                    .trust
+                    .crls()
+                    .current(issuer)
+                    .unwrap()
+                    .der()
+                    .into_owned())
             }
             Route::Enrol(_) | Route::Reenrol(_) => self.enrol(&route, &body, peer),
             Route::Hello => ok(b"{}".to_vec()),
@@ -296,6 +306,10 @@ impl Shared {
                     no_cache: false,
                 };
                 self.pack(ask).await
+            }
+            Route::Reports => {
+                self.reported.lock().unwrap().extend(Reports::decode(&body));
+                respond::status(StatusCode::NO_CONTENT)
             }
             Route::Deployment | Route::Snapshot(_) | Route::Statement(_) | Route::Timestamp => {
                 match self.source.small(&route) {
