@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use std::sync::Arc;
-
 use content::durable::{self, RealDisk};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::packs::{self, Pack};
 use crate::ledger::{commit, publishes};
-use crate::publish::intake::{DEAD_AFTER_SECONDS, Intake, PublishError};
+use crate::publish::intake::{DEAD_AFTER_SECONDS, Intake, PublishError, at_files};
 
 /// A pack is removed once no revision has needed it for so long, in seconds: whoever began to fetch
 /// an old revision may finish.
@@ -97,7 +95,7 @@ impl Intake {
     /// Removes some packs: rows and files together, so that none that comes in now is lost.
     async fn step(&self, age: i64, dry_run: bool) -> Result<Vec<Pack>, PublishError> {
         let now = self.now();
-        let files = Arc::clone(&self.files).lock_owned().await;
+        let files = self.lock_files().await;
         let mut tx = self.catalogue.authority().ledger().write().await?;
         publishes::end_dead(&mut tx, now - DEAD_AFTER_SECONDS).await?;
         if dry_run {
@@ -106,22 +104,18 @@ impl Intake {
         let gone = packs::remove_unreferenced(&mut tx, now - age, STEP_PACKS).await?;
         commit(tx).await?;
         let (folder, removed) = (self.catalogue.packs().clone(), gone.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            // Held by the work itself: whoever asked may go away in the middle.
-            let _files = files;
-            removed
-                .iter()
-                .try_for_each(|pack| durable::remove(&RealDisk, &folder.path(pack.id)))
-        });
-        work.await?
-            .map_err(|source| PublishError::Store { source })?;
+        let remove = move || {
+            let mut paths = removed.iter().map(|pack| folder.path(pack.id));
+            paths.try_for_each(|path| durable::remove(&RealDisk, &path))
+        };
+        at_files(files, remove).await?;
         Ok(gone)
     }
 
     /// Removes files that bear a pack's name and are in no row: a pack that was written when the
     /// machine stopped, before it was entered.
     async fn collect_stray(&self, dry_run: bool) -> Result<(u64, u64), PublishError> {
-        let files = Arc::clone(&self.files).lock_owned().await;
+        let files = self.lock_files().await;
         let mut db = self.catalogue.authority().ledger().read().await?;
         let known: std::collections::HashSet<_> = packs::list(&mut db)
             .await?
@@ -130,21 +124,20 @@ impl Intake {
             .collect();
         drop(db);
         let folder = self.catalogue.packs().clone();
-        let work = tokio::task::spawn_blocking(move || {
-            // Held by the work itself: whoever asked may go away in the middle.
-            let _files = files;
-            let (mut files, mut bytes) = (0, 0);
+        let remove = move || {
+            let (mut count, mut bytes) = (0, 0);
             for id in folder.list()?.into_iter().filter(|id| !known.contains(id)) {
                 let path = folder.path(id);
                 bytes += path.metadata()?.len();
-                files += 1;
+                count += 1;
                 if !dry_run {
                     durable::remove(&RealDisk, &path)?;
                 }
             }
-            Ok((files, bytes))
-        });
-        work.await?.map_err(|source| PublishError::Store { source })
+            Ok((count, bytes))
+        };
+        let (_files, removed) = at_files(files, remove).await?;
+        Ok(removed)
     }
 }
 

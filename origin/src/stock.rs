@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::ledger::packs::{self, Pack};
 use crate::ledger::{Write, commit};
 use crate::publish::check;
-use crate::publish::intake::{Intake, PublishError};
+use crate::publish::intake::{Intake, PublishError, at_files};
 
 /// What was found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -85,7 +85,7 @@ impl Intake {
         stock: &mut Stock,
     ) -> Result<Option<i64>, PublishError> {
         // What comes in or is removed at this moment must not be taken for gone.
-        let _files = self.files.lock().await;
+        let files = self.lock_files().await;
         let ledger = self.catalogue.authority().ledger();
         let mut db = ledger.read().await?;
         let page = packs::page(&mut db, after, PAGE_PACKS).await?;
@@ -94,10 +94,8 @@ impl Intake {
             return Ok(None);
         }
         let folder = self.catalogue.packs().clone();
-        let look = tokio::task::spawn_blocking(move || look(&folder, &page, how));
-        let (found, last) = look
-            .await?
-            .map_err(|source| PublishError::Store { source })?;
+        let look = move || look(&folder, &page, how);
+        let (_files, (found, last)) = at_files(files, look).await?;
         if !found.is_empty() {
             let mut tx = ledger.write().await?;
             for finding in found {

@@ -1,5 +1,6 @@
 //! The origin's side of a publish up to its commit: begin, have?, packs.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use content::pack::PackHeader;
 use content::{ChunkId, ChunkRef, FilesetName};
 use service::Spawner;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinError;
 
 use super::check;
@@ -28,7 +29,7 @@ pub struct Intake {
     pub(super) spawner: Spawner,
     /// Held while a pack's file and its row change together: one that is removed at this moment
     /// must not be the one that comes in.
-    pub(crate) files: Arc<Mutex<()>>,
+    pub(super) files: Arc<Mutex<()>>,
 }
 
 /// Why a step of a publish failed.
@@ -65,7 +66,7 @@ pub enum PublishError {
     #[error("cannot store the pack")]
     Store {
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The ledger failed.
     #[error("cannot use the ledger")]
@@ -141,15 +142,11 @@ impl Intake {
         header: PackHeader,
         bytes: Bytes,
     ) -> Result<(), PublishError> {
-        let files = Arc::clone(&self.files).lock_owned().await;
+        let files = self.lock_files().await;
         let (packs, id) = (self.catalogue.packs().clone(), header.id());
-        // The work holds the lock itself: whoever sent the pack may go away in the middle.
-        let work = tokio::task::spawn_blocking(move || {
-            let stored = packs.put(&RealDisk, id, &bytes);
-            (files, stored)
-        });
-        let (_files, stored) = work.await?;
-        stored.map_err(|source| PublishError::Store { source })?;
+        let put = move || packs.put(&RealDisk, id, &bytes);
+        // Held until the pack has been entered.
+        let (_files, ()) = at_files(files, put).await?;
         let mut tx = self.catalogue.authority().ledger().write().await?;
         let known = publishes::seen(&mut tx, publish, self.now()).await?;
         known.ok_or(PublishError::Gone { publish })?;
@@ -174,4 +171,25 @@ impl Intake {
     pub(crate) fn now(&self) -> i64 {
         self.catalogue.authority().clock().now()
     }
+
+    pub(crate) async fn lock_files(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.files).lock_owned().await
+    }
+}
+
+/// Does `work` at the packs' files on a blocking thread, and gives `files` back with its result.
+///
+/// The work holds the lock itself: whoever asked for it may go away in the middle, and nobody else
+/// may come to the files before it is done.
+pub(crate) async fn at_files<T: Send + 'static>(
+    files: OwnedMutexGuard<()>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<(OwnedMutexGuard<()>, T), PublishError> {
+    let working = tokio::task::spawn_blocking(move || {
+        let done = work();
+        (files, done)
+    });
+    let (files, done) = working.await?;
+    let done = done.map_err(|source| PublishError::Store { source })?;
+    Ok((files, done))
 }

@@ -28,6 +28,7 @@ use crate::ledger::filesets::{self, ObjectKind};
 use crate::testing::{Bed, DAY};
 
 mod by_hand;
+mod cut_off;
 mod restored;
 mod stock;
 
