@@ -176,7 +176,7 @@ impl Patience {
 
     fn got(&mut self, bytes: usize) {
         self.bytes += bytes;
-        if false && self.bytes >= STRIDE_BYTES {
+        if self.bytes >= STRIDE_BYTES {
             *self = Self::default();
         }
     }
