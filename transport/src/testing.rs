@@ -14,8 +14,10 @@ use certs::{
 use http::{Request, Response};
 use hyper::body::Incoming;
 use service::Clock;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use crate::listen::Limits;
 use crate::source::CallLimits;
@@ -189,6 +191,24 @@ impl Bed {
             refusals: None,
         })
         .unwrap()
+    }
+
+    /// A connection to `to` at `addr` as `own`, on which nothing has been said yet.
+    pub(crate) async fn dial(
+        &self,
+        addr: SocketAddr,
+        to: &Own,
+        own: &Own,
+        alpn: &[u8],
+    ) -> TlsStream<TcpStream> {
+        let name = Expected::Exactly(to.identity.clone());
+        let (required, own, time) = (Revocation::Required, Some(&own.cell), self.time());
+        let mut config = tls::client_config(&name, required, &self.trust, own, &time).unwrap();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        connector.connect(name.server_name(), stream).await.unwrap()
     }
 
     pub(crate) fn advance(&self, seconds: i64) {

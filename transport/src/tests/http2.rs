@@ -1,8 +1,6 @@
 //! HTTP/2 peers that keep to the letter of it and mean no good.
 
 use certs::Role;
-use certs::tls::Expected;
-use certs::trust::Revocation;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, timeout};
@@ -113,18 +111,8 @@ impl Scene {
 
     /// Connects, and says nothing yet.
     async fn dial(&self) -> TlsStream<TcpStream> {
-        let name = Expected::Exactly(self.booster.identity.clone());
-        let (required, own) = (Revocation::Required, Some(&self.client.cell));
-        let time = self.bed.time();
-        let mut config =
-            certs::tls::client_config(&name, required, &self.bed.trust, own, &time).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TcpStream::connect(self.listener.local_addr())
-            .await
-            .unwrap();
-        stream.set_nodelay(true).unwrap();
-        connector.connect(name.server_name(), stream).await.unwrap()
+        let (bed, addr) = (&self.bed, self.listener.local_addr());
+        bed.dial(addr, &self.booster, &self.client, b"h2").await
     }
 
     /// Connects, and grants each stream `window` bytes.

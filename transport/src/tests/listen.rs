@@ -289,17 +289,6 @@ async fn a_slow_head_an_idle_connection_and_a_stalled_answer_are_cut_off() {
     let listener = bed
         .listen(&booster, data(), impatient(), &recorder, serve)
         .await;
-    let name = Expected::Exactly(booster.identity.clone());
-    let config = certs::tls::client_config(
-        &name,
-        Revocation::Required,
-        &bed.trust,
-        Some(&client.cell),
-        &bed.time(),
-    );
-    let mut config = config.unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let hello = "GET /v1/hello HTTP/1.1\r\nhost: x\r\n\r\n";
     let pack = format!(
         "GET /v1/filesets/slow/packs/{} HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -307,10 +296,9 @@ async fn a_slow_head_an_idle_connection_and_a_stalled_answer_are_cut_off() {
     );
     let said = ["", "GET /v1/he", hello, &format!("{hello}GET /"), &pack];
     let addr = listener.local_addr();
-    let (connector, name) = (&connector, &name);
+    let (bed, booster, client) = (&bed, &booster, &client);
     let ends = said.map(|said| async move {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        let mut stream = connector.connect(name.server_name(), stream).await.unwrap();
+        let mut stream = bed.dial(addr, booster, client, b"http/1.1").await;
         stream.write_all(said.as_bytes()).await.unwrap();
         let mut heard = Vec::new();
         // In an orderly way or not: what counts is that it ends.
@@ -320,6 +308,30 @@ async fn a_slow_head_an_idle_connection_and_a_stalled_answer_are_cut_off() {
         );
     });
     futures_util::future::join_all(ends).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_over_http_1_is_cut_off() {
+    let bed = Bed::new();
+    let booster = bed.own(Role::Booster, "oslo");
+    let client = bed.own(Role::Client, "laptop-7");
+    let recorder = Arc::new(Recorder::default());
+    // More than the system keeps for a connection, in one piece.
+    let handler = async |_, _| Response::new(Body::full(vec![0; 64 << 20]));
+    let listener = bed
+        .listen(&booster, data(), impatient(), &recorder, handler)
+        .await;
+    let addr = listener.local_addr();
+    let mut stream = bed.dial(addr, &booster, &client, b"http/1.1").await;
+    let get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(get).await.unwrap();
+    recorder.until(|records| records.accepted == 1).await;
+    let end = async {
+        while !listener.sessions().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, end).await.unwrap();
 }
 
 #[tokio::test]
