@@ -9,6 +9,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::digest::sha256;
 
+mod encrypted;
+
+pub use encrypted::{Passphrase, PassphraseError};
+
 /// The SHA-256 of a key's public half as persons compare it: 64 lower-case hexadecimal digits in
 /// groups of four, with a space between. All programs show it alike.
 #[must_use]
@@ -42,7 +46,16 @@ impl Key {
     ///
     /// Fails if it is anything but one P-256 key.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
+            return Err(KeyError::Encrypted);
+        }
         KeyPair::from_pkcs8_pem_and_sign_algo(text, &PKCS_ECDSA_P256_SHA256)
+            .map(Self::of)
+            .map_err(|source| KeyError::Read { source })
+    }
+
+    fn from_pkcs8(der: &PrivatePkcs8KeyDer<'_>) -> Result<Self, KeyError> {
+        KeyPair::from_pkcs8_der_and_sign_algo(der, &PKCS_ECDSA_P256_SHA256)
             .map(Self::of)
             .map_err(|source| KeyError::Read { source })
     }
@@ -55,9 +68,7 @@ impl Key {
     /// A second handle to the same key.
     pub fn duplicate(&self) -> Self {
         let der = PrivatePkcs8KeyDer::from(self.pair.serialized_der());
-        KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)
-            .map(Self::of)
-            .expect("a key that was read once can be read again")
+        Self::from_pkcs8(&der).expect("a key that was read once can be read again")
     }
 
     /// The public half: a SubjectPublicKeyInfo in DER (RFC 5280 §4.1.2.7).
@@ -130,12 +141,31 @@ pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyError {
+    /// Decrypting it would take too much memory or time.
+    #[error("cannot decrypt a key that asks for more than 128 MiB, or for too much work")]
+    Cost,
+    /// It wants a passphrase.
+    #[error("cannot read an encrypted key without its passphrase")]
+    Encrypted,
+    /// Encrypted in a way that we do not use, or no key at all.
+    #[error(
+        "cannot read an encrypted key: want PKCS#8 PEM with scrypt, \
+         as openssl pkcs8 -topk8 -scrypt writes it"
+    )]
+    Encryption,
     /// The library would not make one.
     #[error("cannot generate a key")]
     Generate {
         /// What it said.
         source: rcgen::Error,
     },
+    /// A passphrase was given for a key that is not encrypted: it lies open where somebody
+    /// believes it closed.
+    #[error("cannot take a key that should be encrypted and is not")]
+    NotEncrypted,
+    /// The passphrase is wrong, or the file is damaged: there is no telling which.
+    #[error("cannot decrypt the key: the passphrase is wrong, or the file is damaged")]
+    Passphrase,
     /// The operating system gave no random bytes.
     #[error("cannot obtain random bytes")]
     Random,

@@ -1,4 +1,4 @@
-//! Reading a private key from a file that nobody else may read.
+//! Reading private keys and passphrases from files that nobody else may read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::key::{Key, KeyError};
+use crate::key::{Key, KeyError, Passphrase, PassphraseError};
 
 /// Refuses a key file that is readable by others, or whose folder others may enter.
 ///
@@ -31,6 +31,41 @@ pub fn check_private(path: &Path) -> Result<(), KeyFileError> {
 ///
 /// Fails if the file is too open, too long, unreadable, or no P-256 key.
 pub fn load(path: &Path) -> Result<Key, KeyFileError> {
+    Key::from_pem(read(path)?.as_str()).map_err(|source| KeyFileError::Key {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads the encrypted key in `path`, once it has passed [`check_private`].
+///
+/// # Errors
+///
+/// Fails if the file is too open, too long, unreadable, no encrypted P-256 key, or encrypted
+/// under another passphrase.
+pub fn load_encrypted(path: &Path, passphrase: &Passphrase) -> Result<Key, KeyFileError> {
+    Key::from_encrypted_pem(read(path)?.as_str(), passphrase).map_err(|source| KeyFileError::Key {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads the passphrase in `path`, once it has passed [`check_private`]: the file's whole
+/// contents, but for one line's end. For credentials that a service manager hands over.
+///
+/// # Errors
+///
+/// Fails if the file is too open, too long, unreadable, or empty.
+pub fn load_passphrase(path: &Path) -> Result<Passphrase, KeyFileError> {
+    let mut text = read(path)?;
+    let text = Zeroizing::new(std::mem::take(&mut *text).into_bytes());
+    Passphrase::new(text).map_err(|source| KeyFileError::Passphrase {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     check_private(path)?;
     let unreadable = |source| KeyFileError::Read {
         path: path.to_owned(),
@@ -48,10 +83,7 @@ pub fn load(path: &Path) -> Result<Key, KeyFileError> {
             path: path.to_owned(),
         });
     }
-    Key::from_pem(&text).map_err(|source| KeyFileError::Key {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(text)
 }
 
 /// Why a key file was refused.
@@ -65,6 +97,14 @@ pub enum KeyFileError {
         path: PathBuf,
         /// What is wrong with it.
         source: KeyError,
+    },
+    /// What it holds is no passphrase.
+    #[error("cannot use the passphrase in {path}", path = path.display())]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PassphraseError,
     },
     /// It could not be read, or not looked at.
     #[error("cannot read {path}", path = path.display())]
@@ -159,6 +199,49 @@ mod tests {
             Some("its mode is 0640, which lets others in; run: chmod 0600 "),
         );
         check(0o750, 0o600, Some("run: chmod 0700 "));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_encrypted_key_and_its_passphrase_are_read_from_files() {
+        let folder = folder("encrypted");
+        set_mode(&folder, 0o700);
+        let (key_path, passphrase_path) = (folder.join("root.pem"), folder.join("passphrase"));
+        let put = |path: &Path, text: &str| {
+            fs::write(path, text).unwrap();
+            set_mode(path, 0o600);
+        };
+        put(&passphrase_path, "correct horse\n");
+        let passphrase = load_passphrase(&passphrase_path).unwrap();
+        let key = Key::generate().unwrap();
+        put(&key_path, &key.to_encrypted_pem(&passphrase).unwrap());
+        let again = load_encrypted(&key_path, &passphrase).unwrap();
+        assert_eq!(again.spki_sha256(), key.spki_sha256());
+        let failed = |result: Result<Key, KeyFileError>| {
+            let error = result.unwrap_err();
+            std::error::Error::source(&error).unwrap().to_string()
+        };
+        let wrong = Passphrase::new(b"wrong".to_vec()).unwrap();
+        let message = failed(load_encrypted(&key_path, &wrong));
+        assert!(message.contains("the passphrase is wrong"), "{message}");
+        let message = failed(load(&key_path));
+        assert!(message.contains("without its passphrase"), "{message}");
+        put(&key_path, &key.to_pem());
+        let message = failed(load_encrypted(&key_path, &passphrase));
+        assert!(
+            message.contains("should be encrypted and is not"),
+            "{message}"
+        );
+        put(&passphrase_path, "\n");
+        assert!(matches!(
+            load_passphrase(&passphrase_path),
+            Err(KeyFileError::Passphrase { .. })
+        ));
+        set_mode(&passphrase_path, 0o640);
+        assert!(matches!(
+            load_passphrase(&passphrase_path),
+            Err(KeyFileError::TooOpen { .. })
+        ));
         fs::remove_dir_all(&folder).unwrap();
     }
 
