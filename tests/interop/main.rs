@@ -1,15 +1,20 @@
-//! Larder and programs of other people: curl, nginx, OpenSSL, strongSwan.
+//! Larder and programs of other people: curl, nginx, OpenSSL, strongSwan, GnuTLS, pkilint, sslyze,
+//! testssl.sh, and NIST's test suite for certificates.
 //!
 //! `.ci/interop-install` installs them. One that is missing is a failure, never a skip.
 
 mod answer;
 mod caches;
 mod curl;
+mod der;
 mod enrolment;
 mod fetching;
 mod nginx;
 mod openssl;
+mod pkilint;
+mod pkits;
 mod program;
 mod shop;
 mod strongswan;
+mod tools;
 mod trusting;
