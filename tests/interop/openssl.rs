@@ -14,6 +14,17 @@ pub(crate) struct Pair {
     pub(crate) key: PathBuf,
 }
 
+impl Pair {
+    /// Those of an enrolled party with the data folder `data`.
+    pub(crate) fn of(data: &Path) -> Self {
+        let identity = data.join("identity");
+        Self {
+            cert: identity.join("cert.pem"),
+            key: identity.join("key.pem"),
+        }
+    }
+}
+
 /// A key that nobody knows with a certificate that it signed itself, in the new folder `folder`.
 pub(crate) async fn self_signed(folder: &Path, name: &str) -> anyhow::Result<Pair> {
     fs::create_dir_all(folder)?;

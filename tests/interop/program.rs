@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,13 +26,16 @@ const QUOTE_BYTES: usize = 4000;
 #[derive(Debug)]
 pub(crate) struct Program {
     command: Command,
+    deadline: Duration,
     input: Vec<u8>,
+    stays_open: bool,
 }
 
 /// One that has. Dropping it ends it, and those whom it started.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
+    deadline: Duration,
     line: String,
     stderr: File,
     stdout: File,
@@ -54,7 +57,9 @@ impl Program {
         command.env("LC_ALL", "C");
         Self {
             command,
+            deadline: DEADLINE,
             input: Vec::new(),
+            stays_open: false,
         }
     }
 
@@ -79,33 +84,52 @@ impl Program {
         self
     }
 
+    /// The same for programs that leave when their input has ended: it does not end. At most what
+    /// a pipe holds.
+    pub(crate) fn open_input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.stays_open = true;
+        self.input(input)
+    }
+
+    /// How long it may take, instead of [`DEADLINE`].
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Starts it.
     pub(crate) fn start(mut self) -> anyhow::Result<Running> {
         // Files and not pipes: nobody waits for anybody to read.
-        let (stdin, stdout, stderr) = (
-            tempfile::tempfile()?,
-            tempfile::tempfile()?,
-            tempfile::tempfile()?,
-        );
-        stdin.write_all_at(&self.input, 0)?;
-        stdin.sync_data()?;
+        let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let stdin = if self.stays_open {
+            Stdio::piped()
+        } else {
+            let file = tempfile::tempfile()?;
+            file.write_all_at(&self.input, 0)?;
+            Stdio::from(file)
+        };
         let line = format!("{:?}", self.command);
         let started = self
             .command
-            .stdin(Stdio::from(stdin))
+            .stdin(stdin)
             .stdout(Stdio::from(stdout.try_clone()?))
             .stderr(Stdio::from(stderr.try_clone()?))
             // A group of its own, so that its children can be ended with it.
             .process_group(0)
             .spawn();
-        let child = match started {
+        let mut child = match started {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 bail!("a program is missing, run .ci/interop-install: {line}")
             }
             started => started.with_context(|| format!("cannot start {line}"))?,
         };
+        // The pipe's other end lives as long as the child is looked after.
+        if let Some(pipe) = child.stdin.as_mut() {
+            pipe.write_all(&self.input)?;
+        }
         Ok(Running {
             child,
+            deadline: self.deadline,
             line,
             stderr,
             stdout,
@@ -138,8 +162,19 @@ impl Running {
         Ok(String::from_utf8_lossy(&whole(&self.stderr)?).into_owned())
     }
 
+    /// What it has written anywhere.
+    pub(crate) fn said_in_all(&self) -> anyhow::Result<String> {
+        let written = whole(&self.stdout)?;
+        Ok(format!(
+            "{}{}",
+            String::from_utf8_lossy(&written),
+            self.said()?
+        ))
+    }
+
     async fn wait(mut self) -> anyhow::Result<Ended> {
-        let deadline = Instant::now() + DEADLINE;
+        let patience = self.deadline;
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Ended {
@@ -151,7 +186,7 @@ impl Running {
             }
             if Instant::now() > deadline {
                 let said = self.said()?;
-                bail!("{} took over {DEADLINE:?} and said: {said}", self.line);
+                bail!("{} took over {patience:?} and said: {said}", self.line);
             }
             tokio::time::sleep(LOOK).await;
         }
