@@ -10,6 +10,7 @@ use content::statement::{
 use content::{Digest, FilesetName, RevisionNumber};
 use member::{Kind, State, StateError};
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 
 use crate::fetch::sources::{CheckFailed, NoSource, Sources};
@@ -36,7 +37,40 @@ pub(crate) struct Fresh {
     pub(crate) snapshot: Statement<Snapshot>,
 }
 
+/// What was looked up: the deployment document, and the revision.
+pub(crate) type Found = (Statement<Deployment>, Stated);
+
 impl<J: Judge> Catalogue<'_, J> {
+    /// Walks from the timestamp to a revision. If what is asked for is not known, waits until even
+    /// a booster must have asked the origin, and walks once more: its word may be some seconds
+    /// old, and what it does not know of may have been published since.
+    pub(crate) async fn look_up<S: Supply>(
+        &self,
+        sources: &Sources<S>,
+        name: &FilesetName,
+        number: Option<RevisionNumber>,
+    ) -> Result<Found, CatalogueError> {
+        match self.look_up_once(sources, name, number).await {
+            Err(error) if error.may_be_too_new() => {
+                tokio::time::sleep(BOOSTER_AGE_MAX).await;
+                self.look_up_once(sources, name, number).await
+            }
+            looked_up => looked_up,
+        }
+    }
+
+    async fn look_up_once<S: Supply>(
+        &self,
+        sources: &Sources<S>,
+        name: &FilesetName,
+        number: Option<RevisionNumber>,
+    ) -> Result<Found, CatalogueError> {
+        let fresh = self.refresh(sources).await?;
+        let document = self.document(sources, &fresh.timestamp).await?;
+        let stated = self.resolve(sources, &fresh.snapshot, name, number).await?;
+        Ok((document, stated))
+    }
+
     /// Finds out what holds now, and raises the marks to it.
     pub(crate) async fn refresh<S: Supply>(
         &self,
@@ -320,6 +354,9 @@ impl CatalogueError {
         }
     }
 }
+
+/// A little longer than a booster goes by the timestamp that it has.
+const BOOSTER_AGE_MAX: Duration = Duration::from_secs(protocol::TIMESTAMP_FRESH_SECONDS as u64 + 1);
 
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytesize::ByteSize;
-use content::statement::{Deployment, Statement};
 use content::{FilesetName, RevisionNumber};
 use serde::Serialize;
 use service::Clock;
@@ -199,15 +198,8 @@ async fn find(
         state: &session.state,
         now: session.clock.now(),
     };
-    let (document, stated) = match look_up(&catalogue, sources, request).await {
-        // A booster's word may be some seconds old: what it does not know of may have been
-        // published since. When it has asked again, it knows.
-        Err(error) if error.may_be_too_new() => {
-            tokio::time::sleep(BOOSTER_AGE_MAX).await;
-            look_up(&catalogue, sources, request).await?
-        }
-        looked_up => looked_up?,
-    };
+    let found = catalogue.look_up(sources, &request.fileset, request.number);
+    let (document, stated) = found.await?;
     for root in &document.roots {
         // The old root vouches for the new one by having signed the document.
         if let Err(error) = session.identity.trust.add_root(root, session.clock.now()) {
@@ -220,20 +212,6 @@ async fn find(
         .map_err(SessionError::Identity)?;
     session.document = Some(document);
     Ok(stated)
-}
-
-async fn look_up(
-    catalogue: &Catalogue<'_, transport::ContentJudge>,
-    sources: &Sources<Net>,
-    request: &PullRequest,
-) -> Result<(Statement<Deployment>, Stated), CatalogueError> {
-    let fresh = catalogue.refresh(sources).await?;
-    let document = catalogue.document(sources, &fresh.timestamp);
-    let document = document.await?;
-    let stated = catalogue
-        .resolve(sources, &fresh.snapshot, &request.fileset, request.number)
-        .await?;
-    Ok((document, stated))
 }
 
 fn report(
@@ -339,9 +317,6 @@ impl PullError {
         }
     }
 }
-
-/// A little longer than a booster goes by the timestamp that it has.
-const BOOSTER_AGE_MAX: Duration = Duration::from_secs(protocol::TIMESTAMP_FRESH_SECONDS as u64 + 1);
 
 #[cfg(test)]
 mod tests;

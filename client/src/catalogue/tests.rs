@@ -2,12 +2,15 @@
 
 use content::Digest;
 use content::statement::{
-    FilesetEntry, JudgeError, Payload, RevisionEntry, Signature, Snapshot, Timestamp, seal,
+    FilesetEntry, JudgeError, OriginEntry, Payload, RevisionEntry, Signature, Snapshot, Timestamp,
+    seal,
 };
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::*;
 use crate::fetch::sources::Bypass;
+use crate::fetch::supply::SupplyError;
 use crate::testing::{Memory, Publisher, Served, Vice};
 
 const NOW: i64 = 1_700_000_000;
@@ -106,7 +109,9 @@ impl Bed {
     /// States that `current` holds, and that the revisions from `from` on are kept.
     fn state(&mut self, current: u64, from: u64) -> Timestamp {
         self.version += 1;
-        let kept = self.entries.iter().filter(|entry| entry.number.0 >= from);
+        let numbers = from..=current;
+        let kept = self.entries.iter();
+        let kept = kept.filter(|entry| numbers.contains(&entry.number.0));
         let snapshot = sealed(&Snapshot {
             deployment: "d1".to_owned(),
             created: NOW,
@@ -324,4 +329,115 @@ async fn a_fileset_that_is_not_there_is_said_to_be_unknown() {
         .await
         .unwrap_err();
     assert_eq!(error.to_string(), "cannot find a fileset called maps");
+}
+
+/// A booster that goes by what it has learnt, until it must ask again.
+struct Later {
+    before: Memory,
+    after: Memory,
+    asks_at: Instant,
+}
+
+impl Later {
+    fn now(&self) -> &Memory {
+        if Instant::now() < self.asks_at {
+            &self.before
+        } else {
+            &self.after
+        }
+    }
+}
+
+impl Supply for Later {
+    type Body = <Memory as Supply>::Body;
+
+    fn name(&self) -> &str {
+        self.before.name()
+    }
+
+    async fn get(&self, ask: Ask) -> Result<Vec<u8>, SupplyError> {
+        self.now().get(ask).await
+    }
+
+    async fn pack(
+        &self,
+        fileset: &FilesetName,
+        id: content::PackId,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<Self::Body, SupplyError> {
+        self.now().pack(fileset, id, range).await
+    }
+}
+
+/// What a device finds that asks for `wanted` when `tools@2` has just been published, and its
+/// booster has asked the origin the moment before; and how many seconds that takes.
+async fn look_up(wanted: &str, vice: Vice) -> (String, u64) {
+    let mut bed = Bed::new(2);
+    let document = Deployment {
+        deployment: "d1".to_owned(),
+        version: 1,
+        created: NOW,
+        roots: vec![vec![0]],
+        origin: OriginEntry {
+            id: "o1".to_owned(),
+            addresses: vec!["origin:1".to_owned()],
+            enrol_addresses: Vec::new(),
+        },
+        boosters: Vec::new(),
+        protocol_min: 1,
+        protocol_max: 1,
+    };
+    let name = Digest::of(b"deployment");
+    bed.served.objects.insert(name, sealed(&document));
+    bed.state(1, 1);
+    let before = bed.source("booster b1", vice);
+    bed.state(2, 1);
+    let booster = Later {
+        before,
+        after: bed.source("booster b1", vice),
+        asks_at: Instant::now()
+            + Duration::from_secs(protocol::TIMESTAMP_FRESH_SECONDS.unsigned_abs()),
+    };
+    let state = State::new(bed.folder.path().join("state"));
+    let catalogue = Catalogue {
+        judge: &Anybody,
+        trust: None,
+        state: &state,
+        now: NOW + 60,
+    };
+    let (sources, begun) = (Sources::hasty(vec![booster]), Instant::now());
+    let (fileset, number) = wanted.split_once('@').unwrap();
+    let (fileset, number) = (fileset.parse().unwrap(), number.parse().unwrap());
+    let number = Some(RevisionNumber(number));
+    let found = match catalogue.look_up(&sources, &fileset, number).await {
+        Ok((_, stated)) => format!("{}@{}", stated.fileset, stated.number),
+        Err(error) => error.to_string(),
+    };
+    (found, begun.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_booster_does_not_know_yet_is_asked_for_once_more_when_it_must_have_asked() {
+    // What it knows is not waited for.
+    assert_eq!(look_up("tools@1", Vice::None).await, ("tools@1".into(), 0));
+    let waited = protocol::TIMESTAMP_FRESH_SECONDS.unsigned_abs() + 1;
+    assert_eq!(
+        look_up("tools@2", Vice::None).await,
+        ("tools@2".into(), waited)
+    );
+    // What is still not known then is told so, and a source that is out of reach at once.
+    for (wanted, message) in [
+        (
+            "tools@3",
+            "cannot get tools@3: the origin keeps revisions 1, 2",
+        ),
+        ("maps@1", "cannot find a fileset called maps"),
+    ] {
+        assert_eq!(look_up(wanted, Vice::None).await, (message.into(), waited));
+    }
+    let (found, took) = look_up("tools@2", Vice::Dead).await;
+    assert!(
+        found.contains("the connection broke") && took == 0,
+        "{found}"
+    );
 }
