@@ -23,6 +23,12 @@ pub struct Metrics {
     pub traffic_bytes: IntCounterVec,
     /// Connections to the relay, by how they `ended`: `relayed` or `failed`.
     pub relayed: IntCounterVec,
+    /// Reports that have arrived at the origin.
+    pub reports_delivered: IntCounter,
+    /// Refusals whose report was given up for want of room.
+    pub reports_dropped: IntCounter,
+    /// Reports that wait for the origin.
+    pub reports_waiting: IntGauge,
     /// Requests, by `route` and `status`.
     pub requests: IntCounterVec,
     /// Bytes of bodies sent, by `route`.
@@ -71,6 +77,9 @@ impl Metrics {
                 "Connections relayed to the enrolment listener",
                 "ended",
             )?,
+            reports_delivered: counter("reports_delivered_total", "Reports taken to the origin")?,
+            reports_dropped: counter("reports_dropped_total", "Reports given up")?,
+            reports_waiting: registry.gauge("reports_waiting", "Reports not yet delivered")?,
             requests: registry.counters("requests_total", "Requests", &["route", "status"])?,
             response_bytes: counters("response_bytes_total", "Bytes of bodies sent", "route")?,
             upstream_calls: counters("upstream_calls_total", "Calls to the origin", "outcome")?,

@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use certs::tls::Expected;
 use certs::trust::Revocation;
-use certs::{DeviceId, Role, Trust};
+use certs::{DeviceId, Key, Role, Trust};
 use config::HostPort;
 use protocol::Join;
 use serde::Serialize;
 use service::Clock;
 use transport::enrol::first_contact;
 use transport::source::CallLimits;
-use transport::{Source, SourceSettings};
+use transport::{Refusals, Source, SourceSettings};
 
+use crate::courier::Courier;
 use crate::data::Data;
 use crate::identity::{self, Identity, Joined};
 use crate::kind::Kind;
@@ -145,45 +146,76 @@ pub async fn enrol(
     if let Some(known) = Identity::load(&data.identity(), kind, clock.now())? {
         return already(&known, join);
     }
-    let id = request.id.map_or_else(host_id, Ok)?;
+    let id = request.id.clone().map_or_else(host_id, Ok)?;
     note(EnrolNote::Asking {
         fingerprint: key.fingerprint(),
         id: id.to_string(),
     });
-    let trust = meet(join, clock).await?;
-    let source = origin_source(&join.addresses, &trust, clock)?;
-    let origin = source.identify().await.map_err(refused)?;
-    // Before anything secret is sent: the server may have been revoked.
-    let state = State::new(data.state());
-    standing::fetch(&source, &trust, &state, kind, clock.now()).await?;
-    let again = source.identify().await.map_err(refused)?;
-    trust
-        .check(&again, clock.now())
-        .map_err(|reason| EnrolError::Server { reason })?;
-    let asking = Asking {
+    let refusals = Refusals::new(clock.clone());
+    let first = First {
         clock,
-        join,
+        data: &data,
+        id,
         key: &key,
-        kind,
-        source: &source,
-        trust: &trust,
+        refusals: &refusals,
+        request: &request,
     };
-    let accepted = asking.ask(&id, request.patience, note).await?;
-    let joined = Joined {
-        advertise: request.advertise.iter().map(HostPort::to_string).collect(),
-        addresses: join.addresses.clone(),
-        deployment: trust.deployment().to_string(),
-        id: id.to_string(),
-        origin: origin.id().to_string(),
-    };
-    identity::store(&data.identity(), &joined, &trust, &accepted.chain_der)?;
-    Ok(EnrolReport {
-        already: false,
-        deployment: joined.deployment,
-        fingerprint: key.fingerprint(),
-        id: joined.id,
-        not_after: accepted.peer.not_after(),
-    })
+    let enrolled = first.enrol(note).await;
+    // Whoever stood in for the origin is reported as soon as there is somebody to tell.
+    let mut courier = Courier::open(&data.state(), &refusals);
+    courier.flush(&[], Duration::ZERO).await;
+    enrolled
+}
+
+/// A first enrolment.
+struct First<'a> {
+    clock: &'a Clock,
+    data: &'a Data,
+    id: DeviceId,
+    key: &'a Key,
+    refusals: &'a Refusals,
+    request: &'a EnrolRequest,
+}
+
+impl First<'_> {
+    async fn enrol(self, note: impl Fn(EnrolNote)) -> Result<EnrolReport, EnrolError> {
+        let (clock, data, request) = (self.clock, self.data, self.request);
+        let (kind, join) = (request.kind, &request.join);
+        let trust = meet(join, clock).await?;
+        let source = origin_source(&join.addresses, &trust, clock, self.refusals)?;
+        let origin = source.identify().await.map_err(refused)?;
+        // Before anything secret is sent: the server may have been revoked.
+        let state = State::new(data.state());
+        standing::fetch(&source, &trust, &state, kind, clock.now()).await?;
+        let again = source.identify().await.map_err(refused)?;
+        trust
+            .check(&again, clock.now())
+            .map_err(|reason| EnrolError::Server { reason })?;
+        let asking = Asking {
+            clock,
+            join,
+            key: self.key,
+            kind,
+            source: &source,
+            trust: &trust,
+        };
+        let accepted = asking.ask(&self.id, request.patience, note).await?;
+        let joined = Joined {
+            advertise: request.advertise.iter().map(HostPort::to_string).collect(),
+            addresses: join.addresses.clone(),
+            deployment: trust.deployment().to_string(),
+            id: self.id.to_string(),
+            origin: origin.id().to_string(),
+        };
+        identity::store(&data.identity(), &joined, &trust, &accepted.chain_der)?;
+        Ok(EnrolReport {
+            already: false,
+            deployment: joined.deployment,
+            fingerprint: self.key.fingerprint(),
+            id: joined.id,
+            not_after: accepted.peer.not_after(),
+        })
+    }
 }
 
 /// Finds the pinned root, and nothing else: nobody is trusted before that.
@@ -219,6 +251,7 @@ fn origin_source(
     addresses: &[String],
     trust: &Arc<Trust>,
     clock: &Clock,
+    refusals: &Refusals,
 ) -> Result<Source, EnrolError> {
     let settings = SourceSettings {
         addresses: addresses.to_vec(),
@@ -229,7 +262,7 @@ fn origin_source(
         clock: clock.clone(),
         http2: false,
         limits: CallLimits::default(),
-        refusals: None,
+        refusals: Some(refusals.clone()),
     };
     Source::new(settings).map_err(|source| EnrolError::Tls { source })
 }

@@ -10,6 +10,7 @@
 //! DATA/state/     marks <issuer>.crl timestamp.json deployment.json
 //! ```
 
+pub mod courier;
 pub mod data;
 pub mod enrol;
 pub mod identity;
@@ -19,6 +20,7 @@ pub mod renew;
 pub mod standing;
 pub mod state;
 
+pub use courier::Courier;
 pub use data::{Data, DataError, Lock};
 pub use enrol::{EnrolError, EnrolNote, EnrolReport, EnrolRequest, enrol};
 pub use identity::{Identity, IdentityError, Joined};

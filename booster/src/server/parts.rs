@@ -15,13 +15,13 @@ use tokio::time::timeout;
 use tracing::warn;
 use transport::source::CallLimits;
 use transport::{
-    ContentJudge, HandshakeSink, ListenSettings, Listener, Meter, Refused, Relay, RelaySettings,
-    Session, Source, SourceSettings,
+    ContentJudge, HandshakeSink, ListenSettings, Listener, Meter, Refusals, Refused, Relay,
+    RelaySettings, Session, Source, SourceSettings,
 };
 
 use super::BindError;
 use crate::api::Api;
-use crate::cache::{Cache, off_runtime};
+use crate::cache::{Cache, StoreError, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ pub(super) struct Parts {
     pub(super) identity: Arc<Identity>,
     pub(super) lock: Lock,
     pub(super) metrics: Metrics,
+    pub(super) refusals: Refusals,
     pub(super) registry: Registry,
     pub(super) renewal: Renewal,
     pub(super) revocation: Revocation,
@@ -71,7 +72,8 @@ impl Parts {
         let clock = &clock;
         let registry = Registry::new("larder_booster");
         let metrics = Metrics::register(&registry)?;
-        let sources = Sources::make(&identity, clock)?;
+        let refusals = Refusals::new(clock.clone());
+        let sources = Sources::make(&identity, clock, &refusals)?;
         let documents = Arc::new(Upstreams::new(vec![
             remote("origin", &sources.content),
             remote("origin (enrolment)", &sources.public),
@@ -93,16 +95,7 @@ impl Parts {
             public: Arc::clone(&sources.public),
         };
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
-        let packs = Upstreams::new(vec![remote("origin", &sources.content)]);
-        let cache = Cache::open(
-            &data.root().join("cache"),
-            config.cache(),
-            Arc::new(packs),
-            tasks.spawner(),
-            metrics.cache.clone(),
-            clock.now(),
-        )
-        .await?;
+        let cache = open_cache(config, &data, &sources, tasks, &metrics, clock.now()).await?;
         let judge = ContentJudge::new(Arc::clone(&identity.trust));
         let catalogue = Catalogue::open(catalogue::Parts {
             cache: cache.clone(),
@@ -122,6 +115,7 @@ impl Parts {
             identity,
             lock,
             metrics,
+            refusals,
             registry,
             renewal,
             revocation,
@@ -168,7 +162,10 @@ impl Parts {
             metrics: self.metrics.clone(),
             trust: Arc::clone(trust),
         });
-        let sink = Arc::new(Counting(self.metrics.clone()));
+        let sink = Arc::new(Hearing {
+            metrics: self.metrics.clone(),
+            refusals: self.refusals.clone(),
+        });
         let listener = Listener::bind(
             address,
             settings,
@@ -197,7 +194,7 @@ impl Sources {
         [&self.content, &self.public, &self.known].map(|source| Arc::clone(source.meter()))
     }
 
-    fn make(identity: &Identity, clock: &Clock) -> Result<Self, TlsError> {
+    fn make(identity: &Identity, clock: &Clock, refusals: &Refusals) -> Result<Self, TlsError> {
         let make = |addresses: &[String], strictness, shown: bool, http2| {
             let settings = SourceSettings {
                 addresses: addresses.to_vec(),
@@ -208,7 +205,7 @@ impl Sources {
                 clock: clock.clone(),
                 http2,
                 limits: CallLimits::default(),
-                refusals: None,
+                refusals: Some(refusals.clone()),
             };
             Source::new(settings).map(Arc::new)
         };
@@ -220,6 +217,27 @@ impl Sources {
             public: make(enrol, Strictness::BestEffort, false, false)?,
         })
     }
+}
+
+/// Opens the cache, to be filled from the origin.
+async fn open_cache(
+    config: &Config,
+    data: &Data,
+    sources: &Sources,
+    tasks: &Tasks,
+    metrics: &Metrics,
+    now: i64,
+) -> Result<Cache, StoreError> {
+    let packs = Upstreams::new(vec![remote("origin", &sources.content)]);
+    Cache::open(
+        &data.root().join("cache"),
+        config.cache(),
+        Arc::new(packs),
+        tasks.spawner(),
+        metrics.cache.clone(),
+        now,
+    )
+    .await
 }
 
 /// Who we are, and what the last run knew.
@@ -301,17 +319,24 @@ fn remote(name: &str, source: &Arc<Source>) -> Arc<dyn Upstream> {
     Arc::new(Remote::new(name, Arc::clone(source)))
 }
 
-/// Counts who comes and who is turned away.
-struct Counting(Metrics);
+/// Counts who comes, and who is turned away; the latter is reported to the origin, too.
+struct Hearing {
+    metrics: Metrics,
+    refusals: Refusals,
+}
 
-impl HandshakeSink for Counting {
+impl HandshakeSink for Hearing {
     fn accepted(&self, _: &Session) {
-        self.0.handshakes_accepted.inc();
+        self.metrics.handshakes_accepted.inc();
     }
 
     fn refused(&self, refused: &Refused) {
         let reason = refused.reason.as_str();
-        self.0.handshakes_refused.with_label_values(&[reason]).inc();
+        self.metrics
+            .handshakes_refused
+            .with_label_values(&[reason])
+            .inc();
+        self.refusals.note(refused);
     }
 }
 

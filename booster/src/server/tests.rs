@@ -10,6 +10,7 @@ use member::{
     DataError, EnrolError, EnrolNote, EnrolReport, EnrolRequest, Kind, StandingError, enrol,
 };
 use protocol::CheckIn;
+use protocol::report::{Matter, Stage};
 use tempfile::TempDir;
 use transport::{CallError, Source};
 
@@ -74,6 +75,26 @@ impl Bed {
     async fn get(&self, source: &Source) {
         let got = self.read(source).await.unwrap();
         assert!(got == self.pack.bytes, "other bytes were served");
+    }
+
+    /// The refusals that the origin has heard of, once they are as many as `count`.
+    async fn reported(&self, count: usize) -> Vec<(Stage, String, bool)> {
+        let heard = || {
+            let bodies = self.origin.shared.reported.lock().unwrap();
+            let reports = bodies.iter().flat_map(|body| &body.reports);
+            let refusals = reports.filter_map(|report| match &report.matter {
+                Matter::Refusal(it) => Some((it.stage, it.reason.clone(), it.possession_proved)),
+                Matter::Notice(_) => None,
+            });
+            refusals.collect::<Vec<_>>()
+        };
+        soon(async {
+            while heard().len() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        heard()
     }
 
     async fn read(&self, source: &Source) -> Result<Vec<u8>, CallError> {
@@ -166,6 +187,11 @@ async fn revoking_a_client_ends_its_download_and_nobody_elses() {
     assert_eq!(got, bed.pack.bytes.len());
     let counted = &booster.metrics().handshakes_refused;
     assert!(counted.with_label_values(&["revoked"]).get() >= 2);
+    // One for the session that was put out, one for the handshake.
+    let mut stages = bed.reported(2).await;
+    stages.sort_by_key(|(stage, ..)| *stage == Stage::Session);
+    let expected = |stage| (stage, "revoked".to_owned(), true);
+    assert_eq!(stages, [Stage::Handshake, Stage::Session].map(expected));
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use certs::Trust;
 use certs::crl::Freshness;
-use member::Identity;
+use member::{Courier, Identity};
 use service::ops::{Check, Health};
 use service::{CancellationToken, Clock, Tasks};
 use tokio::time::sleep;
 use transport::listen::ListenMetrics;
 use transport::relay::RelayMetrics;
-use transport::{Listener, Meter, Relay};
+use transport::{Listener, Meter, Refusals, Relay};
 
 use super::Bound;
 use super::parts::{Parts, apply};
@@ -48,9 +48,17 @@ impl Parts {
             origin: Arc::clone(&self.sources.content),
         };
         tasks.start("check-in", |stop| check_ins.run(stop));
+        let courier = Courier::open(&self.data.state(), &self.refusals);
+        // The way of content first; the other is open to us even when our lists are stale.
+        let ways = vec![
+            Arc::clone(&self.sources.content),
+            Arc::clone(&self.sources.known),
+        ];
+        tasks.start("reports", |stop| courier.run(ways, stop));
         let numbers = Numbers {
             listener: Arc::clone(listener.metrics()),
             metrics: self.metrics.clone(),
+            refusals: self.refusals.clone(),
             relay: Arc::clone(relay.metrics()),
             sources: self.sources.meters(),
         };
@@ -96,6 +104,7 @@ impl Parts {
 struct Numbers {
     listener: Arc<ListenMetrics>,
     metrics: Metrics,
+    refusals: Refusals,
     relay: Arc<RelayMetrics>,
     sources: [Arc<Meter>; 3],
 }
@@ -144,6 +153,11 @@ impl Numbers {
             &bytes("other"),
             sum(|it| it.other_bytes.load(Ordering::Relaxed)),
         );
+        let counts = self.refusals.counts();
+        let waiting = i64::try_from(counts.waiting).unwrap_or(i64::MAX);
+        metrics.reports_waiting.set(waiting);
+        carry_over(&metrics.reports_delivered, counts.delivered);
+        carry_over(&metrics.reports_dropped, counts.dropped);
         let calls = |outcome| metrics.upstream_calls.with_label_values(&[outcome]);
         carry_over(&calls("all"), sum(|it| it.calls.load(Ordering::Relaxed)));
         carry_over(
