@@ -15,11 +15,12 @@
 //! is in the distinguished name, since two CAs of one name and two keys cannot be told apart
 //! by those who look issuers up by name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, CustomExtension, DistinguishedName, DnType,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
+    GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
     SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
@@ -28,15 +29,15 @@ use thiserror::Error;
 use crate::ca_cert::{CLIENT_AUTH, CONTENT_SIGNING, CaCert, CaCertError, CaKind, SERVER_AUTH};
 use crate::crl::IssuerId;
 use crate::der;
-use crate::key::Key;
+use crate::key::{ForLibrary, KeyError, SigningKey};
 use crate::name::{DeploymentId, Identity, Role};
 use crate::serial::Serial;
 
-/// A CA: its certificate and the key to it.
-#[derive(Debug)]
+/// A CA: its certificate and the key to it, which may be kept elsewhere.
+#[derive(Clone, Debug)]
 pub struct Ca {
     cert: CaCert,
-    key: Key,
+    key: Arc<dyn SigningKey>,
 }
 
 impl Ca {
@@ -45,7 +46,8 @@ impl Ca {
     /// # Errors
     ///
     /// Fails if the certificate is not in order, or not for this key.
-    pub fn load(cert_der: &[u8], key: Key) -> Result<Self, IssueError> {
+    pub fn load(cert_der: &[u8], key: impl Into<Arc<dyn SigningKey>>) -> Result<Self, IssueError> {
+        let key = key.into();
         let cert = CaCert::parse(cert_der).map_err(|source| IssueError::Ca { source })?;
         if cert.spki_der() == key.spki_der() {
             Ok(Self { cert, key })
@@ -69,13 +71,14 @@ impl Ca {
         self.cert.id()
     }
 
-    /// Its key, to be stored.
-    pub fn key(&self) -> &Key {
-        &self.key
+    /// Its key.
+    pub fn key(&self) -> &dyn SigningKey {
+        self.key.as_ref()
     }
 
-    pub(crate) fn issuer(&self) -> Result<Issuer<'_, &KeyPair>, rcgen::Error> {
-        Issuer::from_ca_cert_der(&CertificateDer::from(self.cert.der()), self.key.pair())
+    pub(crate) fn issuer(&self) -> Result<Issuer<'_, ForLibrary<'_>>, rcgen::Error> {
+        let key = ForLibrary::new(self.key());
+        Issuer::from_ca_cert_der(&CertificateDer::from(self.cert.der()), key)
     }
 }
 
@@ -87,16 +90,18 @@ impl Ca {
 pub fn root(
     deployment: &DeploymentId,
     generation: u32,
-    key: Key,
+    key: impl Into<Arc<dyn SigningKey>>,
     serial: Serial,
     now: i64,
 ) -> Result<Ca, IssueError> {
+    let key = key.into();
     let mut params = ca_params(deployment, "Root", generation, serial);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     set_life(&mut params, now, now.saturating_add(seconds(ROOT_LIFETIME)));
+    let signing = ForLibrary::new(key.as_ref());
     let cert = params
-        .self_signed(key.pair())
-        .map_err(|source| IssueError::Write { source })?;
+        .self_signed(&signing)
+        .map_err(|source| failed(&signing, source))?;
     Ca::load(cert.der(), key)
 }
 
@@ -109,7 +114,7 @@ pub fn issuing_ca(
     kind: CaKind,
     generation: u32,
     root: &Ca,
-    key: Key,
+    key: impl Into<Arc<dyn SigningKey>>,
     serial: Serial,
     now: i64,
 ) -> Result<Ca, IssueError> {
@@ -126,6 +131,7 @@ pub fn issuing_ca(
     }
     let not_after = now.saturating_add(seconds(ISSUING_CA_LIFETIME));
     set_life(&mut params, now, not_after.min(root.cert.not_after()));
+    let key = key.into();
     Ca::load(&sign(&params, key.spki_der(), root)?, key)
 }
 
@@ -202,7 +208,13 @@ pub enum IssueError {
         /// What the library said.
         source: rcgen::Error,
     },
-    /// The library would not write or sign it.
+    /// The CA's key would not sign it.
+    #[error("cannot sign the certificate")]
+    Sign {
+        /// Why not.
+        source: KeyError,
+    },
+    /// The library would not write it.
     #[error("cannot write the certificate")]
     Write {
         /// What it said.
@@ -219,8 +231,15 @@ fn sign(params: &CertificateParams, spki_der: &[u8], ca: &Ca) -> Result<Vec<u8>,
     let issuer = ca.issuer().map_err(|source| IssueError::Write { source })?;
     let cert = params
         .signed_by(&key, &issuer)
-        .map_err(|source| IssueError::Write { source })?;
+        .map_err(|source| failed(issuer.key(), source))?;
     Ok(cert.der().to_vec())
+}
+
+fn failed(key: &ForLibrary<'_>, source: rcgen::Error) -> IssueError {
+    match key.take_error() {
+        Some(source) => IssueError::Sign { source },
+        None => IssueError::Write { source },
+    }
 }
 
 fn common_params(common_name: &str, serial: Serial) -> CertificateParams {

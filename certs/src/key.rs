@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
@@ -10,8 +10,11 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::digest::sha256;
 
 mod encrypted;
+mod signing;
 
 pub use encrypted::{Passphrase, PassphraseError};
+pub(crate) use signing::ForLibrary;
+pub use signing::SigningKey;
 
 /// The SHA-256 of a key's public half as persons compare it: 64 lower-case hexadecimal digits in
 /// groups of four, with a space between. All programs show it alike.
@@ -93,9 +96,7 @@ impl Key {
     ///
     /// Fails only if there is no randomness to be had.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.pair
-            .sign(message)
-            .map_err(|source| KeyError::Sign { source })
+        rcgen::SigningKey::sign(&self.pair, message).map_err(|source| KeyError::Sign { source })
     }
 
     pub(crate) fn pair(&self) -> &KeyPair {
@@ -147,6 +148,12 @@ pub enum KeyError {
     /// It wants a passphrase.
     #[error("cannot read an encrypted key without its passphrase")]
     Encrypted,
+    /// Whoever keeps the key would not sign.
+    #[error("cannot sign with a key that is kept elsewhere")]
+    Elsewhere {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Encrypted in a way that we do not use, or no key at all.
     #[error(
         "cannot read an encrypted key: want PKCS#8 PEM with scrypt, \

@@ -33,7 +33,7 @@ pub use crl::{Crl, CrlStore, IssuerId, Verdict};
 pub use der::DerError;
 pub use floor::Floor;
 pub use issue::Ca;
-pub use key::Key;
+pub use key::{Key, SigningKey};
 pub use name::{DeploymentId, DeviceId, Identity, Role};
 pub use peer::Peer;
 pub use refusal::RefusalReason;

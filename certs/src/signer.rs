@@ -1,12 +1,14 @@
 //! Signatures under content.
 
+use std::sync::Arc;
+
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use webpki::EndEntityCert;
 
 use crate::chain::{self, Usage};
 use crate::crl::{IssuerId, Verdict};
-use crate::key::{Key, KeyError};
+use crate::key::{KeyError, SigningKey};
 use crate::name::Identity;
 use crate::refusal::RefusalReason;
 use crate::serial::Serial;
@@ -16,7 +18,7 @@ use crate::trust::Trust;
 #[derive(Debug)]
 pub struct ContentSigner {
     chain_der: Vec<Vec<u8>>,
-    key: Key,
+    key: Arc<dyn SigningKey>,
 }
 
 impl ContentSigner {
@@ -25,7 +27,11 @@ impl ContentSigner {
     /// # Errors
     ///
     /// Fails if the chain is empty or its first certificate is not for this key.
-    pub fn new(chain_der: Vec<Vec<u8>>, key: Key) -> Result<Self, SignerError> {
+    pub fn new(
+        chain_der: Vec<Vec<u8>>,
+        key: impl Into<Arc<dyn SigningKey>>,
+    ) -> Result<Self, SignerError> {
+        let key = key.into();
         let leaf = chain_der.first().ok_or(SignerError::Certificate)?;
         let leaf = CertificateDer::from(leaf.as_slice());
         let leaf = EndEntityCert::try_from(&leaf).map_err(|_| SignerError::Certificate)?;
@@ -45,7 +51,7 @@ impl ContentSigner {
     ///
     /// # Errors
     ///
-    /// Fails only if there is no randomness to be had.
+    /// Fails only if whoever keeps the key does not sign.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.key.sign(message)
     }

@@ -1,5 +1,6 @@
 //! What leaves the presses.
 
+use rcgen::KeyPair;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
@@ -220,7 +221,11 @@ fn p22_a_ca_must_be_allowed_to_sign_certificates_and_lists() {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = usages;
         set_life(&mut params, NOW, NOW + DAY_SECONDS);
-        let der = params.self_signed(new_key().pair()).unwrap().der().to_vec();
+        let der = params
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap()
+            .der()
+            .to_vec();
         assert_eq!(CaCert::parse(&der).map(drop), want);
     };
     use KeyUsagePurpose::{CrlSign, KeyCertSign};
@@ -338,10 +343,91 @@ fn nothing_outlives_its_issuer() {
 #[test]
 fn a_ca_is_put_together_only_with_its_own_key() {
     let bed = Bed::new();
-    let key = bed.client.key().duplicate();
-    assert!(Ca::load(bed.client.cert_der(), key).is_ok());
-    let error = Ca::load(bed.client.cert_der(), new_key()).unwrap_err();
+    let key = new_key();
+    let copy = key.duplicate();
+    let ca = issuing_ca(CaKind::Client, 2, &bed.root, key, serial(), NOW).unwrap();
+    assert!(Ca::load(ca.cert_der(), copy).is_ok());
+    let error = Ca::load(ca.cert_der(), new_key()).unwrap_err();
     assert!(matches!(error, IssueError::KeyMismatch));
+}
+
+/// A key that somebody else keeps, and that can be taken away.
+#[derive(Debug)]
+struct Lent {
+    key: crate::Key,
+    gone: std::sync::atomic::AtomicBool,
+}
+
+impl SigningKey for Lent {
+    fn spki_der(&self) -> &[u8] {
+        self.key.spki_der()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        if self.gone.load(std::sync::atomic::Ordering::Relaxed) {
+            let source = "no token in the slot".into();
+            return Err(KeyError::Elsewhere { source });
+        }
+        self.key.sign(message)
+    }
+}
+
+#[test]
+fn every_key_that_issues_may_be_kept_elsewhere() {
+    let lent = || {
+        Arc::new(Lent {
+            key: new_key(),
+            gone: false.into(),
+        })
+    };
+    let shared = |key: &Arc<Lent>| -> Arc<dyn SigningKey> { Arc::<Lent>::clone(key) };
+    let (root_key, ca_key, content_key) = (lent(), lent(), lent());
+    let name = crate::testing::deployment();
+    let root = root(&name, 1, shared(&root_key), serial(), NOW).unwrap();
+    let under = |kind, key| issuing_ca(kind, 1, &root, shared(key), serial(), NOW).unwrap();
+    let (client, content) = (
+        under(CaKind::Client, &ca_key),
+        under(CaKind::Content, &content_key),
+    );
+    let trust = Trust::new(&[root.cert_der()], Store::new(Duration::ZERO).into(), NOW).unwrap();
+    for ca in [&client, &content] {
+        trust.add_issuing_ca(ca.cert_der(), NOW).unwrap();
+    }
+    let own = Own::issued(&client, &identity(Role::Client, "a"), NOW);
+    let revoked = crate::testing::list(&client, 1, &[own.serial()]);
+    assert!(trust.verify_crl(client.id(), &revoked, NOW).is_ok());
+    let signer_key = lent();
+    let (signer, life) = (identity(Role::Signer, "s"), default_lifetime(Role::Signer));
+    let leaf = leaf(
+        &signer,
+        signer_key.spki_der(),
+        &content,
+        serial(),
+        NOW,
+        life,
+    )
+    .unwrap();
+    let signer = crate::ContentSigner::new(vec![leaf], shared(&signer_key)).unwrap();
+    assert!(signer.sign(b"message").is_ok());
+
+    ca_key
+        .gone
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let issued = super::leaf(
+        &identity(Role::Client, "b"),
+        new_key().spki_der(),
+        &client,
+        serial(),
+        NOW,
+        DAY,
+    );
+    let Err(IssueError::Sign { source }) = issued else {
+        panic!("{issued:?}");
+    };
+    let why = std::error::Error::source(&source).unwrap().to_string();
+    assert_eq!(why, "no token in the slot");
+    let list = crate::crl::sign(&client, 2, &[], NOW, NOW + DAY_SECONDS);
+    assert!(matches!(list, Err(crate::crl::SignCrlError::Key { .. })));
 }
 
 #[test]
