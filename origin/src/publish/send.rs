@@ -4,6 +4,7 @@
 //! origin as they fill. Memory is bounded by a few batches, whatever the size of the tree.
 
 mod calls;
+mod links;
 mod offenders;
 mod pack;
 mod read;

@@ -1,6 +1,6 @@
 //! Reading a tree: cuts and hashes its files, writes its index, and hands out the chunks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -12,6 +12,7 @@ use content::{Chunk, ChunkRef, ChunkRun, EntryPath, Hasher};
 use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
+use super::links::Links;
 use super::offenders::Offenders;
 use super::walk::{Found, Walk};
 use super::{IndexFile, Progress, PublishFailure, Request};
@@ -88,7 +89,7 @@ pub(super) fn tree(
         index,
         batcher,
         progress,
-        links: HashMap::new(),
+        links: Links::new()?,
         buffer: Vec::new(),
     };
     let mut walk = Walk::new(&request.folder, request.case_policy);
@@ -115,8 +116,7 @@ struct Reading<'a> {
     index: IndexWriter<IndexFile>,
     batcher: &'a mut Batcher,
     progress: &'a dyn Progress,
-    /// Files with several names: device and inode to the first name.
-    links: HashMap<(u64, u64), EntryPath>,
+    links: Links,
     buffer: Vec<u8>,
 }
 
@@ -127,7 +127,7 @@ impl Reading<'_> {
             Kind::Folder
         } else if meta.is_symlink() {
             self.symlink(&path)?
-        } else if let Some(first) = self.first_name(&path, &meta) {
+        } else if let Some(first) = self.links.first_name(&path, &meta)? {
             Kind::HardLink { target: first }
         } else {
             self.file(&path, &meta)?
@@ -159,19 +159,6 @@ impl Reading<'_> {
                 Err(offenders.into())
             }
         }
-    }
-
-    /// The name under which this very file was met before.
-    fn first_name(&mut self, path: &EntryPath, meta: &fs::Metadata) -> Option<EntryPath> {
-        if meta.nlink() < 2 {
-            return None;
-        }
-        let key = (meta.dev(), meta.ino());
-        let first = self.links.get(&key).cloned();
-        if first.is_none() {
-            self.links.insert(key, path.clone());
-        }
-        first
     }
 
     fn file(&mut self, path: &EntryPath, meta: &fs::Metadata) -> Result<Kind, PublishFailure> {

@@ -1,6 +1,5 @@
 //! Walking a tree in the byte order of its paths.
 
-use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -11,6 +10,10 @@ use content::index::CasePolicy;
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::offenders::Offenders;
+
+mod listing;
+
+use listing::{Listing, Step};
 
 /// What a look at a tree found.
 #[derive(Debug)]
@@ -99,40 +102,26 @@ pub(super) struct Found {
 pub(super) struct Walk {
     root: PathBuf,
     policy: CasePolicy,
-    /// What is left of each open folder, last first.
-    open: Vec<Vec<Step>>,
+    open: Vec<Listing>,
+    /// Bytes that the open folders' lists may take together.
+    room: usize,
 }
 
-#[derive(Debug)]
-enum Step {
-    /// A path to visit.
-    Visit(String),
-    /// A folder to open.
-    Enter(String),
-}
-
-impl Step {
-    fn key(&self) -> (&[u8], &[u8]) {
-        match self {
-            Self::Visit(path) => (path.as_bytes(), b""),
-            Self::Enter(path) => (path.as_bytes(), b"/"),
-        }
-    }
-
-    fn sorts_before(&self, other: &Self) -> std::cmp::Ordering {
-        let ((path, slash), (other_path, other_slash)) = (self.key(), other.key());
-        path.iter()
-            .chain(slash)
-            .cmp(other_path.iter().chain(other_slash))
-    }
-}
+/// Memory for the lists of all folders that are open at once: a million names of fifty bytes in one
+/// folder fit, and publishing stays within 256 MiB.
+pub(super) const LISTINGS_BYTES_MAX: usize = 96 << 20;
 
 impl Walk {
     pub(super) fn new(root: &Path, policy: CasePolicy) -> Self {
+        Self::within(LISTINGS_BYTES_MAX, root, policy)
+    }
+
+    fn within(room: usize, root: &Path, policy: CasePolicy) -> Self {
         Self {
             root: root.to_owned(),
             policy,
-            open: vec![vec![Step::Enter(String::new())]],
+            open: vec![Listing::start()],
+            room,
         }
     }
 
@@ -144,8 +133,8 @@ impl Walk {
                     self.open.pop();
                 }
                 Some(Step::Enter(folder)) => {
-                    let steps = self.list(&folder, offenders);
-                    self.open.push(steps);
+                    let listing = self.list(&folder, offenders);
+                    self.open.push(listing);
                 }
                 Some(Step::Visit(path)) => {
                     if let Some(found) = self.visit(path, offenders) {
@@ -173,64 +162,64 @@ impl Walk {
         }
     }
 
-    /// The steps through `folder`, last first.
-    fn list(&self, folder: &str, offenders: &mut Offenders) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let mut folded: HashMap<String, String> = HashMap::new();
-        let entries = match fs::read_dir(self.root.join(folder)) {
+    /// The steps through `folder`.
+    fn list(&self, folder: &str, offenders: &mut Offenders) -> Listing {
+        let mut listing = Listing::of(folder);
+        let path = self.root.join(folder);
+        let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) => {
                 offenders.push(folder, format!("it cannot be listed: {error}"));
-                return steps;
+                return listing;
             }
         };
+        let taken: usize = self.open.iter().map(Listing::bytes).sum();
+        let room = self.room.saturating_sub(taken);
         for entry in entries {
-            match self.step(folder, entry, &mut folded) {
-                Ok((path, is_folder)) => {
-                    if is_folder {
-                        steps.push(Step::Enter(path.clone()));
+            match step(folder, entry) {
+                Ok((name, is_folder)) => {
+                    if !listing.push(&name, is_folder, room) {
+                        let most = bytesize::ByteSize(self.room as u64);
+                        let why = format!(
+                            "it holds too many names: with those of the folders above it they \
+                             take more than {most} of memory; spread them over several folders"
+                        );
+                        offenders.push(path, why);
+                        return Listing::of(folder);
                     }
-                    steps.push(Step::Visit(path));
                 }
                 Err((path, why)) => offenders.push(path, why),
             }
         }
-        steps.sort_unstable_by(|a, b| b.sorts_before(a));
-        steps
+        if self.policy == CasePolicy::Unique {
+            listing.same_but_for_case(|name, other| {
+                let why =
+                    format!("it differs from {other:?} only by case; --case-sensitive allows that");
+                offenders.push(Path::new(folder).join(name), why);
+            });
+        }
+        listing.sort();
+        listing
     }
+}
 
-    /// The path of an entry of `folder`, and whether it is a folder itself.
-    fn step(
-        &self,
-        folder: &str,
-        entry: io::Result<fs::DirEntry>,
-        folded: &mut HashMap<String, String>,
-    ) -> Result<(String, bool), (PathBuf, String)> {
-        let entry = entry.map_err(|error| (PathBuf::from(folder), error.to_string()))?;
-        let name = entry.file_name();
-        let shown = Path::new(folder).join(&name);
-        let name = name
-            .into_string()
-            .map_err(|_| (shown.clone(), "its name is not UTF-8".to_owned()))?;
-        let kind = entry
-            .file_type()
-            .map_err(|error| (shown.clone(), error.to_string()))?;
-        if let Some(what) = unfit(kind) {
-            return Err((shown, format!("it is a {what}")));
-        }
-        if self.policy == CasePolicy::Unique
-            && let Some(other) = folded.insert(name.to_lowercase(), name.clone())
-        {
-            let why =
-                format!("it differs from {other:?} only by case; --case-sensitive allows that");
-            return Err((shown, why));
-        }
-        let path = if folder.is_empty() {
-            name
-        } else {
-            format!("{folder}/{name}")
-        };
-        Ok((path, kind.is_dir()))
+/// The name of an entry of `folder`, and whether it is a folder itself.
+fn step(
+    folder: &str,
+    entry: io::Result<fs::DirEntry>,
+) -> Result<(String, bool), (PathBuf, String)> {
+    let entry = entry.map_err(|error| (PathBuf::from(folder), error.to_string()))?;
+    let name = entry.file_name();
+    let shown = Path::new(folder).join(&name);
+    let name = name
+        .into_string()
+        .map_err(|_| (shown.clone(), "its name is not UTF-8".to_owned()))?;
+    let kind = entry
+        .file_type()
+        .map_err(|error| (shown.clone(), error.to_string()))?;
+    match unfit(kind) {
+        Some(what) => Err((shown, format!("it is a {what}"))),
+        None => Ok((name, kind.is_dir())),
     }
 }
 
@@ -241,5 +230,44 @@ fn unfit(kind: fs::FileType) -> Option<&'static str> {
         () if kind.is_fifo() => Some("named pipe"),
         () if kind.is_block_device() || kind.is_char_device() => Some("device"),
         () => Some("thing of unknown kind"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(room: usize, folders: &[(&str, usize)]) -> Result<usize, String> {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, files) in folders {
+            let folder = root.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            for file in 0..*files {
+                fs::write(folder.join(format!("file{file:03}")), b"").unwrap();
+            }
+        }
+        let mut offenders = Offenders::default();
+        let mut walk = Walk::within(room, root.path(), CasePolicy::Unique);
+        let mut count = 0;
+        while walk.next_path(&mut offenders).is_some() {
+            count += 1;
+        }
+        match offenders.shown.first() {
+            None => Ok(count),
+            Some(offender) => {
+                let path = offender.path.strip_prefix(root.path()).unwrap();
+                Err(format!("{}: {}", path.display(), offender.why))
+            }
+        }
+    }
+
+    #[test]
+    fn the_names_of_open_folders_are_bounded_and_the_folder_is_named() {
+        assert_eq!(walk(8000, &[("one", 100), ("two", 100)]), Ok(202));
+        let refused = walk(8000, &[("few", 10), ("one/many", 300)]).unwrap_err();
+        assert!(refused.starts_with("one/many: it holds too many names"));
+        // Each has room, but they are open at once.
+        let refused = walk(8000, &[("one", 150), ("one/below", 150)]).unwrap_err();
+        assert!(refused.starts_with("one/below: it holds too many names"));
     }
 }
