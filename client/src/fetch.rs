@@ -5,6 +5,7 @@ pub(crate) mod downloads;
 pub(crate) mod reader;
 pub(crate) mod receive;
 pub(crate) mod sources;
+pub(crate) mod stale;
 pub(crate) mod supply;
 
 use std::ops::Range;

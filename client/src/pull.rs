@@ -167,6 +167,7 @@ pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, Pul
         data: session.data.root().to_owned(),
         target: request.target.clone(),
         replace: request.replace,
+        now: session.clock.now(),
         room: Room::default(),
         progress: Arc::clone(&request.progress),
         steps: Steps::default(),

@@ -18,6 +18,7 @@ use super::PullError;
 use crate::fetch::downloads::Downloads;
 use crate::fetch::reader::{Arrivals, PackReader};
 use crate::fetch::sources::Shared;
+use crate::fetch::stale::remove_stale;
 use crate::fetch::supply::Supply;
 use crate::fetch::{Fetcher, off_the_runtime};
 use crate::install::Target;
@@ -53,6 +54,8 @@ pub(crate) struct Job<S> {
     pub(crate) target: PathBuf,
     /// Whether what others put into the target may be lost.
     pub(crate) replace: bool,
+    /// The time, in Unix seconds.
+    pub(crate) now: i64,
     /// How much room there is.
     pub(crate) room: Room,
     /// Who watches.
@@ -104,7 +107,7 @@ impl<S: Supply> Job<S> {
         })
         .await??;
         let root = Arc::new(self.root(&target).await?);
-        let downloads = self.downloads(&target)?;
+        let downloads = self.downloads(&target).await?;
         target = self.index(target, &root, &downloads).await?;
         target = self.mend(target, &root).await?;
         let unchanged;
@@ -138,9 +141,17 @@ impl<S: Supply> Job<S> {
         Err(self.give_up(target, PullError::Damaged).await)
     }
 
-    fn downloads(&self, target: &Target) -> Result<Downloads, PullError> {
-        let folder = self.data.join("downloads").join(target.record().id());
-        Ok(Downloads::open(&folder, self.stated.root)?)
+    /// Where packs of this revision are kept on their way. Those for targets that are pulled no
+    /// more are removed: nobody else would ever do it.
+    async fn downloads(&self, target: &Target) -> Result<Downloads, PullError> {
+        let (all, id) = (self.data.join("downloads"), target.record().id().to_owned());
+        let (root, now, lock) = (self.stated.root, self.now, Arc::clone(&self.lock));
+        let opened = off_the_runtime(move || {
+            let _lock = lock;
+            remove_stale(&all, &id, now);
+            Downloads::open(&all.join(id), root)
+        });
+        Ok(opened.await??)
     }
 
     /// What to say if the target is as it should be already.

@@ -16,6 +16,7 @@ use crate::testing::{Memory, Publisher, Served, Vice, frames_sent};
 use crate::tree::times;
 
 mod damage;
+mod stale;
 mod target;
 
 /// A publisher's folder, a device's folder and a target.
@@ -55,6 +56,7 @@ impl Bed {
             data: self.folder.path().join("data"),
             target: self.target(),
             replace: false,
+            now: Clock::system().now(),
             room: Room::default(),
             progress: Arc::default(),
             steps: Steps::default(),
