@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use certs::Role;
 use origin::fleet::DeviceView;
 use protocol::{Join, Token};
+use service::Clock;
 use sha2::{Digest as _, Sha256};
 use tests::testbed::Testbed;
 
@@ -17,13 +18,16 @@ use crate::openssl::{certs_in, openssl, public_key};
 
 /// Somebody who has heard of Larder's protocol and has none of its programs.
 pub(crate) struct Foreigner {
+    clock: Clock,
     pub(crate) folder: PathBuf,
     pub(crate) join: Join,
     pub(crate) origin: SocketAddr,
 }
 
 /// A request for a certificate.
-struct Request {
+pub(crate) struct Request {
+    /// The key that it is for.
+    pub(crate) key: PathBuf,
     /// As PEM.
     pem: PathBuf,
     /// Base64 of its DER, wrapped as OpenSSL wraps it.
@@ -35,6 +39,7 @@ impl Foreigner {
         let folder = bed.path("foreigner");
         fs::create_dir_all(&folder)?;
         let foreigner = Self {
+            clock: bed.clock(),
             folder,
             origin: join.addresses[0].parse()?,
             join,
@@ -90,15 +95,21 @@ impl Foreigner {
     }
 
     /// A request of a new key of that kind which claims `id`.
-    async fn request(&self, id: &str, key: &str) -> anyhow::Result<Request> {
+    pub(crate) async fn request(&self, id: &str, key: &str) -> anyhow::Result<Request> {
+        let file = |kind: &str| {
+            tempfile::Builder::new()
+                .suffix(kind)
+                .tempfile_in(&self.folder)
+        };
         let request = Request {
-            pem: self.at(&format!("{id}.csr")),
-            body: self.at(&format!("{id}.b64")),
+            key: file(".key")?.keep()?.1,
+            pem: file(".csr")?.keep()?.1,
+            body: file(".b64")?.keep()?.1,
         };
         openssl("req -new -noenc -newkey")
             .args(key.split(' '))
             .args(["-subj", &format!("/CN={id}"), "-keyout"])
-            .arg(self.at(&format!("{id}.key")))
+            .arg(&request.key)
             .arg("-out")
             .arg(&request.pem)
             .succeed()
@@ -109,20 +120,43 @@ impl Foreigner {
         Ok(request)
     }
 
-    async fn enrol(&self, request: &Request, token: Option<&str>) -> anyhow::Result<Answer> {
-        let curl = Curl::to("origin", self.origin, &self.at("roots.pem"))
-            .and(["--header", "Content-Type: application/pkcs10"])
+    /// Sends a request for a first certificate.
+    pub(crate) async fn enrol(
+        &self,
+        request: &Request,
+        token: Option<&str>,
+    ) -> anyhow::Result<Answer> {
+        let mut curl = self.curl();
+        if let Some(token) = token {
+            curl = curl.and(["--user", &format!("larder:{token}")]);
+        }
+        Self::send(&curl, "simpleenroll", request).await
+    }
+
+    /// curl, as it calls the origin.
+    pub(crate) fn curl(&self) -> Curl {
+        Curl::to("origin", self.origin, &self.at("roots.pem"))
+    }
+
+    /// Sends a request for a client's certificate to where `operation` is done.
+    pub(crate) async fn send(
+        curl: &Curl,
+        operation: &str,
+        request: &Request,
+    ) -> anyhow::Result<Answer> {
+        curl.and(["--header", "Content-Type: application/pkcs10"])
             .and(["--header", "Content-Transfer-Encoding: base64"])
-            .and(["--data-binary", &format!("@{}", request.body.display())]);
-        let curl = match token {
-            Some(token) => curl.and(["--user", &format!("larder:{token}")]),
-            None => curl,
-        };
-        curl.get("/.well-known/est/client/simpleenroll").await
+            .and(["--data-binary", &format!("@{}", request.body.display())])
+            .get(&format!("/.well-known/est/client/{operation}"))
+            .await
     }
 
     /// The certificate in an answer, if it is a good one for the key that asked.
-    async fn issued(&self, answer: &Answer, request: &Request) -> anyhow::Result<Vec<u8>> {
+    pub(crate) async fn issued(
+        &self,
+        answer: &Answer,
+        request: &Request,
+    ) -> anyhow::Result<Vec<u8>> {
         answer.must_be(200)?;
         let kind = "application/pkcs7-mime; smime-type=certs-only";
         answer.must_have("content-type", kind)?;
@@ -143,7 +177,9 @@ impl Foreigner {
 
     /// Fails unless the root answers for a client's certificate.
     pub(crate) async fn must_verify(&self, leaf: &Path) -> anyhow::Result<()> {
-        let verified = openssl("verify -x509_strict -purpose sslclient -CAfile")
+        let verified = openssl("verify -x509_strict -purpose sslclient -attime")
+            .arg(self.clock.now().to_string())
+            .arg("-CAfile")
             .arg(self.at("roots.pem"))
             .arg("-untrusted")
             .arg(self.at("cas.pem"))
@@ -159,7 +195,7 @@ impl Foreigner {
     }
 }
 
-const P256: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
+pub(crate) const P256: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_enrols_with_a_token_whatever_the_key() -> anyhow::Result<()> {

@@ -15,6 +15,7 @@ mod openssl;
 mod pkilint;
 mod pkits;
 mod program;
+mod renewal;
 mod scanners;
 mod shop;
 mod strongswan;

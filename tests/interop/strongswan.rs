@@ -1,7 +1,7 @@
 //! strongSwan's `pki`: an EST client that speaks TLS 1.2 alone and needs base64 in one line.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -16,6 +16,7 @@ use crate::curl::host;
 use crate::enrolment::Foreigner;
 use crate::openssl::{certs_in, openssl, public_key, write_certs};
 use crate::program::Program;
+use crate::renewal::later;
 
 /// Lets one program resolve names by a file of ours: Debian's libnss-wrapper.
 const WRAPPER: &str = "libnss_wrapper.so";
@@ -52,20 +53,30 @@ impl Swan {
 
     /// Asks, once a second as long as it is told to wait.
     fn asks(&self, token: &str) -> Program {
+        self.est().args(["--userpass", &format!("larder:{token}")])
+    }
+
+    /// Asks for a new certificate, showing the one in `cert`.
+    fn renews(&self, cert: &Path) -> Program {
+        let program = self.est().arg("--cert").arg(cert);
+        program.arg("--key").arg(&self.key)
+    }
+
+    fn est(&self) -> Program {
         let port = self.foreigner.origin.port();
         pki("--est --interval 1 --maxpolltime 20 --outform pem --cacert")
             .arg(self.foreigner.at("roots.pem"))
             .arg("--cacert")
             .arg(self.foreigner.at("cas.pem"))
             .args(["--url", &format!("https://{}:{port}", host("origin"))])
-            .args(["--userpass", &format!("larder:{token}")])
             .env("LD_PRELOAD", WRAPPER)
             .env("NSS_WRAPPER_HOSTS", self.foreigner.at("hosts"))
             .input(self.request.clone())
     }
 
-    async fn must_be_issued(&self, pem: Vec<u8>) -> anyhow::Result<()> {
-        let cert = self.foreigner.at("swan.pem");
+    /// The file of the certificate, if it is a good one for our key.
+    async fn must_be_issued(&self, pem: Vec<u8>, name: &str) -> anyhow::Result<PathBuf> {
+        let cert = self.foreigner.at(name);
         fs::write(&cert, pem)?;
         let certs = certs_in(&cert)?;
         ensure!(certs.len() == 1, "want one, got {}", certs.len());
@@ -73,7 +84,8 @@ impl Swan {
         let own = openssl("pkey -pubout -in").arg(&self.key).succeed().await?;
         let same = public_key("x509", &cert).await? == own;
         ensure!(same, "the certificate is for another key");
-        self.foreigner.must_verify(&cert).await
+        self.foreigner.must_verify(&cert).await?;
+        Ok(cert)
     }
 }
 
@@ -86,7 +98,40 @@ async fn strongswan_enrols_with_a_token() -> anyhow::Result<()> {
     let bed = Testbed::start().await?;
     let swan = Swan::hatch(&bed, bed.token(Role::Client, true).await?).await?;
     let pem = swan.asks(&swan.foreigner.token()?).succeed().await?;
-    swan.must_be_issued(pem).await
+    swan.must_be_issued(pem, "swan.pem").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strongswan_renews_with_its_old_certificate() -> anyhow::Result<()> {
+    let mut bed = Testbed::start().await?;
+    let mut swan = Swan::hatch(&bed, bed.token(Role::Client, true).await?).await?;
+    let pem = swan.asks(&swan.foreigner.token()?).succeed().await?;
+    let old = swan.must_be_issued(pem, "old.pem").await?;
+    later(&mut bed, &mut swan.foreigner).await?;
+    let pem = swan.renews(&old).succeed().await?;
+    let new = swan.must_be_issued(pem, "new.pem").await?;
+    ensure!(certs_in(&old)? != certs_in(&new)?, "got the old one again");
+    // A certificate that was revoked renews nothing.
+    bed.revoke(ID).await?;
+    let refused = swan.renews(&new).run().await?;
+    ensure!(!refused.status.success(), "{}", refused.told());
+    refused.must_say("received fatal TLS alert 'certificate revoked'")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strongswan_hears_that_an_operator_denies() -> anyhow::Result<()> {
+    let mut bed = Testbed::start().await?;
+    let origin = patient_origin(&mut bed).await?;
+    let swan = Swan::hatch(&bed, bed.token(Role::Client, false).await?).await?;
+    let program = swan.asks(&swan.foreigner.token()?);
+    let (ended, denied) = tokio::join!(program.run(), decide(&bed, "deny"));
+    denied?;
+    let ended = ended?;
+    ensure!(!ended.status.success(), "{}", ended.told());
+    ended.must_say("403")?;
+    let _drained = origin.drain(END_GRACE).await;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,9 +140,9 @@ async fn strongswan_polls_until_an_operator_approves() -> anyhow::Result<()> {
     let origin = patient_origin(&mut bed).await?;
     let swan = Swan::hatch(&bed, bed.token(Role::Client, false).await?).await?;
     let program = swan.asks(&swan.foreigner.token()?);
-    let (pem, approved) = tokio::join!(program.succeed(), approve(&bed));
+    let (pem, approved) = tokio::join!(program.succeed(), decide(&bed, "approve"));
     approved?;
-    swan.must_be_issued(pem?).await?;
+    swan.must_be_issued(pem?, "swan.pem").await?;
     let _drained = origin.drain(END_GRACE).await;
     Ok(())
 }
@@ -119,14 +164,14 @@ async fn patient_origin(bed: &mut Testbed) -> anyhow::Result<Origin> {
     Ok(until(start, Result::is_ok).await?)
 }
 
-/// Approves the request as soon as there is one.
-async fn approve(bed: &Testbed) -> anyhow::Result<()> {
+/// Approves or denies the request as soon as there is one.
+async fn decide(bed: &Testbed, decision: &str) -> anyhow::Result<()> {
     let pending = async || {
         let list: Option<Devices> = bed.admin().get("/devices?state=pending").await.ok();
         list.is_some_and(|list| list.devices.iter().any(|device| device.id == ID))
     };
     until(pending, |pending| *pending).await;
-    let path = format!("/devices/{ID}/approve");
-    let _approved: DeviceView = bed.admin().post(&path, &()).await?;
+    let path = format!("/devices/{ID}/{decision}");
+    let _decided: DeviceView = bed.admin().post(&path, &()).await?;
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use certs::key::random;
 use certs::{Ca, CaKind, Identity, Key, RefusalReason, Role, Serial, issue, keyfile, pem};
-use origin::Origin;
 use tests::testbed::Testbed;
 
 use crate::openssl::{Pair, openssl};
@@ -21,14 +20,19 @@ pub(crate) struct Guest {
     pub(crate) reason: Option<RefusalReason>,
 }
 
-/// A CA of the deployment of an origin, with its key.
-pub(crate) fn own_ca(bed: &Testbed, origin: &Origin, kind: CaKind) -> anyhow::Result<Ca> {
-    let cas = origin.authority().trust().issuing_cas();
+/// A CA of a bed's deployment, with its key.
+fn own_ca(bed: &Testbed, kind: CaKind) -> anyhow::Result<Ca> {
+    let cas = bed.origin().authority().trust().issuing_cas();
     let ca = cas.iter().find(|ca| ca.kind() == Some(kind));
     let ca = ca.context("a deployment has a CA of each kind")?;
-    let name = kind.as_str().to_lowercase();
-    let key = keyfile::load(&bed.path(&format!("origin/keys/{name}-g1.pem")))?;
+    let key = keyfile::load(&key_file(bed, kind))?;
     Ok(Ca::load(ca.der(), key)?)
+}
+
+/// Where the origin of a bed keeps a CA's key.
+fn key_file(bed: &Testbed, kind: CaKind) -> PathBuf {
+    let name = kind.as_str().to_lowercase();
+    bed.path(&format!("origin/keys/{name}-g1.pem"))
 }
 
 /// All of them. The clients `c1` and `c2` are enrolled, and `c2` is revoked.
@@ -37,7 +41,7 @@ pub(crate) async fn all(bed: &Testbed) -> anyhow::Result<Vec<Guest>> {
     let folder = bed.path("guests");
     fs::create_dir_all(&folder)?;
     let now = bed.clock().now();
-    let ca = own_ca(bed, bed.origin(), CaKind::Client)?;
+    let ca = own_ca(bed, CaKind::Client)?;
     let mint = |name: &str, ca: &Ca, now: i64, life: Duration| {
         let key = Key::generate()?;
         let deployment = ca.cert().deployment().clone();
@@ -88,7 +92,7 @@ pub(crate) async fn all(bed: &Testbed) -> anyhow::Result<Vec<Guest>> {
         ),
         guest(
             "for servers",
-            Some(for_servers(&folder, &ca).await?),
+            Some(for_servers(&folder, &ca, &key_file(bed, CaKind::Client)).await?),
             Some(Why::WrongEku),
         ),
         guest("none", None, Some(Why::NoCertificate)),
@@ -96,10 +100,9 @@ pub(crate) async fn all(bed: &Testbed) -> anyhow::Result<Vec<Guest>> {
 }
 
 /// A certificate of the right CA, for the wrong purpose: by OpenSSL, as we do not make such.
-async fn for_servers(folder: &Path, ca: &Ca) -> anyhow::Result<Pair> {
+async fn for_servers(folder: &Path, ca: &Ca, ca_key: &Path) -> anyhow::Result<Pair> {
     let at = |name: &str| folder.join(name);
     fs::write(at("ca.pem"), pem::from_certs(&[ca.cert_der()]))?;
-    fs::write(at("ca.key"), ca.key().to_pem().as_bytes())?;
     let name = identity(ca.cert().deployment().clone(), "server")?.uri();
     let extensions = format!(
         "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
@@ -114,7 +117,7 @@ async fn for_servers(folder: &Path, ca: &Ca) -> anyhow::Result<Pair> {
     let cert = openssl("x509 -req -days 7 -set_serial 4711 -CA")
         .arg(at("ca.pem"))
         .arg("-CAkey")
-        .arg(at("ca.key"))
+        .arg(ca_key)
         .arg("-extfile")
         .arg(at("server.ext"))
         .input(request)
