@@ -127,10 +127,10 @@ pub(crate) fn write_header(tag: u8, length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a number that is not negative as an INTEGER.
-pub(crate) fn write_unsigned(number: u64) -> Vec<u8> {
+/// Writes a big-endian number that is not negative as an INTEGER.
+pub(crate) fn write_unsigned(number: &[u8]) -> Vec<u8> {
     // One zero in front: the sign of a number whose first bit is set.
-    let bytes = [&[0][..], &number.to_be_bytes()].concat();
+    let bytes = [&[0], number].concat();
     let spare = |pair: &&[u8]| pair[0] == 0 && pair[1] & 0x80 == 0;
     let zeros = bytes.windows(2).take_while(spare).count();
     write(INTEGER, &bytes[zeros..])
@@ -362,7 +362,9 @@ mod tests {
 
     #[test]
     fn numbers_are_as_short_as_they_can_be() {
-        let check = |number, want: &[u8]| assert_eq!(write_unsigned(number), want);
+        let check = |number: u64, want: &[u8]| {
+            assert_eq!(write_unsigned(&number.to_be_bytes()), want);
+        };
         check(0, &[2, 1, 0]);
         check(0x7f, &[2, 1, 0x7f]);
         check(0x80, &[2, 2, 0, 0x80]);

@@ -8,6 +8,7 @@
 pub mod ca_cert;
 pub mod crl;
 pub mod csr;
+pub mod describe;
 pub mod floor;
 pub mod issue;
 pub mod key;
@@ -15,6 +16,7 @@ pub mod keyfile;
 pub mod name;
 pub mod peer;
 pub mod pem;
+pub mod pkcs11;
 pub mod pkcs7;
 pub mod refusal;
 pub mod serial;

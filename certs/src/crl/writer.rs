@@ -65,7 +65,7 @@ fn extensions(head: Head<'_>) -> Vec<u8> {
         let key_id = der::write(KEY_IDENTIFIER, key_id);
         extension(AUTHORITY_KEY_ID, &der::write(der::SEQUENCE, &key_id))
     });
-    let number = der::write_unsigned(head.number);
+    let number = der::write_unsigned(&head.number.to_be_bytes());
     let all = [key_id.unwrap_or_default(), extension(CRL_NUMBER, &number)].concat();
     der::write(der::CONTEXT_0, &der::write(der::SEQUENCE, &all))
 }

@@ -37,6 +37,11 @@ impl Passphrase {
         }
         Ok(Self(text))
     }
+
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Passphrase {
