@@ -6,7 +6,10 @@
 //! | `GET /devices?state=S&after=ID` | lists devices, a page at a time |
 //! | `GET /devices/ID` | shows one |
 //! | `POST /devices/ID/approve`, `…/deny`, `…/revoke` | decides about one |
+//! | `GET /tokens?after=ID` | lists tokens, a page at a time |
 //! | `POST /tokens` | makes a token and its join string |
+//! | `POST /tokens/ID/revoke` | makes one worth nothing |
+//! | `GET /reports?within=S&limit=N&reason=R&reporter=ROLE/ID` | lists what was reported |
 //! | everything else | goes to [`AdminContent`] |
 
 mod client;
@@ -30,7 +33,9 @@ pub use client::{AdminClient, AdminError};
 use crate::api::{Body, Reply, fault, full};
 use crate::fleet::{Fleet, FleetError, Verdict};
 use crate::ledger::devices::State;
+use crate::ledger::tokens::TokenId;
 use crate::metrics::Metrics;
+use crate::reports::{Query, Reports};
 
 /// The socket within the data folder.
 pub const SOCKET_FILE: &str = "admin.sock";
@@ -70,6 +75,8 @@ pub struct Admin {
     pub fleet: Fleet,
     /// What is counted.
     pub metrics: Metrics,
+    /// What was reported.
+    pub reports: Reports,
     /// Where decisions run to their end, even if the operator's program goes away.
     pub spawner: Spawner,
 }
@@ -89,8 +96,20 @@ impl Admin {
                 Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
             },
             (&Method::POST, ["devices", id, verb]) => self.decide(id, verb).await,
+            (&Method::GET, ["tokens"]) => {
+                let query = request.uri().query().unwrap_or_default();
+                self.list_tokens(query).await
+            }
             (&Method::POST, ["tokens"]) => self.create_token(request).await,
-            (_, ["devices" | "tokens", ..]) => nowhere(),
+            (&Method::POST, ["tokens", id, "revoke"]) => match id.parse::<TokenId>() {
+                Ok(id) => reply(self.fleet.revoke_token(id).await),
+                Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+            },
+            (&Method::GET, ["reports"]) => {
+                let query = request.uri().query().unwrap_or_default();
+                self.reports(query).await
+            }
+            (_, ["devices" | "reports" | "tokens", ..]) => nowhere(),
             (_, _) => self.content.answer(request).await,
         }
     }
@@ -110,6 +129,40 @@ impl Admin {
             }
         }
         reply(self.fleet.list(state, after).await)
+    }
+
+    async fn reports(&self, query: &str) -> Reply {
+        let mut wanted = Query::default();
+        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match (key, value.parse::<u32>()) {
+                ("within", Ok(seconds)) => wanted.since = self.reports.now() - i64::from(seconds),
+                ("limit", Ok(limit)) => wanted.limit = Some(limit),
+                ("reason", _) => wanted.reason = Some(value.to_owned()),
+                ("reporter", _) => wanted.reporter = Some(value.to_owned()),
+                (_, _) => {
+                    let told = format!("cannot use {key}={value}");
+                    return fault(&Fault::new(Code::BadRequest, told));
+                }
+            }
+        }
+        match self.reports.list(&wanted).await {
+            Ok(reports) => json(&reports),
+            Err(failure) => {
+                let told = service::Report(&failure).to_string();
+                fault(&Fault::new(Code::Internal, told))
+            }
+        }
+    }
+
+    async fn list_tokens(&self, query: &str) -> Reply {
+        let after = match query.strip_prefix("after=") {
+            None | Some("") => None,
+            Some(id) => match id.parse::<TokenId>() {
+                Ok(id) => Some(id),
+                Err(error) => return fault(&Fault::new(Code::BadRequest, error.to_string())),
+            },
+        };
+        reply(self.fleet.list_tokens(after).await)
     }
 
     async fn decide(&self, id: &str, verb: &str) -> Reply {

@@ -5,6 +5,7 @@ pub mod content;
 mod device;
 mod init;
 mod place;
+mod reports;
 mod restore;
 mod serve;
 mod token;
@@ -48,6 +49,9 @@ enum Command {
     Fileset(content::FilesetCommand),
     /// Delete packs that no revision needs any more
     Gc(content::GcArgs),
+    /// See whom the parties refused
+    #[command(subcommand)]
+    Reports(reports::ReportsCommand),
     /// Put a backup of the database in place, while the origin is stopped
     Restore(restore::RestoreArgs),
 }
@@ -76,6 +80,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::Publish(args) => content::publish(args, &place, output).await,
         Command::Fileset(command) => content::fileset(command, &place, output).await,
         Command::Gc(args) => content::gc(args, &place, output).await,
+        Command::Reports(command) => reports::run(command, &place, output).await,
         Command::Restore(args) => restore::run(args, &place, output).await,
     }
 }

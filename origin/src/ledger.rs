@@ -12,6 +12,7 @@ pub mod devices;
 pub mod filesets;
 pub mod packs;
 pub mod publishes;
+pub mod reports;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod publish;
 pub mod published;
+pub mod reports;
 pub mod restore;
 mod server;
 pub mod stock;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use certs::{RefusalReason, Trust};
 use http::StatusCode;
+use protocol::Reported;
+use protocol::report::Matter;
 use service::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
 use tracing::debug;
 use transport::{Handshake, HandshakeSink, Refused, Session};
@@ -28,6 +30,7 @@ pub struct Metrics {
     sessions: IntGaugeVec,
     sessions_ended: IntCounterVec,
     ca_not_after: IntGaugeVec,
+    reports: IntCounterVec,
 }
 
 impl Metrics {
@@ -93,6 +96,11 @@ impl Metrics {
                 "Sessions that were ended because of their certificate, by listener and reason.",
                 &["listener", "reason"],
             )?,
+            reports: registry.counters(
+                "reports_total",
+                "Reports that were kept, by reason of a refusal or kind of a notice.",
+                &["reason"],
+            )?,
             ca_not_after: registry.gauges(
                 "tls_ca_not_after_timestamp_seconds",
                 "When the certificate of the root or an issuing CA ends.",
@@ -139,6 +147,19 @@ impl Metrics {
     /// Counts what became of an enrolment.
     pub fn enrolled(&self, result: &str) {
         self.enrolments.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a report that is new. What a reporter calls by a word that we do not know is counted
+    /// as `other`: labels are ours to choose.
+    pub fn reported(&self, report: &Reported) {
+        let reason = match &report.matter {
+            Matter::Refusal(refusal) => refusal
+                .reason
+                .parse()
+                .map_or("other", RefusalReason::as_str),
+            Matter::Notice(_) => "notice",
+        };
+        self.reports.with_label_values(&[reason]).inc();
     }
 
     /// Counts what an operator decided.

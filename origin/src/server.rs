@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use transport::listen::{self, Limits};
-use transport::{ListenSettings, Listener};
+use transport::{HandshakeSink, ListenSettings, Listener, Refusals};
 
 use crate::LEDGER_FILE;
 use crate::admin::{Admin, BODY_BYTES_MAX, SOCKET_FILE};
@@ -37,6 +37,7 @@ use crate::fleet::Fleet;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::publish::intake::Intake;
+use crate::reports::{Reports, hearing};
 use stock::StockCheck;
 use upkeep::Upkeep;
 
@@ -142,7 +143,9 @@ impl Origin {
         let ledger = Ledger::open(&ledger_path).await?;
         let lives = config.certificates().clone();
         let authority = Authority::open(data, ledger, lives, clock).await?;
-        let (content, enrol) = open_doors(&config, &authority, &metrics, &parts).await?;
+        let refusals = Refusals::new(authority.clock().clone());
+        let hearing = |listener| hearing(metrics.sink(listener), &refusals);
+        let (content, enrol) = open_doors(&config, &authority, &hearing, &parts).await?;
         let health = Health::new();
         let ops = Ops::bind(config.ops(), health.clone(), registry.clone()).await?;
         let bound = Bound {
@@ -157,6 +160,8 @@ impl Origin {
         let upkeep = Upkeep::new(&ready.api, &health, [&content, &enrol]);
         upkeep.once().await;
         tasks.start("upkeep", |stop| upkeep.run(stop));
+        let reports = ready.api.reports.clone();
+        tasks.start("reports", |stop| reports.run(refusals, stop));
         take_stock(&intake, &health, &tasks).await;
         parts
             .set(ready)
@@ -254,7 +259,7 @@ impl Component for Origin {
 async fn open_doors(
     config: &Config,
     authority: &Authority,
-    metrics: &Metrics,
+    hearing: &impl Fn(&'static str) -> Arc<dyn HandshakeSink>,
     parts: &Arc<OnceLock<Parts>>,
 ) -> Result<(Listener, Listener), StartError> {
     let kind = tls::Listener::Data {
@@ -264,7 +269,7 @@ async fn open_doors(
         config.content().listen,
         settings(authority, &kind)?,
         handle::content(Arc::clone(parts)),
-        metrics.sink(CONTENT),
+        hearing(CONTENT),
     );
     let kind = tls::Listener::Enrol {
         roles: ROLES.to_vec(),
@@ -273,7 +278,7 @@ async fn open_doors(
         config.enrol().listener.listen,
         settings(authority, &kind)?,
         handle::enrol(Arc::clone(parts)),
-        metrics.sink(ENROL),
+        hearing(ENROL),
     );
     Ok((content.await?, enrol.await?))
 }
@@ -299,10 +304,12 @@ async fn furnish(
     let spawner = tasks.spawner();
     let made = content::open(config, authority, documents, spawner.clone()).await?;
     let fleet = Fleet::new(authority.clone(), documents.clone());
+    let reports = Reports::new(authority, metrics.clone());
     let admin = Admin {
         content: made.admin,
         fleet,
         metrics: metrics.clone(),
+        reports: reports.clone(),
         spawner,
     };
     let enrolment = Enrolment::new(authority.clone(), config.enrol().clone());
@@ -311,6 +318,7 @@ async fn furnish(
         documents: documents.clone(),
         enrolment,
         metrics,
+        reports,
     };
     Ok((Parts { admin, api }, made.intake))
 }

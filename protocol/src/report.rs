@@ -145,7 +145,9 @@ impl Matter {
         match self {
             Self::Refusal(refusal) => refusal.is_in_bounds(),
             Self::Notice(Notice { kind, detail }) => {
-                is_word(kind) && detail.len() <= Notice::DETAIL_BYTES_MAX
+                // That word is taken.
+                let is_kind = is_word(kind) && kind != "refusal";
+                is_kind && detail.len() <= Notice::DETAIL_BYTES_MAX
             }
         }
     }
@@ -294,6 +296,12 @@ mod tests {
             report.matter = Matter::Notice(Notice {
                 kind: "word".to_owned(),
                 detail: "d".repeat(513),
+            });
+        });
+        check(|report, _| {
+            report.matter = Matter::Notice(Notice {
+                kind: "refusal".to_owned(),
+                detail: String::new(),
             });
         });
         let mut many = reports(|_, _| {});

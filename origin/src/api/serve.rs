@@ -17,6 +17,7 @@ use super::reply::{Reply, fault};
 use crate::documents::Documents;
 use crate::enrol::{self, EnrolError, Enrolment};
 use crate::metrics::Metrics;
+use crate::reports::Reports;
 
 /// Everything that the origin answers. Cloning shares it.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Api {
     pub enrolment: Enrolment,
     /// What is counted.
     pub metrics: Metrics,
+    /// What parties report.
+    pub reports: Reports,
 }
 
 /// A request on the enrolment listener. Its body was read, up to
@@ -104,12 +107,14 @@ impl Api {
             Route::Timestamp if is_read(head) => self.content.answer(route, head).await,
             Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
             Route::CaCerts | Route::Timestamp => not_allowed(),
+            Route::Reports => match peer {
+                Some(peer) => self.reported(head, peer, body).await,
+                None => fault(&Fault::new(Code::Forbidden, "reports need a certificate")),
+            },
             // The rest is for those who have a certificate.
-            Route::CheckIn
-            | Route::Pack(..)
-            | Route::Reports
-            | Route::Snapshot(_)
-            | Route::Statement(_) => nowhere(),
+            Route::CheckIn | Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) => {
+                nowhere()
+            }
         }
     }
 
@@ -129,7 +134,16 @@ impl Api {
                 }
             }
             // Enrolment has a listener of its own.
-            Route::CaCerts | Route::Enrol(_) | Route::Reenrol(_) | Route::Reports => nowhere(),
+            Route::CaCerts | Route::Enrol(_) | Route::Reenrol(_) => nowhere(),
+            Route::Reports => self.reported(head, peer, body).await,
+        }
+    }
+
+    async fn reported(&self, head: &Parts, peer: &Peer, body: &Bytes) -> Reply {
+        if head.method == Method::POST {
+            self.reports.answer(peer, body).await
+        } else {
+            not_allowed()
         }
     }
 

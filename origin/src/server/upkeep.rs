@@ -19,6 +19,7 @@ use crate::documents::{DocumentError, Documents};
 use crate::enrol::Enrolment;
 use crate::ledger::{LedgerError, certificates, commit, devices, tokens};
 use crate::metrics::Metrics;
+use crate::reports::Reports;
 
 /// How often to look. What is not due costs nothing; a clock that jumps is followed at once.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ pub(super) struct Upkeep {
     enrolment: Enrolment,
     ledger: Check,
     metrics: Metrics,
+    reports: Reports,
     tidied_at: Mutex<Option<i64>>,
 }
 
@@ -64,6 +66,7 @@ impl Upkeep {
             enrolment: api.enrolment.clone(),
             ledger: health.check("ledger"),
             metrics: api.metrics.clone(),
+            reports: api.reports.clone(),
             tidied_at: Mutex::new(None),
         }
     }
@@ -116,6 +119,7 @@ impl Upkeep {
                 "forgot tokens, requests and certificates that are over"
             );
         }
+        self.reports.tidy().await?;
         self.metrics.count_devices(authority.ledger()).await?;
         self.documents.refresh().await?;
         *tidied_at = Some(now);

@@ -1,0 +1,214 @@
+//! Reports: whom others refused, and whom we refused ourselves, kept for operators.
+//!
+//! ```text
+//! our listeners ── note ──► Refusals ── a task ──┐
+//! boosters, clients ── POST /v1/reports ─────────┴──► ledger ──► `reports list`
+//! ```
+
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::Peer;
+use http::{Response, StatusCode};
+use protocol::{Code, Fault, Reports as Body};
+use service::{CancellationToken, Clock, Report};
+use tokio::time::sleep;
+use tracing::{error, info};
+use transport::{HandshakeSink, Refusals, Refused, Session};
+
+use crate::api::{Reply, fault};
+use crate::authority::Authority;
+use crate::ledger::reports::{self as table, Wanted};
+use crate::ledger::{Ledger, LedgerError, commit};
+use crate::metrics::Metrics;
+
+pub use view::{CertificateClaims, ReportView, ReportsView};
+
+/// Takes reports in, and shows them. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    clock: Clock,
+    ledger: Ledger,
+    metrics: Metrics,
+    /// How we are called as a reporter ourselves.
+    own_name: String,
+}
+
+/// Which reports an operator wants to see.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Query {
+    /// How many at most.
+    pub limit: Option<u32>,
+    /// Only refusals for this reason, or notices of this kind.
+    pub reason: Option<String>,
+    /// Only those of this reporter: role and id.
+    pub reporter: Option<String>,
+    /// Only those that came at this time (Unix seconds) or later.
+    pub since: i64,
+}
+
+impl Reports {
+    /// Keeps reports in the ledger of `authority`.
+    #[must_use]
+    pub fn new(authority: &Authority, metrics: Metrics) -> Self {
+        Self {
+            clock: authority.clock().clone(),
+            ledger: authority.ledger().clone(),
+            metrics,
+            own_name: format!("origin/{}", authority.deployment().origin_id),
+        }
+    }
+
+    /// The time by which reports are received, in Unix seconds.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    /// `POST /v1/reports` of `peer`.
+    pub async fn answer(&self, peer: &Peer, body: &Bytes) -> Reply {
+        let Some(body) = Body::decode(body) else {
+            return fault(&Fault::new(Code::BadRequest, "want reports"));
+        };
+        let reporter = table::reporter(peer.identity());
+        match self.keep(&reporter, &body).await {
+            Ok(true) => {
+                let mut reply = Response::new(crate::api::full(Bytes::new()));
+                *reply.status_mut() = StatusCode::NO_CONTENT;
+                reply
+            }
+            Ok(false) => fault(&Fault::new(Code::Busy, "that is enough for an hour")),
+            Err(failure) => {
+                error!(error = %Report(&failure), "cannot keep reports");
+                let told = Fault::new(Code::Internal, "the origin cannot take that at the moment");
+                fault(&told)
+            }
+        }
+    }
+
+    /// Keeps what our own listeners refuse, as it comes, until it is stopped.
+    pub async fn run(self, refusals: Refusals, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = refusals.changed() => {}
+                () = stop.cancelled() => break,
+            }
+            self.keep_own(&refusals).await;
+            // Whoever knocks once knocks again: one transaction for the lot.
+            tokio::select! {
+                () = sleep(OWN_PAUSE) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.keep_own(&refusals).await;
+    }
+
+    /// The reports that an operator wants to see, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger does.
+    pub async fn list(&self, query: &Query) -> Result<ReportsView, LedgerError> {
+        let wanted = Wanted {
+            reason: query.reason.as_deref(),
+            reporter: query.reporter.as_deref(),
+            since: query.since,
+        };
+        let limit = query.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
+        let kept = table::list(&mut *self.ledger.read().await?, &wanted, limit).await?;
+        Ok(ReportsView {
+            reports: kept.iter().map(ReportView::new).collect(),
+        })
+    }
+
+    /// Forgets what is old, or too much.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger does.
+    pub async fn tidy(&self) -> Result<(), LedgerError> {
+        let mut tx = self.ledger.write().await?;
+        let before = self.clock.now() - KEEP_SECONDS;
+        let gone = table::prune(&mut tx, before, ROWS_MAX).await?;
+        commit(tx).await?;
+        if gone > 0 {
+            info!(gone, "forgot old reports");
+        }
+        Ok(())
+    }
+
+    async fn keep_own(&self, refusals: &Refusals) {
+        while let Some(batch) = refusals.batch() {
+            match self.keep(&self.own_name, &batch).await {
+                Ok(true) => refusals.delivered(&batch),
+                Ok(false) => return,
+                Err(failure) => {
+                    error!(error = %Report(&failure), "cannot keep our own reports");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Keeps what `reporter` reports; nothing of it if it has reported too much already.
+    async fn keep(&self, reporter: &str, body: &Body) -> Result<bool, LedgerError> {
+        let now = self.clock.now();
+        let mut tx = self.ledger.write().await?;
+        let lately = table::count_since(&mut tx, reporter, now - 3600).await?;
+        if lately >= HOURLY_MAX {
+            return Ok(false);
+        }
+        let mut new = Vec::new();
+        for report in &body.reports {
+            if table::put(&mut tx, reporter, report, now).await? {
+                new.push(report);
+            }
+        }
+        commit(tx).await?;
+        for report in new {
+            self.metrics.reported(report);
+        }
+        Ok(true)
+    }
+}
+
+/// A sink that counts with `counting`, and reports through `refusals`.
+#[must_use]
+pub fn hearing(counting: Arc<dyn HandshakeSink>, refusals: &Refusals) -> Arc<dyn HandshakeSink> {
+    Arc::new(Hearing {
+        counting,
+        refusals: refusals.clone(),
+    })
+}
+
+struct Hearing {
+    counting: Arc<dyn HandshakeSink>,
+    refusals: Refusals,
+}
+
+impl HandshakeSink for Hearing {
+    fn accepted(&self, session: &Session) {
+        self.counting.accepted(session);
+    }
+
+    fn refused(&self, refused: &Refused) {
+        self.counting.refused(refused);
+        self.refusals.note(refused);
+    }
+}
+
+/// Between two transactions for what our own listeners refuse.
+const OWN_PAUSE: Duration = Duration::from_millis(500);
+/// What one party may report anew within an hour: it merges for an hour, and gathers 256.
+const HOURLY_MAX: i64 = 1024;
+/// As long as certificates are remembered after their end.
+const KEEP_SECONDS: i64 = 90 * 86_400;
+/// Some 100 MB at the most, were each with a certificate of its own.
+const ROWS_MAX: u32 = 100_000;
+const LIST_DEFAULT: u32 = 100;
+const LIST_MAX: u32 = 10_000;

@@ -1,0 +1,233 @@
+//! Reports from the wire to the operator's eyes.
+
+use content::Digest;
+use protocol::Reported;
+use protocol::report::{Direction, Matter, Notice, Refusal, Stage};
+use service::metrics::Registry;
+
+use super::*;
+use crate::testing::Bed;
+
+fn reports(bed: &Bed) -> Reports {
+    let metrics = Metrics::register(&Registry::new("larder_origin")).unwrap();
+    Reports::new(&bed.authority, metrics)
+}
+
+fn refusal(id: u8, reason: &str, cert: &[u8]) -> Reported {
+    Reported {
+        id: format!("{id:032x}"),
+        first_at: 1_700_000_000,
+        last_at: 1_700_000_000,
+        count: 1,
+        matter: Matter::Refusal(Refusal {
+            direction: Direction::Inbound,
+            stage: Stage::Handshake,
+            reason: reason.to_owned(),
+            possession_proved: true,
+            remote: "192.0.2.1:4000".to_owned(),
+            party: None,
+            cert_sha256: Some(Digest::of(cert).hex()),
+            cert: Refusal::cert_text(cert),
+        }),
+    }
+}
+
+fn body(all: &[Reported]) -> Body {
+    Body {
+        dropped: 0,
+        reports: all.to_vec(),
+    }
+}
+
+async fn list(reports: &Reports, query: &Query) -> Vec<ReportView> {
+    reports.list(query).await.unwrap().reports
+}
+
+#[tokio::test]
+async fn a_report_that_comes_twice_is_one_and_its_numbers_only_rise() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let cert = bed.authority.own_certificate().chain_der().remove(0);
+    let mut report = refusal(1, "revoked", &cert);
+    for (count, last_at) in [(2, 70), (5, 90), (3, 80)] {
+        report.count = count;
+        report.last_at = 1_700_000_000 + last_at;
+        let kept = reports
+            .keep("booster/berlin", &body(&[report.clone()]))
+            .await;
+        assert!(kept.unwrap());
+    }
+    let listed = list(&reports, &Query::default()).await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].count, listed[0].last_at), (5, 1_700_000_090));
+    let claims = listed[0].claims_unverified.as_ref().unwrap();
+    assert!(claims.issuer.contains("Node CA G1"), "{claims:?}");
+    // The same id of another reporter is another report.
+    assert!(
+        reports
+            .keep("client/laptop", &body(&[report]))
+            .await
+            .unwrap()
+    );
+    assert_eq!(list(&reports, &Query::default()).await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_was_asked_for_the_newest_first() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    for (id, reason) in [(1, "revoked"), (2, "expired"), (3, "revoked")] {
+        let one = body(&[refusal(id, reason, b"cert")]);
+        assert!(reports.keep("booster/berlin", &one).await.unwrap());
+        bed.pass(60);
+    }
+    let check = async |query: Query, expected: &[&str]| {
+        let listed = list(&reports, &query).await;
+        let reasons: Vec<_> = listed
+            .iter()
+            .map(|it| it.reason.as_deref().unwrap())
+            .collect();
+        assert_eq!(reasons, expected, "{query:?}");
+    };
+    check(Query::default(), &["revoked", "expired", "revoked"]).await;
+    let reason = Some("expired".to_owned());
+    check(
+        Query {
+            reason,
+            ..Query::default()
+        },
+        &["expired"],
+    )
+    .await;
+    let since = reports.now() - 130;
+    check(
+        Query {
+            since,
+            ..Query::default()
+        },
+        &["revoked", "expired"],
+    )
+    .await;
+    let limit = Some(1);
+    check(
+        Query {
+            limit,
+            ..Query::default()
+        },
+        &["revoked"],
+    )
+    .await;
+    let reporter = Some("booster/oslo".to_owned());
+    check(
+        Query {
+            reporter,
+            ..Query::default()
+        },
+        &[],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn texts_of_strangers_are_shown_escaped() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let mut stranger = refusal(1, "protocol", b"cert");
+    if let Matter::Refusal(it) = &mut stranger.matter {
+        it.remote = "a\u{1b}[2J".to_owned();
+        it.party = Some("b\u{202e}c".to_owned());
+    }
+    let notice = Reported {
+        id: format!("{:032x}", 2),
+        matter: Matter::Notice(Notice {
+            kind: "clock_skew".to_owned(),
+            detail: "d\r\u{9b}".to_owned(),
+        }),
+        ..stranger.clone()
+    };
+    let kept = reports
+        .keep("client/laptop", &body(&[stranger, notice]))
+        .await;
+    assert!(kept.unwrap());
+    let view = reports.list(&Query::default()).await.unwrap();
+    let shown = [view.to_string(), serde_json::to_string(&view).unwrap()];
+    for shown in shown {
+        let is_plain = |letter: char| letter == '\n' || !letter.is_control();
+        assert!(shown.chars().all(is_plain), "{shown:?}");
+        assert!(!shown.contains('\u{202e}'), "{shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_under_another_ones_digest_is_not_kept() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let mut lying = refusal(
+        1,
+        "revoked",
+        &bed.authority.own_certificate().chain_der().remove(0),
+    );
+    if let Matter::Refusal(it) = &mut lying.matter {
+        it.cert_sha256 = Some(Digest::of(b"another").hex());
+    }
+    assert!(
+        reports
+            .keep("booster/berlin", &body(&[lying]))
+            .await
+            .unwrap()
+    );
+    let listed = list(&reports, &Query::default()).await;
+    assert_eq!(listed[0].claims_unverified, None);
+}
+
+#[tokio::test]
+async fn what_one_party_may_report_in_an_hour_ends() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let many = |from: u32| {
+        let one = |id: u32| Reported {
+            id: format!("{id:032x}"),
+            ..refusal(0, "protocol", b"cert")
+        };
+        body(&(from..from + 64).map(one).collect::<Vec<_>>())
+    };
+    for round in 0..16 {
+        let kept = reports.keep("booster/berlin", &many(round * 64)).await;
+        assert!(kept.unwrap(), "round {round}");
+    }
+    let kept = reports.keep("booster/berlin", &many(5_000)).await;
+    assert!(!kept.unwrap(), "that was enough");
+    let other = reports.keep("booster/oslo", &many(0)).await;
+    assert!(other.unwrap(), "nobody else pays for it");
+    bed.pass(3_601);
+    let kept = reports.keep("booster/berlin", &many(5_000)).await;
+    assert!(kept.unwrap(), "an hour later");
+}
+
+#[tokio::test]
+async fn old_reports_and_their_certificates_are_forgotten() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let cert = bed.authority.own_certificate().chain_der().remove(0);
+    let one = body(&[refusal(1, "revoked", &cert)]);
+    assert!(reports.keep("booster/berlin", &one).await.unwrap());
+    bed.pass(89 * crate::testing::DAY);
+    reports.tidy().await.unwrap();
+    assert_eq!(list(&reports, &Query::default()).await.len(), 1);
+    bed.pass(2 * crate::testing::DAY);
+    reports.tidy().await.unwrap();
+    assert_eq!(list(&reports, &Query::default()).await, []);
+    // The digest alone does not bring the certificate back.
+    let mut again = refusal(2, "revoked", &cert);
+    if let Matter::Refusal(it) = &mut again.matter {
+        it.cert = None;
+    }
+    assert!(
+        reports
+            .keep("booster/berlin", &body(&[again]))
+            .await
+            .unwrap()
+    );
+    let listed = list(&reports, &Query::default()).await;
+    assert_eq!(listed[0].claims_unverified, None);
+}
