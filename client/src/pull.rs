@@ -157,10 +157,21 @@ impl fmt::Display for PullReport {
 pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, PullError> {
     let begun = Instant::now();
     let mut session = open(&request, clock).await?;
+    let pulled = pull_as(&mut session, request).await;
+    // However it ended: whom we turned from on the way, the origin should hear of.
+    session.tell_origin().await;
+    let report = pulled?;
+    Ok(PullReport {
+        seconds: begun.elapsed().as_secs_f64(),
+        ..report
+    })
+}
+
+async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullReport, PullError> {
     session.catch_up().await?;
-    let named = choose::sources(&session, &request.sources, request.site.as_deref())?;
+    let named = choose::sources(session, &request.sources, request.site.as_deref())?;
     let sources = Arc::new(Sources::new(named));
-    let stated = find(&mut session, &sources, &request).await?;
+    let stated = find(session, &sources, &request).await?;
     let job = Job {
         stated: stated.clone(),
         sources: Arc::clone(&sources),
@@ -174,11 +185,7 @@ pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, Pul
         lock: Arc::clone(&session.lock) as Arc<dyn Send + Sync>,
     };
     let outcome = job.run().await?;
-    let report = report(request.target, &stated, outcome, &session, &sources);
-    Ok(PullReport {
-        seconds: begun.elapsed().as_secs_f64(),
-        ..report
-    })
+    Ok(report(request.target, &stated, outcome, session, &sources))
 }
 
 async fn open(request: &PullRequest, clock: &Clock) -> Result<Session, PullError> {

@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use certs::Identity as Name;
 use certs::tls::{CertCell, Expected};
 use certs::trust::Revocation;
 use content::statement::{Deployment, Statement};
 use member::{
-    Data, Due, Identity, IdentityError, Kind, Lock, Member, OpenError, Proof, RenewError,
+    Courier, Data, Due, Identity, IdentityError, Kind, Lock, Member, OpenError, Proof, RenewError,
     StandingError, State, StateError, renew, standing,
 };
 use service::{Clock, Report};
 use thiserror::Error;
 use tracing::{info, warn};
-use transport::{ContentJudge, Source, SourceSettings};
+use transport::{ContentJudge, Refusals, Source, SourceSettings};
 
 use crate::net::limits;
 
@@ -35,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) enrol_bytes: u64,
     /// What keeps others away.
     pub(crate) lock: Arc<Lock>,
+    courier: Courier,
+    refusals: Refusals,
 }
 
 impl Session {
@@ -49,6 +52,8 @@ impl Session {
             lock,
             state,
         } = member;
+        let refusals = Refusals::new(clock.clone());
+        let courier = Courier::open(&data.state(), &refusals);
         Ok(Self {
             data,
             identity,
@@ -57,6 +62,8 @@ impl Session {
             clock,
             enrol_bytes: 0,
             lock: Arc::new(lock),
+            courier,
+            refusals,
         })
     }
 
@@ -88,6 +95,23 @@ impl Session {
         }
     }
 
+    /// Takes to the origin what was noted about others, here and in earlier runs. What it does not
+    /// take now waits for the next run.
+    pub(crate) async fn tell_origin(&mut self) {
+        if self.refusals.counts().waiting == 0 {
+            return;
+        }
+        let own = Arc::clone(&self.identity.cell);
+        let content = self.document.as_ref().map(|document| {
+            let addresses = document.origin.addresses.clone();
+            let origin = self.identity.origin.clone();
+            self.source(origin, addresses, Some(&own), Revocation::Required)
+        });
+        let ways = content.into_iter().chain([self.enrol_source(Some(&own))]);
+        let ways: Vec<Arc<Source>> = ways.flatten().map(Arc::new).collect();
+        self.courier.flush(&ways, TELL_PATIENCE).await;
+    }
+
     /// Calls to the party called `name`.
     pub(crate) fn source(
         &self,
@@ -105,7 +129,7 @@ impl Session {
             clock: self.clock.clone(),
             http2: false,
             limits: limits(),
-            refusals: None,
+            refusals: Some(self.refusals.clone()),
         };
         Source::new(settings).map_err(|source| SessionError::Tls { source })
     }
@@ -182,5 +206,7 @@ pub enum SessionError {
     },
 }
 
+/// How long somebody who waits for a pull waits for the origin to hear of others.
+const TELL_PATIENCE: Duration = Duration::from_secs(5);
 /// Boosters whose relay is tried if the origin cannot be reached.
 const RELAYS_MAX: usize = 8;
