@@ -22,11 +22,13 @@ use crate::serial::Serial;
 
 mod entries;
 mod reader;
+mod reason;
 mod store;
 mod writer;
 
 use entries::Entry;
 
+pub use reason::{RevocationReason, UnknownRevocationReason};
 pub use store::{CrlStore, CrlWatcher, Freshness, Rollback, Verdict};
 
 /// The name of an issuer: SHA-256 of its public key. Its text form is 64 lower-case
@@ -76,55 +78,6 @@ impl FromStr for IssuerId {
 #[error("cannot read an issuer's name: want 64 lower-case hexadecimal digits")]
 pub struct IssuerIdError;
 
-/// Why a certificate was revoked (RFC 5280 §5.3.1): as many codes as we have use for.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum RevocationReason {
-    /// Nobody said, or a code that we do not use.
-    #[default]
-    Unspecified,
-    /// Somebody else may have the key.
-    KeyCompromise,
-    /// The issuer's key is not its own any more.
-    CaCompromise,
-    /// The device moved to another owner.
-    AffiliationChanged,
-    /// It has been replaced.
-    Superseded,
-    /// The device is out of service.
-    CessationOfOperation,
-    /// The device may do less than it could.
-    PrivilegeWithdrawn,
-}
-
-impl RevocationReason {
-    /// The code in a list's entry.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Unspecified => 0,
-            Self::KeyCompromise => 1,
-            Self::CaCompromise => 2,
-            Self::AffiliationChanged => 3,
-            Self::Superseded => 4,
-            Self::CessationOfOperation => 5,
-            Self::PrivilegeWithdrawn => 9,
-        }
-    }
-
-    /// The reason with this code; codes that we do not use count as unspecified, since the
-    /// certificate is revoked all the same.
-    pub fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::KeyCompromise,
-            2 => Self::CaCompromise,
-            3 => Self::AffiliationChanged,
-            4 => Self::Superseded,
-            5 => Self::CessationOfOperation,
-            9 => Self::PrivilegeWithdrawn,
-            _ => Self::Unspecified,
-        }
-    }
-}
-
 /// One revoked certificate, as the origin's ledger has it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RevokedCert {
@@ -170,6 +123,16 @@ pub fn sign(
     let signature = ca.key().sign(&to_be_signed);
     let signature = signature.map_err(|source| SignCrlError::Key { source })?;
     Ok(writer::signed(&to_be_signed, &signature))
+}
+
+/// Which certificates the next list must name: those revoked that end at this time or later.
+/// `previous_this_update` is the list in force now, if there is one.
+///
+/// RFC 5280 §3.3: an entry stays until it has stood on a list from after its certificate's
+/// end. So it leaves one list later than it could, and nobody whose clock lags by as much as
+/// lists are backdated takes an expired certificate for one that was never revoked.
+pub fn listed_from(previous_this_update: Option<i64>) -> i64 {
+    previous_this_update.unwrap_or(i64::MIN)
 }
 
 /// The `this_update` of a list signed at `now`: ten minutes earlier, for clocks that lag.
