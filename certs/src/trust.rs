@@ -97,6 +97,51 @@ impl Trust {
         self.learn_root(root)
     }
 
+    /// Stops trusting the root called `root`, its issuing CAs, and whatever hangs on them;
+    /// their lists are dropped too. The last step of a rotation. Returns whether it was
+    /// trusted at all.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is the only root: nobody would be left to trust.
+    pub fn forget_root(&self, root: IssuerId) -> Result<bool, TrustError> {
+        let known = self.known.load();
+        if known.roots.iter().all(|it| it.id() != root) {
+            return Ok(false);
+        }
+        let hangs_on_it = |ca: &Arc<CaCert>| {
+            let signer = chain::root_of(&known, ca);
+            signer.is_none_or(|signer| signer == root)
+        };
+        let gone: Vec<IssuerId> = known
+            .issuing
+            .iter()
+            .filter(|ca| hangs_on_it(ca))
+            .map(|ca| ca.id())
+            .chain([root])
+            .collect();
+        let mut was_last = false;
+        self.known.rcu(|known| {
+            let mut known = Known::clone(known);
+            let stays = |ca: &Arc<CaCert>| !gone.contains(&ca.id());
+            let keep: Vec<bool> = known.roots.iter().map(stays).collect();
+            was_last = !keep.contains(&true);
+            if was_last {
+                return known;
+            }
+            let mut kept = keep.iter();
+            known.anchors.retain(|_| kept.next() == Some(&true));
+            known.roots.retain(stays);
+            known.issuing.retain(stays);
+            known
+        });
+        if was_last {
+            return Err(TrustError::NoRoot);
+        }
+        gone.into_iter().for_each(|issuer| self.crls.forget(issuer));
+        Ok(true)
+    }
+
     /// Adds an issuing CA, once it is found to be vouched for by a root. Its certificate is
     /// what its revocation lists are verified with, and peers need not send it.
     ///
@@ -227,8 +272,8 @@ impl Trust {
     }
 
     /// Whether `peer` may still be spoken to at `now`: its certificate has not run out, and
-    /// neither it nor its issuer has been revoked, as far as fresh lists can tell. Costs
-    /// under a microsecond: ask at each request.
+    /// neither it nor its issuer has been revoked, as far as fresh lists can tell, and its
+    /// root is still trusted. Costs under a microsecond: ask at each request.
     ///
     /// # Errors
     ///
@@ -248,6 +293,10 @@ impl Trust {
         revocation: Revocation,
         now: i64,
     ) -> Result<(), RefusalReason> {
+        let known = self.known.load();
+        if known.roots.iter().all(|root| root.id() != peer.root) {
+            return Err(RefusalReason::UnknownIssuer);
+        }
         let verdicts = [
             self.crls.lookup(peer.issuer, peer.serial, now),
             self.crls.lookup(peer.root, peer.issuer_serial, now),

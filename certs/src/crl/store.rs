@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -32,7 +32,7 @@ struct Lists {
 
 /// Told when a list has changed. Called from within [`CrlStore::install`]: be quick.
 pub trait CrlWatcher: Send + Sync {
-    /// `issuer` has a new list in force.
+    /// `issuer` has a new list in force, or is not trusted any more.
     fn crl_changed(&self, issuer: IssuerId);
 }
 
@@ -115,7 +115,7 @@ impl CrlStore {
     /// Fails if the list in force is newer, or differs under the same number.
     pub fn install(&self, crl: Crl) -> Result<bool, Rollback> {
         let issuer = crl.issuer();
-        let mut watchers = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchers = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lists = Lists::clone(&self.current.load());
         lists.check(&crl)?;
         let number = crl.number();
@@ -123,12 +123,7 @@ impl CrlStore {
         if old.is_some_and(|old| old.number() == number) {
             return Ok(false);
         }
-        self.current.store(Arc::new(lists));
-        self.generation.fetch_add(1, Ordering::Release);
-        let mut alive = Vec::new();
-        watchers.retain(|watcher| watcher.upgrade().map(|it| alive.push(it)).is_some());
-        drop(watchers);
-        alive.iter().for_each(|watcher| watcher.crl_changed(issuer));
+        self.publish(watchers, lists, issuer);
         Ok(true)
     }
 
@@ -141,6 +136,19 @@ impl CrlStore {
         let least = lists.number_min.entry(issuer).or_default();
         *least = number.max(*least);
         self.current.store(Arc::new(lists));
+    }
+
+    /// Drops the list of an issuer that is not trusted any more. Should it ever come back, no
+    /// older list is taken.
+    pub fn forget(&self, issuer: IssuerId) {
+        let watchers = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lists = Lists::clone(&self.current.load());
+        let Some(crl) = lists.by_issuer.remove(&issuer) else {
+            return;
+        };
+        let least = lists.number_min.entry(issuer).or_default();
+        *least = crl.number().max(*least);
+        self.publish(watchers, lists, issuer);
     }
 
     /// What is known about the certificate `serial` of `issuer` at `now`. Revoked has
@@ -183,9 +191,26 @@ impl CrlStore {
         all
     }
 
-    /// Rises by one with each list put in force.
+    /// Rises by one with each list put in force or dropped.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Puts `lists` in force and tells everybody, once others may write again.
+    fn publish(
+        &self,
+        mut watchers: MutexGuard<'_, Vec<Weak<dyn CrlWatcher>>>,
+        lists: Lists,
+        changed: IssuerId,
+    ) {
+        self.current.store(Arc::new(lists));
+        self.generation.fetch_add(1, Ordering::Release);
+        let mut alive = Vec::new();
+        watchers.retain(|watcher| watcher.upgrade().map(|it| alive.push(it)).is_some());
+        drop(watchers);
+        alive
+            .iter()
+            .for_each(|watcher| watcher.crl_changed(changed));
     }
 
     /// Tells `watcher` of each new list for as long as it lives.

@@ -7,6 +7,7 @@ use crate::Serial;
 use crate::refusal::RefusalReason;
 use crate::testing::{Bed, Outcome, Own, handshake, identity};
 
+mod rotation;
 mod shown;
 mod traps;
 
