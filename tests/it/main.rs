@@ -5,5 +5,6 @@ mod coalesce;
 mod kills;
 mod lies;
 mod memory;
+mod reports;
 mod tidy;
 mod trust;
