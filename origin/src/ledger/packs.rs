@@ -70,7 +70,9 @@ async fn enter_chunks(
     header: &PackHeader,
     number: i64,
 ) -> Result<(), LedgerError> {
-    let chunks: Vec<_> = header.chunks().iter().enumerate().collect();
+    let mut chunks: Vec<_> = header.chunks().iter().enumerate().collect();
+    // In the table's order: each of its pages is then read and written once.
+    chunks.sort_unstable_by_key(|(ordinal, chunk)| (chunk.id, *ordinal));
     for batch in chunks.chunks(BATCH_ROWS) {
         let mut insert = QueryBuilder::new("INSERT INTO chunks (id, pack, ordinal, length) ");
         insert.push_values(batch, |mut row, (ordinal, chunk)| {
@@ -108,7 +110,8 @@ async fn has_chunks(db: &mut SqliteConnection, number: i64) -> Result<bool, Ledg
 pub async fn forget(db: &mut SqliteConnection, number: i64) -> Result<(), LedgerError> {
     for sql in [
         "DELETE FROM chunks WHERE pack = $1",
-        "UPDATE publish_chunks SET pack = NULL WHERE pack = $1",
+        "UPDATE publish_chunks SET pack = NULL WHERE pack = $1 \
+         AND publish IN (SELECT publish FROM publish_packs WHERE pack = $1)",
     ] {
         query(sql)
             .bind(number)
@@ -289,7 +292,7 @@ pub async fn unreferenced(
 ) -> Result<Vec<Pack>, LedgerError> {
     let rows = query(
         "SELECT * FROM packs WHERE unreferenced_since <= $1 \
-         AND NOT EXISTS (SELECT 1 FROM publish_chunks AS leased WHERE leased.pack = packs.pack) \
+         AND NOT EXISTS (SELECT 1 FROM publish_packs AS leased WHERE leased.pack = packs.pack) \
          AND NOT EXISTS (SELECT 1 FROM revision_packs AS used WHERE used.pack = packs.pack) \
          ORDER BY pack LIMIT $2",
     )

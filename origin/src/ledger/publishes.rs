@@ -1,6 +1,6 @@
 //! Publishes under way: their chunks, and the packs that they lease.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use content::{ChunkId, ChunkRef, Digest, FilesetName};
 use sqlx::{QueryBuilder, SqliteConnection, query};
@@ -149,6 +149,10 @@ pub async fn add_chunks(
     chunks: &[ChunkRef],
 ) -> Result<Vec<ChunkId>, LedgerError> {
     let mut missing = Vec::new();
+    let mut leased = BTreeSet::new();
+    // In the table's order: each of its pages is then read and written once.
+    let mut chunks = chunks.to_vec();
+    chunks.sort_unstable_by_key(|chunk| chunk.id);
     for batch in chunks.chunks(BATCH_ROWS) {
         let mut insert =
             QueryBuilder::new("INSERT INTO publish_chunks (publish, id, length, pack) SELECT ");
@@ -172,35 +176,79 @@ pub async fn add_chunks(
             .await
             .map_err(failed("enter chunks"))?;
         for row in rows {
-            let pack: Option<i64> = value(&row, "pack")?;
-            if pack.is_none() {
-                missing.push(ChunkId(Digest::from_raw(blob(&row, "id")?)));
+            match value(&row, "pack")? {
+                Some(pack) => _ = leased.insert(pack),
+                None => missing.push(ChunkId(Digest::from_raw(blob(&row, "id")?))),
             }
         }
+    }
+    for pack in leased {
+        lease(db, publish, pack).await?;
     }
     Ok(missing)
 }
 
-/// Gives the chunks of the publish that wait for one the pack numbered `pack`.
+/// Leases the pack numbered `pack`: it is not removed before the publish has ended.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
-pub async fn take_pack(
+pub async fn lease(db: &mut SqliteConnection, publish: i64, pack: i64) -> Result<(), LedgerError> {
+    query("INSERT INTO publish_packs (publish, pack) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(publish)
+        .bind(pack)
+        .execute(db)
+        .await
+        .map_err(failed("lease a pack"))?;
+    Ok(())
+}
+
+/// Looks for the packs of those chunks of the publish that had not come when they were first heard
+/// of, among the `most` that follow the chunk `after`. Where to go on, if these were not the last.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn place_chunks(
     db: &mut SqliteConnection,
     publish: i64,
-    pack: i64,
-) -> Result<(), LedgerError> {
-    query(
-        "UPDATE publish_chunks SET pack = $2 WHERE publish = $1 AND pack IS NULL \
-         AND id IN (SELECT id FROM chunks WHERE pack = $2)",
-    )
-    .bind(publish)
-    .bind(pack)
-    .execute(db)
-    .await
-    .map_err(failed("take a pack"))?;
-    Ok(())
+    after: Option<ChunkId>,
+    most: u32,
+) -> Result<Option<ChunkId>, LedgerError> {
+    let row = query(
+        "SELECT id FROM publish_chunks WHERE publish = $1 AND id > $2 \
+         ORDER BY id LIMIT 1 OFFSET $3",
+    );
+    // Every id is greater than no bytes at all.
+    let after = after.map_or_else(Vec::new, |id| id.0.as_raw().to_vec());
+    let row = row
+        .bind(publish)
+        .bind(&after)
+        .bind(most - 1)
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("find chunks"))?;
+    let last = row.map(|row| blob::<32>(&row, "id")).transpose()?;
+    // And no id is greater than this.
+    let upto = last.map_or_else(|| vec![0xff; 33], |id| id.to_vec());
+    for sql in [
+        "UPDATE publish_chunks SET pack = \
+         (SELECT max(pack) FROM chunks WHERE chunks.id = publish_chunks.id) \
+         WHERE publish = $1 AND id > $2 AND id <= $3 AND pack IS NULL",
+        "INSERT INTO publish_packs (publish, pack) \
+         SELECT DISTINCT publish, pack FROM publish_chunks \
+         WHERE publish = $1 AND id > $2 AND id <= $3 AND pack IS NOT NULL \
+         ON CONFLICT DO NOTHING",
+    ] {
+        query(sql)
+            .bind(publish)
+            .bind(&after)
+            .bind(&upto)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("place chunks"))?;
+    }
+    Ok(last.map(|id| ChunkId(Digest::from_raw(id))))
 }
 
 /// How much of each pack the publish uses, in order of the packs.
@@ -227,24 +275,23 @@ pub async fn uses(db: &mut SqliteConnection, publish: i64) -> Result<Vec<Use>, L
         .collect()
 }
 
-/// Takes the chunks of the publish out of the pack numbered `pack`: they are to be packed anew.
+/// Takes the chunks of the publish that the pack numbered `pack` holds from that one: they were packed
+/// anew.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
-pub async fn leave_pack(
+pub async fn move_chunks(
     db: &mut SqliteConnection,
     publish: i64,
-    from: i64,
-    to: i64,
+    pack: i64,
 ) -> Result<(), LedgerError> {
     query(
-        "UPDATE publish_chunks SET pack = $3 WHERE publish = $1 AND pack = $2 \
-         AND id IN (SELECT id FROM chunks WHERE pack = $3)",
+        "UPDATE publish_chunks SET pack = $2 WHERE publish = $1 \
+         AND id IN (SELECT id FROM chunks WHERE pack = $2)",
     )
     .bind(publish)
-    .bind(from)
-    .bind(to)
+    .bind(pack)
     .execute(db)
     .await
     .map_err(failed("leave a pack"))?;
@@ -262,6 +309,8 @@ pub async fn places(
     ids: &[ChunkId],
 ) -> Result<HashMap<ChunkId, ChunkPlace>, LedgerError> {
     let mut places = HashMap::with_capacity(ids.len());
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
     for batch in ids.chunks(BATCH_ROWS) {
         let mut select = QueryBuilder::new(
             "SELECT used.id, used.pack, ordinal, chunks.length FROM publish_chunks AS used \

@@ -3,9 +3,14 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use certs::{Key, Role};
+use content::frame::PlainFrame;
+use content::pack::PackBuilder;
+use content::{Chunk, ChunkRun};
 
 use super::devices::{Device, State};
 use super::*;
+
+mod measure;
 
 async fn new() -> (tempfile::TempDir, Ledger) {
     let folder = tempfile::tempdir().unwrap();
@@ -124,4 +129,46 @@ async fn tokens_are_counted_down_and_forgotten() {
         assert_eq!(taken.map(|token| token.uses_left), left, "{role} at {now}");
     }
     assert_eq!(tokens::prune(&mut tx, 50).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn chunks_are_placed_a_few_at_a_time_and_their_packs_are_leased() {
+    let (_folder, ledger) = new().await;
+    let mut tx = ledger.write().await.unwrap();
+    let fileset = "tools".parse().unwrap();
+    let publish = publishes::begin(&mut tx, &fileset, 0, 1).await.unwrap();
+    let publish = publish.unwrap();
+    let mut run = ChunkRun::default();
+    (0..5_u8).for_each(|byte| run.push(Chunk::name(&[byte])));
+    let missing = publishes::add_chunks(&mut tx, publish, run.refs()).await;
+    assert_eq!(missing.unwrap().len(), 5);
+    // All but the last come.
+    let mut plain = PlainFrame::default();
+    run.iter().take(4).for_each(|chunk| plain.push(chunk));
+    let mut builder = PackBuilder::default();
+    builder.push(plain.pack(3).unwrap());
+    let header = builder.finish().unwrap().header;
+    let pack = packs::insert(&mut tx, &header, 1).await.unwrap();
+    let mut after = None;
+    for is_last in [false, false, true] {
+        let placed = publishes::place_chunks(&mut tx, publish, after, 2).await;
+        after = placed.unwrap();
+        assert_eq!(after.is_none(), is_last);
+    }
+    let ids: Vec<_> = run.refs().iter().map(|chunk| chunk.id).collect();
+    let places = publishes::places(&mut tx, publish, &ids).await.unwrap();
+    let found: Vec<_> = ids.iter().map(|id| places.get(id)).collect();
+    assert!(found[..4].iter().all(|place| place.unwrap().pack == pack));
+    assert_eq!(found[4], None);
+    let removable = packs::unreferenced(&mut tx, 9, 9).await.unwrap();
+    assert_eq!(removable, []);
+    publishes::end(&mut tx, publish).await.unwrap();
+    let removable = packs::unreferenced(&mut tx, 9, 9).await.unwrap();
+    assert_eq!(removable[0].number, pack);
+    // Whoever counts on a chunk that is there leases its pack at once.
+    let again = publishes::begin(&mut tx, &fileset, 0, 1).await.unwrap();
+    let missing = publishes::add_chunks(&mut tx, again.unwrap(), run.refs()).await;
+    assert_eq!(missing.unwrap(), ids[4..]);
+    let removable = packs::unreferenced(&mut tx, 9, 9).await.unwrap();
+    assert_eq!(removable, []);
 }

@@ -151,7 +151,7 @@ impl Intake {
         let known = publishes::seen(&mut tx, publish, self.now()).await?;
         known.ok_or(PublishError::Gone { publish })?;
         let number = packs::insert(&mut tx, &header, self.now()).await?;
-        publishes::take_pack(&mut tx, publish, number).await?;
+        publishes::lease(&mut tx, publish, number).await?;
         commit(tx).await?;
         Ok(())
     }

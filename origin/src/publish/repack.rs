@@ -121,10 +121,8 @@ impl<'a> Repacker<'a> {
             stored.map_err(CommitError::of_repack)?;
             let mut tx = self.intake.catalogue.authority().ledger().write().await?;
             let new = packs::find(&mut tx, id).await?;
-            for from in self.weak.keys() {
-                if let Some(new) = new {
-                    publishes::leave_pack(&mut tx, self.publish, *from, new.number).await?;
-                }
+            if let Some(new) = new {
+                publishes::move_chunks(&mut tx, self.publish, new.number).await?;
             }
             commit(tx).await?;
         }

@@ -6,6 +6,7 @@ use crate::publish::tests::{Shop, name};
 impl Shop {
     /// Does all of a commit but signing.
     async fn lay_out(&self, publish: i64, root: &IndexRoot) -> Layout {
+        self.intake.place(publish).await.unwrap();
         let index = self.intake.assemble(publish, root).await.unwrap();
         self.intake.lay_out(publish, root, &index).await.unwrap()
     }
@@ -25,6 +26,8 @@ impl Shop {
 async fn a_commit_of_many_minutes_is_not_taken_for_dead() {
     let shop = Shop::open().await;
     let (publish, root) = shop.send_file(b"bread", 5).await;
+    shop.intake.collect_older(0, false).await.unwrap();
+    shop.intake.place(publish).await.unwrap();
     let index = shop.intake.assemble(publish, &root).await.unwrap();
     for _ in 0..3 {
         // So long does each of its batches take.
