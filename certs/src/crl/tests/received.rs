@@ -203,6 +203,33 @@ fn an_entry_that_could_mean_something_else_is_refused() {
 }
 
 #[test]
+fn whatever_is_taken_is_given_back() {
+    let bed = Bed::new();
+    let revoked = RevocationReason::ALL.map(|reason| RevokedCert {
+        serial: serial(),
+        revoked_at: NOW,
+        reason,
+    });
+    let der = sign(&bed.client, 2, &revoked, NOW, NOW + DAY).unwrap();
+    let to_be_signed = reader::List::split(&der).unwrap().signed.to_vec();
+    let mut taken = 0;
+    for at in 0..to_be_signed.len() {
+        for flip in [0x01, 0x02, 0x04, 0x10, 0x80] {
+            let mut spoilt = to_be_signed.clone();
+            spoilt[at] ^= flip;
+            let signature = bed.client.key().sign(&spoilt).unwrap();
+            let list = writer::signed(&spoilt, &signature);
+            if let Ok(crl) = verify(&bed, &list) {
+                assert_eq!(crl.der(), list, "byte {at} ^ {flip:#x}");
+                taken += 1;
+            }
+        }
+    }
+    // Digits of serials, times and numbers may be others: it is the issuer who signed them.
+    assert!(taken > 100, "{taken}");
+}
+
+#[test]
 fn a_list_longer_than_any_is_not_looked_at() {
     let bed = Bed::new();
     let long = vec![0; CRL_BYTES_MAX + 1];
