@@ -21,12 +21,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::tasks::{Spawner, Tasks};
+use crate::unix::PeerUser;
 
 /// Where connections come from.
 pub(crate) trait Accept: Send + 'static {
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     fn accept_one(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Who is at the other end, as far as the system vouches for it.
+    fn peer(io: &Self::Io) -> Option<PeerUser>;
 }
 
 impl Accept for TcpListener {
@@ -35,6 +39,10 @@ impl Accept for TcpListener {
     async fn accept_one(&self) -> io::Result<Self::Io> {
         self.accept().await.map(|(stream, _)| stream)
     }
+
+    fn peer(_: &Self::Io) -> Option<PeerUser> {
+        None
+    }
 }
 
 impl Accept for UnixListener {
@@ -42,6 +50,11 @@ impl Accept for UnixListener {
 
     async fn accept_one(&self) -> io::Result<Self::Io> {
         self.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn peer(io: &Self::Io) -> Option<PeerUser> {
+        let uid = io.peer_cred().ok()?.uid();
+        Some(PeerUser { uid })
     }
 }
 
@@ -98,10 +111,10 @@ where
                 continue;
             }
         };
-        let handler = Arc::clone(handler);
+        let (handler, peer) = (Arc::clone(handler), L::peer(&io));
         let started = spawner.start_brief("connection", |stop| async move {
             let _place = place;
-            if timeout(limits.life_max, converse(io, handler, stop))
+            if timeout(limits.life_max, converse(io, peer, handler, stop))
                 .await
                 .is_err()
             {
@@ -114,15 +127,22 @@ where
     }
 }
 
-async fn converse<I, H, F, B>(io: I, handler: Arc<H>, stop: CancellationToken)
-where
+async fn converse<I, H, F, B>(
+    io: I,
+    peer: Option<PeerUser>,
+    handler: Arc<H>,
+    stop: CancellationToken,
+) where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });

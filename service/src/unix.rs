@@ -26,6 +26,14 @@ use crate::tasks::{Drained, Tasks};
 /// The body of a request as a handler gets it: reading past its bound is an error.
 pub type RequestBody = Limited<Incoming>;
 
+/// The user who connected, as the kernel vouches for it (`SO_PEERCRED`, unix(7)): among the
+/// extensions of each request that came over a Unix socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PeerUser {
+    /// The user's number.
+    pub uid: u32,
+}
+
 /// The longest path of a socket, in bytes: `sun_path` has 108, the last of which is a NUL
 /// (unix(7)).
 pub const PATH_BYTES_MAX: usize = 107;
@@ -321,6 +329,23 @@ mod tests {
                 refusal
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_known_by_its_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let tell = async |request: Request<RequestBody>| {
+            let peer = request.extensions().get::<PeerUser>();
+            let uid = peer.map_or_else(String::new, |peer| peer.uid.to_string());
+            Response::new(Full::<Bytes>::from(uid))
+        };
+        let server = UnixServer::bind(&path, 100, tell).await.unwrap();
+        let request = Request::get("/").body(Full::<Bytes>::default()).unwrap();
+        let answer = call(&path, request, PATIENCE).await.unwrap();
+        let uid = rustix::process::getuid().as_raw().to_string();
+        assert_eq!(String::from_utf8_lossy(answer.body()), uid);
+        assert_eq!(server.drain(Duration::from_secs(10)).await, Drained::InTime);
     }
 
     #[tokio::test]
