@@ -1,4 +1,4 @@
-//! The listener for operators and their machines: `/live`, `/ready`, `/metrics`.
+//! The listener for operators and their machines: `/live`, `/ready`, `/health`, `/metrics`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,18 @@ use crate::tasks::{Drained, Tasks};
 /// Whether the program can do its work now, as the sum of named checks. Cloning shares it.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    checks: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    checks: Arc<Mutex<BTreeMap<&'static str, Finding>>>,
+}
+
+/// What a check has found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Finding {
+    /// The program does its work, with a restriction that an operator should know of.
+    Degraded(String),
+    /// It does not.
+    Failing(String),
+    /// Nothing is wrong.
+    Well,
 }
 
 /// One of the checks that make up [`Health`]. It fails until it is told that all is well.
@@ -73,21 +84,37 @@ impl Health {
 
     /// Not ready from now on, because the program is stopping.
     pub fn stopping(&self) {
-        self.lock()
-            .insert("stopping", Some("the program is stopping".to_owned()));
+        let why = "the program is stopping".to_owned();
+        self.lock().insert("stopping", Finding::Failing(why));
     }
 
     /// Each failing check with its reason, sorted by name. Empty means ready.
     #[must_use]
     pub fn failing(&self) -> Vec<(&'static str, String)> {
+        self.found(|finding| match finding {
+            Finding::Failing(why) => Some(why),
+            Finding::Degraded(_) | Finding::Well => None,
+        })
+    }
+
+    /// Each check that passes with a restriction, and which, sorted by name.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<(&'static str, String)> {
+        self.found(|finding| match finding {
+            Finding::Degraded(why) => Some(why),
+            Finding::Failing(_) | Finding::Well => None,
+        })
+    }
+
+    fn found(&self, why: impl Fn(&Finding) -> Option<&String>) -> Vec<(&'static str, String)> {
         let checks = self.lock();
-        checks
-            .iter()
-            .filter_map(|(name, why)| Some((*name, why.clone()?)))
+        let found = checks.iter();
+        found
+            .filter_map(|(name, finding)| Some((*name, why(finding)?.clone())))
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Finding>> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,15 +122,24 @@ impl Health {
 impl Check {
     /// All is well.
     pub fn pass(&self) {
-        self.health.lock().insert(self.name, None);
+        self.find(Finding::Well);
+    }
+
+    /// The program does its work with a restriction: `reason` is for the operator. True if that is
+    /// news.
+    pub fn degrade(&self, reason: impl Into<String>) -> bool {
+        self.find(Finding::Degraded(reason.into()))
     }
 
     /// Something is wrong: `reason` is for the operator. True if that is news, and worth a line
     /// in the log.
     pub fn fail(&self, reason: impl Into<String>) -> bool {
-        let reason = Some(reason.into());
-        let before = self.health.lock().insert(self.name, reason.clone());
-        before != Some(reason)
+        self.find(Finding::Failing(reason.into()))
+    }
+
+    fn find(&self, finding: Finding) -> bool {
+        let before = self.health.lock().insert(self.name, finding.clone());
+        before != Some(finding)
     }
 }
 
@@ -162,6 +198,7 @@ fn answer(
     match path {
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" => ready(health),
+        "/health" => in_words(health),
         "/metrics" => match registry.page() {
             Ok(page) => text(StatusCode::OK, page),
             Err(failure) => {
@@ -174,7 +211,7 @@ fn answer(
         },
         _ => text(
             StatusCode::NOT_FOUND,
-            "here are /live, /ready and /metrics\n",
+            "here are /health, /live, /metrics and /ready\n",
         ),
     }
 }
@@ -182,13 +219,30 @@ fn answer(
 fn ready(health: &Health) -> Response<Full<Bytes>> {
     let failing = health.failing();
     if failing.is_empty() {
-        return text(StatusCode::OK, "ready\n");
+        return text(StatusCode::OK, format!("ready\n{}", lines(health)));
     }
-    let lines: String = failing
-        .iter()
-        .map(|(name, why)| format!("{name}: {why}\n"))
-        .collect();
-    text(StatusCode::SERVICE_UNAVAILABLE, lines)
+    text(StatusCode::SERVICE_UNAVAILABLE, lines(health))
+}
+
+/// How the program is, in a word, and why.
+fn in_words(health: &Health) -> Response<Full<Bytes>> {
+    let (status, word) = if !health.failing().is_empty() {
+        (StatusCode::SERVICE_UNAVAILABLE, "failing")
+    } else if !health.degraded().is_empty() {
+        (StatusCode::OK, "degraded")
+    } else {
+        (StatusCode::OK, "well")
+    };
+    text(status, format!("{word}\n{}", lines(health)))
+}
+
+/// A line for each check that has found something: what is failing first.
+fn lines(health: &Health) -> String {
+    let failing = health.failing().into_iter();
+    let failing = failing.map(|(name, why)| format!("{name}: {why}\n"));
+    let degraded = health.degraded().into_iter();
+    let degraded = degraded.map(|(name, why)| format!("{name}: degraded: {why}\n"));
+    failing.chain(degraded).collect()
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -242,7 +296,17 @@ mod tests {
         check(&ops, "/ready", expect!["503 disk: not yet checked\n"]).await;
         disk.pass();
         check(&ops, "/ready", expect!["200 ready\n"]).await;
+        check(&ops, "/health", expect!["200 well\n"]).await;
+        assert!(disk.degrade("slow") && !disk.degrade("slow"));
+        check(&ops, "/ready", expect!["200 ready\ndisk: degraded: slow\n"]).await;
+        check(
+            &ops,
+            "/health",
+            expect!["200 degraded\ndisk: degraded: slow\n"],
+        )
+        .await;
         disk.fail("full");
+        check(&ops, "/health", expect!["503 failing\ndisk: full\n"]).await;
         health.stopping();
         check(
             &ops,
@@ -253,7 +317,7 @@ mod tests {
         check(
             &ops,
             "/secret",
-            expect!["404 here are /live, /ready and /metrics\n"],
+            expect!["404 here are /health, /live, /metrics and /ready\n"],
         )
         .await;
         let page = "200 # HELP larder_test_files Files now.\n# TYPE larder_test_files gauge\n";
