@@ -253,7 +253,8 @@ impl Sessions {
 }
 
 /// Puts out who must not stay: at once when a revocation list changes, and within
-/// [`HOUSE_INTERVAL`] when a certificate or somebody's time runs out.
+/// [`HOUSE_INTERVAL`] when a certificate or somebody's time runs out. When it is a list that runs
+/// out, nobody is put out before the next request.
 pub(super) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let changed = Arc::clone(&shared.sessions.changed);
     loop {
@@ -264,9 +265,14 @@ pub(super) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
         }
         let (now, instant) = (shared.settings.clock.now(), Instant::now());
         for session in shared.sessions.all() {
-            if let Err(reason) = shared.judge(&session, now) {
-                shared.put_out(&session, reason, Handshake::InSession);
-                continue;
+            match shared.judge(&session, now) {
+                // That our lists are old is our own trouble: what is under way may end, and the
+                // next request is refused.
+                Ok(()) | Err(RefusalReason::CrlStale) => {}
+                Err(reason) => {
+                    shared.put_out(&session, reason, Handshake::InSession);
+                    continue;
+                }
             }
             match session.judge_pace(&shared.settings.limits, instant) {
                 Pace::Good => {}

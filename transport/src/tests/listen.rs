@@ -147,6 +147,31 @@ async fn a_new_list_ends_a_live_session_and_leaves_the_bystander() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_old_ends_a_session_at_its_next_request() {
+    let bed = Bed::new();
+    let (booster, client) = (bed.own(Role::Booster, "oslo"), bed.own(Role::Client, "a"));
+    let recorder = Arc::new(Recorder::default());
+    let listener = bed
+        .listen(&booster, data(), Limits::default(), &recorder, serve)
+        .await;
+    let expected = Expected::Exactly(booster.identity.clone());
+    let addr = listener.local_addr();
+    let source = bed.source_with(addr, expected, Revocation::BestEffort, Some(&client), true);
+    let name = fileset("endless");
+    let mut pack = source.pack(&name, &pack_id(), None, false).await.unwrap();
+    bed.trust.crls().require_number(bed.client.id(), 9);
+    // Longer than the housekeeper takes to come round twice.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1200) {
+        assert!(pack.next().await.unwrap().is_some());
+    }
+    let told = source.hello().await.unwrap_err();
+    assert!(matches!(told, CallError::Fault { .. }), "{told:?}");
+    let records = recorder.until(|records| records.refused.len() == 1).await;
+    assert_eq!(records.reasons(), [RefusalReason::CrlStale]);
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_certificate() {
     let bed = Bed::new();
     let booster = bed.own_at(Role::Booster, "oslo", bed.clock.now() + 10 * DAY);
