@@ -23,6 +23,7 @@ use transport::Body;
 use crate::cache::Cache;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::metrics::Metrics;
+use crate::offline::Phase;
 use reply::Document;
 
 /// Everything that the booster answers. Cloning shares it.
@@ -38,11 +39,17 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Answers a request of a client whose certificate has been accepted.
-    pub(crate) async fn answer(&self, head: Parts) -> Response<Body> {
-        let (kind, answered) = match Route::parse(head.uri.path()) {
-            Ok(route) => (route.kind(), self.route(route, &head).await),
-            Err(failure) => {
+    /// Answers a request of a client whose certificate has been accepted, if it is `admitted`.
+    pub(crate) async fn answer(
+        &self,
+        admitted: Result<Phase, Fault>,
+        head: Parts,
+    ) -> Response<Body> {
+        let (kind, answered) = match (Route::parse(head.uri.path()), admitted) {
+            (Ok(route), Ok(phase)) => (route.kind(), self.route(route, &head, phase).await),
+            (Ok(route), Err(told)) => (route.kind(), Err(told)),
+            (Err(_), Err(told)) => ("none", Err(told)),
+            (Err(failure), Ok(_)) => {
                 let told = Fault::new(Code::NotFound, failure.to_string());
                 ("none", Err(told))
             }
@@ -62,7 +69,12 @@ impl Api {
         clippy::wildcard_enum_match_arm,
         reason = "a new route is nothing here until somebody answers it"
     )]
-    async fn route(&self, route: Route, head: &Parts) -> Result<Response<Body>, Fault> {
+    async fn route(
+        &self,
+        route: Route,
+        head: &Parts,
+        phase: Phase,
+    ) -> Result<Response<Body>, Fault> {
         if head.method != Method::GET && head.method != Method::HEAD {
             return Err(Fault::new(Code::MethodNotAllowed, "want GET or HEAD"));
         }
@@ -70,8 +82,10 @@ impl Api {
             Route::Crl(issuer) => self.crl(issuer, head),
             Route::Deployment => self.deployment(head).await,
             Route::Hello => Ok(self.hello(head)),
-            Route::Pack(fileset, id) => self.pack(&fileset, id, head).await,
-            Route::Snapshot(digest) | Route::Statement(digest) => self.object(digest, head).await,
+            Route::Pack(fileset, id) => self.pack(&fileset, id, head, phase).await,
+            Route::Snapshot(digest) | Route::Statement(digest) => {
+                self.object(digest, head, phase).await
+            }
             Route::Timestamp => self.timestamp(head).await,
             // Enrolment is relayed on a listener of its own, and check-ins go to the origin.
             _ => Err(Fault::new(Code::NotFound, "nothing is at this path")),
@@ -109,7 +123,11 @@ impl Api {
     }
 
     async fn timestamp(&self, head: &Parts) -> Result<Response<Body>, Fault> {
-        let view = self.catalogue.current().await.map_err(told)?;
+        // How long past its end a timestamp counts is the client's to decide.
+        let view = match self.catalogue.current().await {
+            Ok(view) => view,
+            Err(failure) => self.catalogue.last_known().ok_or_else(|| told(failure))?,
+        };
         let document = Document {
             bytes: view.envelope.clone(),
             cache: CACHE_SHORT,
@@ -138,7 +156,15 @@ impl Api {
         Ok(answer.answer(head))
     }
 
-    async fn object(&self, digest: Digest, head: &Parts) -> Result<Response<Body>, Fault> {
+    async fn object(
+        &self,
+        digest: Digest,
+        head: &Parts,
+        phase: Phase,
+    ) -> Result<Response<Body>, Fault> {
+        if phase != Phase::Fresh && !self.cache.has_object(digest) {
+            return Err(not_cached());
+        }
         let bytes = self.catalogue.object(digest).await.map_err(told)?;
         // An envelope is JSON, an index root CBOR.
         let media_type = if bytes.first() == Some(&b'{') {
@@ -178,6 +204,13 @@ fn told(failure: Arc<CatalogueError>) -> Fault {
         warn!(error = %Report(&*failure), "cannot answer");
     }
     Fault::new(code, detail)
+}
+
+/// What the peer is told of something that is not cached, while nothing is fetched.
+fn not_cached() -> Fault {
+    let detail = "the booster has not got it, and fetches nothing while its revocation lists are \
+                  overdue";
+    Fault::new(Code::UpstreamUnavailable, detail)
 }
 
 /// A header's text, if it is text.

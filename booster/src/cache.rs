@@ -217,17 +217,35 @@ impl Cache {
                 AtHand::Nowhere => false,
                 AtHand::Unreadable => true,
             };
-            let Some((mut tail, collapsed)) = shared.join(fileset, entry, there) else {
+            let Some((tail, collapsed)) = shared.join(fileset, entry, there) else {
                 // It has come in the meantime.
                 continue;
             };
             shared.metrics.misses.inc();
-            let stored = tail.header().await?;
-            return Ok(Served {
-                how: How::Fill { collapsed, stored },
-                origin: Origin::Fill(tail),
-                total_bytes: u64::from(entry.total_bytes),
-            });
+            return Served::behind(tail, collapsed, entry).await;
+        }
+    }
+
+    /// Finds the pack that `entry` names as [`Cache::pack`] does, without fetching it: here, or in a
+    /// fill that is under way. None if it is in neither.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the fill under way fails.
+    pub async fn pack_at_hand(
+        &self,
+        entry: PackEntry,
+        extent: Extent,
+    ) -> Result<Option<Served>, FillError> {
+        let shared = &self.shared;
+        if let AtHand::Here(served) = shared.find(entry, extent).await {
+            return Ok(Some(served));
+        }
+        shared.metrics.misses.inc();
+        let tail = shared.flights().get(&entry.id).map(|fill| fill.attach());
+        match tail {
+            Some(tail) => Ok(Some(Served::behind(tail, true, entry).await?)),
+            None => Ok(None),
         }
     }
 
@@ -323,6 +341,16 @@ impl Cache {
 }
 
 impl Served {
+    /// The pack `entry`, read behind a fill, once the fill has its header.
+    async fn behind(mut tail: Tail, collapsed: bool, entry: PackEntry) -> Result<Self, FillError> {
+        let stored = tail.header().await?;
+        Ok(Self {
+            how: How::Fill { collapsed, stored },
+            origin: Origin::Fill(tail),
+            total_bytes: u64::from(entry.total_bytes),
+        })
+    }
+
     /// How it was found.
     #[must_use]
     pub fn how(&self) -> How {

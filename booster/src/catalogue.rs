@@ -211,6 +211,13 @@ impl Catalogue {
         self.shared.unexpired()
     }
 
+    /// What was last found to hold, even if it has expired since: for those who judge that
+    /// themselves. Asks nobody.
+    #[must_use]
+    pub fn last_known(&self) -> Option<Arc<View>> {
+        self.shared.view.load_full()
+    }
+
     /// The last deployment document that was verified, now and as it changes.
     #[must_use]
     pub fn document(&self) -> watch::Receiver<Option<Arc<Document>>> {

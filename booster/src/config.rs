@@ -17,6 +17,7 @@ use crate::cache::Limits;
 pub struct Config {
     cache: Limits,
     content: Listener,
+    crl_grace: Duration,
     crl_poll: Duration,
     data: PathBuf,
     enrol: Listener,
@@ -93,6 +94,12 @@ impl Config {
         Self { crl_poll, ..self }
     }
 
+    /// The same, putting up with revocation lists that are overdue by so much.
+    #[must_use]
+    pub fn with_crl_grace(self, crl_grace: Duration) -> Self {
+        Self { crl_grace, ..self }
+    }
+
     /// Limits of the cache.
     #[must_use]
     pub fn cache(&self) -> Limits {
@@ -103,6 +110,12 @@ impl Config {
     #[must_use]
     pub fn content(&self) -> &Listener {
         &self.content
+    }
+
+    /// For how long an overdue revocation list still lets in clients that were seen before.
+    #[must_use]
+    pub fn crl_grace(&self) -> Duration {
+        self.crl_grace
     }
 
     /// How often revocation lists are asked for.
@@ -161,6 +174,7 @@ impl Config {
                 ..Limits::default()
             },
             content,
+            crl_grace: raw.revocation.grace.0,
             crl_poll: raw.revocation.poll.0,
             data: raw.data,
             enrol,
@@ -220,6 +234,7 @@ struct RawCache {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawRevocation {
+    grace: Period,
     poll: Period,
 }
 
@@ -269,6 +284,7 @@ impl Default for RawCache {
 impl Default for RawRevocation {
     fn default() -> Self {
         Self {
+            grace: Period(Duration::ZERO),
             poll: Period(Duration::from_secs(60)),
         }
     }
@@ -318,6 +334,12 @@ impl TryFrom<Raw> for Config {
             return Err(format!("`cache.fills` is {fills}: want 1 to {FILLS_MAX}"));
         }
         check("cache.stall", stall, STALL_MIN, STALL_MAX)?;
+        check(
+            "revocation.grace",
+            raw.revocation.grace,
+            Duration::ZERO,
+            GRACE_MAX,
+        )?;
         check("revocation.poll", raw.revocation.poll, POLL_MIN, POLL_MAX)?;
         Ok(Self::from_raw(raw))
     }
@@ -345,6 +367,8 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 const POLL_MIN: Duration = Duration::from_secs(1);
 /// A revoked device should not go on for longer than this.
 const POLL_MAX: Duration = Duration::from_secs(3600);
+/// After a month no client has a certificate in date that we have not seen refused by then.
+const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Shorter than a service manager's own patience (systemd: 90 s).
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
@@ -389,6 +413,10 @@ mod tests {
         check(
             "data = \"/d\"\n[revocation]\npoll = \"1d\"",
             expect!["line 1: `revocation.poll` is 1d: want 1s to 1h"],
+        );
+        check(
+            "data = \"/d\"\n[revocation]\ngrace = \"31d\"",
+            expect!["line 1: `revocation.grace` is 31d: want 0s to 30d"],
         );
         check(
             "data = \"/d\"\n[ops]\nport = 1",

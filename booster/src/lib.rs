@@ -9,6 +9,7 @@ mod check_in;
 pub mod cli;
 pub mod config;
 pub mod metrics;
+pub mod offline;
 mod renewal;
 mod revocation;
 pub mod server;

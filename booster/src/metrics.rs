@@ -9,6 +9,8 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     /// When the booster's own certificate runs out, in Unix seconds.
     pub certificate_expiry: IntGauge,
+    /// How long ago the revocation list in force was made, in seconds, by `ca`.
+    pub crl_age: IntGaugeVec,
     /// The number of the revocation list in force, by `ca`: `root`, `node`, `client`, `content`.
     pub crl_number: IntGaugeVec,
     /// When the next revocation list is due, in Unix seconds, by `ca`.
@@ -31,6 +33,9 @@ pub struct Metrics {
     pub reports_waiting: IntGauge,
     /// Requests, by `route` and `status`.
     pub requests: IntCounterVec,
+    /// 1 for the `state` that the revocation lists are in, 0 for the others: `fresh`, `grace` or
+    /// `closed`.
+    pub revocation_state: IntGaugeVec,
     /// Bytes of bodies sent, by `route`.
     pub response_bytes: IntCounterVec,
     /// Calls to the origin, by `outcome`: `all` or `failed`.
@@ -54,6 +59,7 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When the booster's own certificate runs out",
             )?,
+            crl_age: registry.gauges("crl_age_seconds", "Age of the revocation list", &["ca"])?,
             crl_number: registry.gauges("crl_number", "Revocation list in force", &["ca"])?,
             crl_next_update: registry.gauges(
                 "crl_next_update_timestamp_seconds",
@@ -81,6 +87,11 @@ impl Metrics {
             reports_dropped: counter("reports_dropped_total", "Reports given up")?,
             reports_waiting: registry.gauge("reports_waiting", "Reports not yet delivered")?,
             requests: registry.counters("requests_total", "Requests", &["route", "status"])?,
+            revocation_state: registry.gauges(
+                "revocation_state",
+                "How far it can be told who has been revoked",
+                &["state"],
+            )?,
             response_bytes: counters("response_bytes_total", "Bytes of bodies sent", "route")?,
             upstream_calls: counters("upstream_calls_total", "Calls to the origin", "outcome")?,
             upstream_bytes: counters(

@@ -254,17 +254,22 @@ impl Parts {
     async fn tell_status(&self, bound: Bound, health: &Health) -> Option<UnixServer> {
         let (identity, catalogue) = (Arc::clone(&self.identity), self.catalogue.clone());
         let (cache, health) = (self.cache.clone(), health.clone());
+        let offline = self.offline.clone();
         let status = move || {
-            let failing = health.failing().into_iter();
+            let named = |found: Vec<(&str, String)>| {
+                let found = found.into_iter();
+                found.map(|(name, why)| (name.to_owned(), why)).collect()
+            };
             let last = catalogue.last();
             crate::status::Status {
                 content: Some(bound.content.to_string()),
                 enrol: Some(bound.enrol.to_string()),
-                failing: failing.map(|(name, why)| (name.to_owned(), why)).collect(),
+                degraded: named(health.degraded()),
+                failing: named(health.failing()),
                 ops: Some(bound.ops.to_string()),
                 stored_bytes: Some(cache.stored_bytes()),
                 timestamp_expires: last.map(|view| view.timestamp.expires),
-                ..crate::status::of_identity(&identity)
+                ..crate::status::of_identity(&identity, offline.outlook())
             }
         };
         let served = crate::status::serve(self.data.root(), status).await;

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use service::unix::{CallError, Patience, UnixServer, call};
 use thiserror::Error;
 
+use crate::Config;
+use crate::offline::Outlook;
 use crate::revocation::ca_label;
 
 /// How a booster is.
@@ -25,12 +27,16 @@ pub struct Status {
     pub deployment: String,
     /// Where it relays enrolment; none if it does not run.
     pub enrol: Option<String>,
+    /// What works with a restriction: names of checks, and reasons.
+    pub degraded: Vec<(String, String)>,
     /// What is not well: names of checks, and reasons.
     pub failing: Vec<(String, String)>,
     /// What it is called.
     pub id: String,
     /// Revocation lists in force: kind of CA, number, next update in Unix seconds.
     pub lists: Vec<ListStatus>,
+    /// How far it can tell who has been revoked, and what will happen when.
+    pub revocation: Outlook,
     /// Where operators look; none if it does not run.
     pub ops: Option<String>,
     /// Whether it runs.
@@ -65,6 +71,7 @@ impl fmt::Display for Status {
             let (ca, number, next) = (&list.ca, list.number, day(list.next_update));
             write!(f, "\nlist         {ca} {number}, next by {next}")?;
         }
+        write!(f, "\nrevocation   {}", self.revocation)?;
         if let Some(expires) = self.timestamp_expires {
             write!(f, "\ntimestamp    holds until {}", day(expires))?;
         }
@@ -81,6 +88,9 @@ impl fmt::Display for Status {
         if let Some(bytes) = self.stored_bytes {
             write!(f, "\ncache        {}", config::Bytes(bytes))?;
         }
+        for (check, why) in &self.degraded {
+            write!(f, "\ndegraded     {check}: {why}")?;
+        }
         for (check, why) in &self.failing {
             write!(f, "\nfailing      {check}: {why}")?;
         }
@@ -88,41 +98,43 @@ impl fmt::Display for Status {
     }
 }
 
-/// Tells how the booster is whose data folder `data` is. `now` is in Unix seconds.
+/// Tells how the booster with these settings is. `now` is in Unix seconds.
 ///
 /// # Errors
 ///
 /// Fails if it has not enrolled, or if what it left cannot be used.
-pub async fn status(data: &Path, now: i64) -> Result<Status, StatusError> {
+pub async fn status(config: &Config, now: i64) -> Result<Status, StatusError> {
     let request = Request::get("/status")
         .body(Full::<Bytes>::default())
         .expect("a constant request is in order");
-    match call(&socket(data), request, PATIENCE).await {
+    match call(&socket(config.data()), request, PATIENCE).await {
         Ok(answer) => serde_json::from_slice(answer.body()).map_err(|_| StatusError::Answer),
-        Err(CallError::Connect { .. }) => at_rest(&Data::new(data, Kind::Booster), now),
+        Err(CallError::Connect { .. }) => at_rest(config, now),
         Err(source) => Err(StatusError::Call { source }),
     }
 }
 
 /// What one that does not run left behind.
-fn at_rest(data: &Data, now: i64) -> Result<Status, StatusError> {
-    let identity =
-        Identity::load(&data.identity(), Kind::Booster, now)?.ok_or(StatusError::NotEnrolled)?;
+fn at_rest(config: &Config, now: i64) -> Result<Status, StatusError> {
+    let (data, grace) = (Data::new(config.data(), Kind::Booster), config.crl_grace());
+    let identity = Identity::load(&data.identity(), Kind::Booster, grace, now)?
+        .ok_or(StatusError::NotEnrolled)?;
     State::new(data.state()).load_crls(&identity.trust, now);
     Ok(Status {
         content: None,
         enrol: None,
+        degraded: Vec::new(),
         failing: Vec::new(),
         ops: None,
         running: false,
         stored_bytes: None,
         timestamp_expires: None,
-        ..of_identity(&identity)
+        ..of_identity(&identity, Outlook::of(&identity.trust, grace, now))
     })
 }
 
 /// What the identity alone says, as of one that runs.
-pub(crate) fn of_identity(identity: &Identity) -> Status {
+pub(crate) fn of_identity(identity: &Identity, revocation: Outlook) -> Status {
     let trust = &identity.trust;
     let cas = trust.roots().into_iter().chain(trust.issuing_cas());
     let lists = cas.filter_map(|ca| {
@@ -139,9 +151,11 @@ pub(crate) fn of_identity(identity: &Identity) -> Status {
         content: None,
         deployment: identity.name.deployment.to_string(),
         enrol: None,
+        degraded: Vec::new(),
         failing: Vec::new(),
         id: identity.name.id.to_string(),
         lists: lists.collect(),
+        revocation,
         ops: None,
         running: true,
         stored_bytes: None,

@@ -43,7 +43,7 @@ pub(crate) struct Session {
 impl Session {
     /// Opens the data folder at `data` without touching the network.
     pub(crate) fn open(data: &Path, clock: &Clock) -> Result<Self, SessionError> {
-        let member = Member::open(data, Kind::Client, clock)?;
+        let member = Member::open(data, Kind::Client, Duration::ZERO, clock)?;
         let document = member.state.document(&member.judge(), member.clock.now());
         let Member {
             clock,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use member::{Data, Identity, Kind, State};
@@ -63,8 +64,8 @@ pub fn status(data: &Path, clock: &Clock) -> Result<Status, PullError> {
     let data = Data::new(data, Kind::Client);
     let now = clock.now();
     let state = State::new(data.state());
-    let identity =
-        Identity::load(&data.identity(), Kind::Client, now).map_err(SessionError::Identity)?;
+    let identity = Identity::load(&data.identity(), Kind::Client, Duration::ZERO, now)
+        .map_err(SessionError::Identity)?;
     let marks = state.marks().map_err(SessionError::State)?;
     let mut boosters = Vec::new();
     if let Some(identity) = &identity {

@@ -143,7 +143,8 @@ pub async fn enrol(
     data.create()?;
     let _lock = data.lock()?;
     let key = identity::key(&data.identity())?;
-    if let Some(known) = Identity::load(&data.identity(), kind, clock.now())? {
+    let known = Identity::load(&data.identity(), kind, Duration::ZERO, clock.now())?;
+    if let Some(known) = known {
         return already(&known, join);
     }
     let id = request.id.clone().map_or_else(host_id, Ok)?;

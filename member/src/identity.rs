@@ -59,12 +59,18 @@ pub struct Joined {
 
 impl Identity {
     /// Loads what enrolment left in `folder`; none if nobody has enrolled there. `now` (Unix
-    /// seconds) is what roots are judged by.
+    /// seconds) is what roots are judged by. A revocation list counts for `grace` after its next
+    /// was due: none, unless an operator has decided otherwise.
     ///
     /// # Errors
     ///
     /// Fails if a file cannot be read, is damaged, or can be read by others.
-    pub fn load(folder: &Path, kind: Kind, now: i64) -> Result<Option<Self>, IdentityError> {
+    pub fn load(
+        folder: &Path,
+        kind: Kind,
+        grace: Duration,
+        now: i64,
+    ) -> Result<Option<Self>, IdentityError> {
         let (Some(joined), Some(chain)) = (read(folder, JOIN)?, read(folder, CERT)?) else {
             return Ok(None);
         };
@@ -74,7 +80,8 @@ impl Identity {
                 source,
             })?;
         let key = keyfile::load(&folder.join(KEY))?;
-        let trust = new_trust(&certs(folder, ROOTS)?, now)?;
+        let lists = Arc::new(CrlStore::new(grace));
+        let trust = Trust::new(&certs(folder, ROOTS)?, lists, now)?;
         for ca in certs(folder, CAS)? {
             if let Err(failure) = trust.add_issuing_ca(&ca, now) {
                 debug!(error = %Report(&failure), "an issuing CA counts no longer");
@@ -149,13 +156,18 @@ pub(crate) fn key(folder: &Path) -> Result<Key, IdentityError> {
     Ok(key)
 }
 
-/// Trust in `roots` and in nothing else yet. Roots are judged at `now`, in Unix seconds.
+/// Trust in `roots` and in nothing else yet. Roots are judged at `now`, in Unix seconds. A list
+/// counts until its next is due and no longer.
 ///
 /// # Errors
 ///
 /// Fails if a root is not in order, or none is in date.
 pub fn new_trust<C: AsRef<[u8]>>(roots: &[C], now: i64) -> Result<Trust, IdentityError> {
-    Ok(Trust::new(roots, Arc::new(CrlStore::new(CRL_GRACE)), now)?)
+    Ok(Trust::new(
+        roots,
+        Arc::new(CrlStore::new(Duration::ZERO)),
+        now,
+    )?)
 }
 
 fn keep_cas(folder: &Path, trust: &Trust) -> Result<(), IdentityError> {
@@ -259,5 +271,3 @@ const CAS: &str = "cas.pem";
 const JOIN: &str = "join.json";
 /// 64 certificates of 4 KiB in PEM.
 const FILE_BYTES_MAX: u64 = 512 << 10;
-/// A list counts until its next is due and no longer: one that is late is asked for anew.
-const CRL_GRACE: Duration = Duration::ZERO;

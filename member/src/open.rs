@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use service::Clock;
 use thiserror::Error;
@@ -29,21 +30,27 @@ pub struct Member {
 }
 
 impl Member {
-    /// Opens the data folder at `root` and puts the lists that lie there in force. Asks nobody.
-    /// Reads the disk, some tens of MiB if the lists are long.
+    /// Opens the data folder at `root` and puts the lists that lie there in force; each counts for
+    /// `grace` after its next was due. Asks nobody. Reads the disk, some tens of MiB if the lists
+    /// are long.
     ///
     /// # Errors
     ///
     /// Fails if nobody has enrolled there, if another program is at work there, or if what lies
     /// there is damaged.
-    pub fn open(root: &Path, kind: Kind, clock: &Clock) -> Result<Self, OpenError> {
+    pub fn open(
+        root: &Path,
+        kind: Kind,
+        grace: Duration,
+        clock: &Clock,
+    ) -> Result<Self, OpenError> {
         let data = Data::new(root, kind);
         let lock = data.lock()?;
         // An older release may have enrolled, which had fewer folders.
         data.create()?;
         let state = State::new(data.state());
         let clock = floored(clock, state.marks()?.issued());
-        let identity = Identity::load(&data.identity(), kind, clock.now())?;
+        let identity = Identity::load(&data.identity(), kind, grace, clock.now())?;
         let identity = identity.ok_or_else(|| data.missing())?;
         let begins = identity.cell.validity().map_or(0, |(begins, _)| begins);
         let clock = floored(&clock, begins);

@@ -13,8 +13,9 @@ use service::Report;
 use tracing::{debug, warn};
 use transport::{Body, BoxError, respond};
 
-use super::{Api, reply, text, told, value};
+use super::{Api, not_cached, reply, text, told, value};
 use crate::cache::{Extent, FillError, How, Reader};
+use crate::offline::Phase;
 
 impl Api {
     /// Answers for a pack. The head goes out once the pack's own header has been checked.
@@ -23,6 +24,7 @@ impl Api {
         fileset: &FilesetName,
         id: PackId,
         head: &Parts,
+        phase: Phase,
     ) -> Result<Response<Body>, Fault> {
         let entry = self.catalogue.pack(fileset, id).await.map_err(told)?;
         let etag = format!("\"{}\"", id.0.hex());
@@ -51,8 +53,11 @@ impl Api {
         } else {
             Extent::Part
         };
-        let served = self.cache.pack(fileset, entry, extent).await;
-        let served = served.map_err(fault)?;
+        let served = match phase {
+            Phase::Fresh => self.cache.pack(fileset, entry, extent).await.map(Some),
+            Phase::Grace | Phase::Closed => self.cache.pack_at_hand(entry, extent).await,
+        };
+        let served = served.map_err(fault)?.ok_or_else(not_cached)?;
         let status = status(served.how());
         let body = stream(served.reader(from, end));
         let body = Body::stream(body, Some(end - from));

@@ -22,6 +22,7 @@ struct Served {
     bed: Bed,
     _folder: TempDir,
     pack: BuiltPack,
+    phase: Phase,
     published: Published,
     source: Arc<Fake>,
 }
@@ -46,6 +47,7 @@ impl Served {
             bed,
             _folder: folder,
             pack,
+            phase: Phase::Fresh,
             published,
             source,
         }
@@ -62,7 +64,7 @@ impl Served {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        soon(self.api.answer(head)).await
+        soon(self.api.answer(Ok(self.phase), head)).await
     }
 
     /// Holds an answer to its status, its headers, and the length and start of its body.
@@ -375,4 +377,44 @@ async fn ranges_do_not_move_a_pack_into_memory_and_a_range_of_all_does() {
         let found = soon(served.bed.cache.pack(&name, entry, Extent::Part)).await;
         assert_eq!(found.unwrap().how(), expected, "{range}");
     }
+}
+
+#[tokio::test]
+async fn in_grace_what_is_cached_is_served_and_nothing_is_fetched() {
+    let mut served = Served::start().await;
+    let (pack, root) = (
+        format!("GET {}", served.pack_path()),
+        format!("GET /v1/statements/{}", served.published.root),
+    );
+    served.phase = Phase::Grace;
+    for line in [&pack, &root] {
+        served
+            .check(
+                line,
+                &[],
+                expect![[r#"
+                    502
+                    cache-control: no-store
+                    content-type: application/problem+json
+                    x-content-type-options: nosniff
+                    {"type":"urn:larder:fault:upstream-unavailable",
+                    "status":502,
+                    "code":"upstream-unavailable",
+                    "detail":"the booster has not got it, and fetches nothing while its revocation lists are overdue"}
+                "#]],
+            )
+            .await;
+    }
+    assert_eq!(served.source.asks(), [], "no fill was started");
+    served.phase = Phase::Fresh;
+    for line in [&pack, &root] {
+        let body = served.ask(line, &[]).await.into_body();
+        soon(body.collect()).await.unwrap();
+    }
+    served.settled().await;
+    served.phase = Phase::Grace;
+    for line in [&pack, &root] {
+        assert_eq!(served.ask(line, &[]).await.status(), 200, "{line}");
+    }
+    assert_eq!(served.source.asks().len(), 1);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use content::Digest;
-use content::marks::Marks;
+use content::marks::{Marks, MarksError};
 use content::statement::{Deployment, Payload as _, Snapshot, Statement, Timestamp};
 use member::StateError;
 use protocol::Route;
@@ -30,7 +30,7 @@ impl Shared {
             }
         }
         if let Some(envelope) = self.parts.state.timestamp()
-            && let Err(failure) = self.take(envelope.into(), None).await
+            && let Err(failure) = self.take(envelope.into(), None, Age::Any).await
         {
             info!(error = %Report(&failure), "the last timestamp does not hold any more");
         }
@@ -55,7 +55,7 @@ impl Shared {
                     }
                     None => Err(bad("a timestamp", "it is none")),
                 },
-                Ok(Fetched::New { etag, bytes }) => self.take(bytes, etag).await,
+                Ok(Fetched::New { etag, bytes }) => self.take(bytes, etag, Age::Current).await,
                 Err(failure) => Err(failure.into()),
             };
             let Err(failure) = taken else {
@@ -82,17 +82,22 @@ impl Shared {
     }
 
     /// Takes a timestamp from somewhere untrusted, if all that hangs from it can be verified.
-    async fn take(&self, envelope: Bytes, etag: Option<String>) -> Result<(), CatalogueError> {
+    async fn take(
+        &self,
+        envelope: Bytes,
+        etag: Option<String>,
+        age: Age,
+    ) -> Result<(), CatalogueError> {
         let marks = self
             .marks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let believed = self.judge(&envelope, &marks)?;
+        let believed = self.judge(&envelope, &marks, age)?;
         let lists = self.parts.lists.satisfy(&believed.crl_minimums);
         let is_new = lists.await.map_err(|why| CatalogueError::Lists { why })?;
         // Newer lists, whoever fetched them, may name the very signer of what we have just believed.
-        let timestamp = self.judge(&envelope, &marks)?;
+        let timestamp = self.judge(&envelope, &marks, age)?;
         let snapshot = self.snapshot(timestamp.snapshot, is_new).await?;
         marks.check_snapshot(&timestamp, &snapshot)?;
         let raised = marks.raised(&timestamp, &snapshot);
@@ -120,12 +125,16 @@ impl Shared {
         &self,
         envelope: &Bytes,
         marks: &Marks,
+        age: Age,
     ) -> Result<Statement<Timestamp>, CatalogueError> {
         let now = self.now();
         let timestamp = Statement::<Timestamp>::open(envelope, &self.parts.judge, now)
             .map_err(|failure| bad("a timestamp", &Report(&failure).to_string()))?;
-        marks.check(&timestamp, now)?;
-        Ok(timestamp)
+        match (marks.check(&timestamp, now), age) {
+            // Its end is what is looked at last: all else is in order.
+            (Ok(()), _) | (Err(MarksError::Expired { .. }), Age::Any) => Ok(timestamp),
+            (Err(failure), _) => Err(failure.into()),
+        }
     }
 
     fn raise(&self, marks: Marks) {
@@ -261,4 +270,13 @@ impl Shared {
             |digest| self.names().object(&digest).is_some(),
         );
     }
+}
+
+/// How old a timestamp may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Age {
+    /// Past its end, too: it names what is in the cache, and whoever gets it judges its age.
+    Any,
+    /// Before its end.
+    Current,
 }

@@ -25,6 +25,7 @@ use crate::cache::{Cache, StoreError, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::offline::{Offline, Phase, Seen};
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
 use crate::upstream::{Remote, Upstream, Upstreams};
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) identity: Arc<Identity>,
     pub(super) lock: Lock,
     pub(super) metrics: Metrics,
+    pub(super) offline: Offline,
     pub(super) refusals: Refusals,
     pub(super) registry: Registry,
     pub(super) renewal: Renewal,
@@ -73,11 +75,16 @@ impl Parts {
         let registry = Registry::new("larder_booster");
         let metrics = Metrics::register(&registry)?;
         let refusals = Refusals::new(clock.clone());
+        let offline = Offline::new(
+            &identity.trust,
+            config.crl_grace(),
+            clock,
+            Seen::open(&data.state()),
+            &refusals,
+            &metrics,
+        );
         let sources = Sources::make(&identity, clock, &refusals)?;
-        let documents = Arc::new(Upstreams::new(vec![
-            remote("origin", &sources.content),
-            remote("origin (enrolment)", &sources.public),
-        ]));
+        let documents = sources.documents();
         let revocation = Revocation::new(
             &identity.trust,
             &documents,
@@ -115,6 +122,7 @@ impl Parts {
             identity,
             lock,
             metrics,
+            offline,
             refusals,
             registry,
             renewal,
@@ -164,25 +172,32 @@ impl Parts {
         });
         let sink = Arc::new(Hearing {
             metrics: self.metrics.clone(),
+            offline: self.offline.clone(),
             refusals: self.refusals.clone(),
         });
+        let offline = self.offline.clone();
         let listener = Listener::bind(
             address,
             settings,
-            move |request, _session| {
+            move |request, session| {
                 let (head, _body) = request.into_parts();
-                let api = Arc::clone(&api);
-                async move { api.answer(head).await }
+                let (api, admitted) = (Arc::clone(&api), offline.admit(&session));
+                async move { api.answer(admitted, head).await }
             },
             sink,
         );
         Ok(listener.await?)
     }
 
-    /// Opens the relay to the origin's enrolment listener.
+    /// Opens the relay to the origin's enrolment listener. It leads nowhere unless the lists are
+    /// fresh: who reaches that listener gets them from it.
     pub(super) async fn relay(&self, address: SocketAddr) -> Result<Relay, BindError> {
         let public = Arc::clone(&self.sources.public);
-        let targets = move || public.addresses().to_vec();
+        let offline = self.offline.clone();
+        let targets = move || match offline.outlook().phase {
+            Phase::Fresh => public.addresses().to_vec(),
+            Phase::Grace | Phase::Closed => Vec::new(),
+        };
         let settings = RelaySettings::new(Arc::new(targets));
         Ok(Relay::bind(address, settings).await?)
     }
@@ -192,6 +207,14 @@ impl Sources {
     /// What the calls to the origin have cost.
     pub(super) fn meters(&self) -> [Arc<Meter>; 3] {
         [&self.content, &self.public, &self.known].map(|source| Arc::clone(source.meter()))
+    }
+
+    /// Where statements and lists come from.
+    fn documents(&self) -> Arc<Upstreams> {
+        Arc::new(Upstreams::new(vec![
+            remote("origin", &self.content),
+            remote("origin (enrolment)", &self.public),
+        ]))
     }
 
     fn make(identity: &Identity, clock: &Clock, refusals: &Refusals) -> Result<Self, TlsError> {
@@ -242,8 +265,8 @@ async fn open_cache(
 
 /// Who we are, and what the last run knew.
 async fn open(config: &Config, clock: &Clock) -> Result<Member, BindError> {
-    let (data, clock) = (config.data().to_owned(), clock.clone());
-    let opened = off_runtime(move || Member::open(&data, Kind::Booster, &clock));
+    let (data, grace, clock) = (config.data().to_owned(), config.crl_grace(), clock.clone());
+    let opened = off_runtime(move || Member::open(&data, Kind::Booster, grace, &clock));
     let opened = opened
         .await
         .ok_or_else(|| BindError::Stopped(std::io::ErrorKind::Interrupted.into()))?;
@@ -322,12 +345,14 @@ fn remote(name: &str, source: &Arc<Source>) -> Arc<dyn Upstream> {
 /// Counts who comes, and who is turned away; the latter is reported to the origin, too.
 struct Hearing {
     metrics: Metrics,
+    offline: Offline,
     refusals: Refusals,
 }
 
 impl HandshakeSink for Hearing {
-    fn accepted(&self, _: &Session) {
+    fn accepted(&self, session: &Session) {
         self.metrics.handshakes_accepted.inc();
+        self.offline.accepted(session);
     }
 
     fn refused(&self, refused: &Refused) {

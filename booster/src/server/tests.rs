@@ -1,5 +1,6 @@
 //! A booster between a small origin and its clients, over real sockets on loopback.
 
+mod offline;
 mod origin;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -128,16 +129,14 @@ async fn a_booster_enrols_serves_and_starts_again_without_its_origin() {
         (counted.served_pack_bytes, counted.upstream_pack_bytes),
         (total, total)
     );
-    let shown = status(bed.config().data(), 0).await.unwrap();
+    let shown = status(&bed.config(), 0).await.unwrap();
     assert!(shown.running && shown.lists.len() == 4, "{shown:?}");
     let number = |ca| booster.metrics().crl_number.with_label_values(&[ca]).get();
     assert_eq!(["root", "node", "client", "content"].map(number), [1; 4]);
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 
     bed.origin.stop().await;
-    let shown = status(bed.config().data(), bed.origin.clock.now())
-        .await
-        .unwrap();
+    let shown = status(&bed.config(), bed.origin.clock.now()).await.unwrap();
     assert!(!shown.running && shown.id == "berlin", "{shown:?}");
     let booster = bed.boost().await;
     let client = bed.client(&device, &booster);
@@ -205,7 +204,7 @@ async fn a_booster_that_slept_for_a_month_recovers_unaided() {
     let device = bed.origin.device("laptop");
     let client = bed.client(&device, &booster);
     assert_eq!(soon(client.hello()).await.unwrap().id, "berlin");
-    let shown = status(bed.config().data(), 0).await.unwrap();
+    let shown = status(&bed.config(), 0).await.unwrap();
     assert!(shown.certificate_expires > bed.origin.clock.now() + 10 * DAY);
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
@@ -238,10 +237,10 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
     let bed = Bed::start().await;
     bed.origin.pass(9, 2);
     let booster = bed.boost().await;
-    let path = bed.config().data().to_owned();
+    let config = bed.config();
     let now = bed.origin.clock.now();
     soon(async {
-        while status(&path, 0).await.unwrap().certificate_expires < now + 13 * DAY {
+        while status(&config, 0).await.unwrap().certificate_expires < now + 13 * DAY {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use certs::Trust;
-use certs::crl::Freshness;
 use member::{Courier, Identity};
 use service::ops::{Check, Health};
 use service::{CancellationToken, Clock, Tasks};
@@ -21,6 +19,7 @@ use crate::catalogue::Catalogue;
 use crate::check_in::{CheckIns, Place};
 use crate::config::Config;
 use crate::metrics::{Metrics, carry_over};
+use crate::offline::Offline;
 
 impl Parts {
     /// Starts everything that goes on by itself.
@@ -55,9 +54,13 @@ impl Parts {
             Arc::clone(&self.sources.known),
         ];
         tasks.start("reports", |stop| courier.run(ways, stop));
+        let seen = self.offline.seen().clone();
+        tasks.start("seen", |stop| seen.run(stop));
         let numbers = Numbers {
             listener: Arc::clone(listener.metrics()),
+            lists: health.check("revocation lists"),
             metrics: self.metrics.clone(),
+            offline: self.offline.clone(),
             refusals: self.refusals.clone(),
             relay: Arc::clone(relay.metrics()),
             sources: self.sources.meters(),
@@ -69,7 +72,6 @@ impl Parts {
             certificate: health.check("certificate"),
             clock: self.clock.clone(),
             identity: Arc::clone(&self.identity),
-            lists: health.check("revocation lists"),
             timestamp: health.check("timestamp"),
         };
         tasks.start("watch", |stop| watcher.run(stop));
@@ -100,10 +102,12 @@ impl Parts {
     }
 }
 
-/// Carries over to the metrics page what others count.
+/// Carries over to the metrics page what others count, and says how the revocation lists stand.
 struct Numbers {
     listener: Arc<ListenMetrics>,
+    lists: Check,
     metrics: Metrics,
+    offline: Offline,
     refusals: Refusals,
     relay: Arc<RelayMetrics>,
     sources: [Arc<Meter>; 3],
@@ -122,6 +126,7 @@ impl Numbers {
     }
 
     fn carry_over(&self) {
+        self.offline.show(&self.lists);
         let metrics = &self.metrics;
         let traffic = |direction| metrics.traffic_bytes.with_label_values(&[direction]);
         let counted = &self.listener.traffic;
@@ -174,7 +179,6 @@ struct Watcher {
     certificate: Check,
     clock: Clock,
     identity: Arc<Identity>,
-    lists: Check,
     timestamp: Check,
 }
 
@@ -194,16 +198,11 @@ impl Watcher {
 
     async fn look(&self) {
         let now = self.clock.now();
-        tell(
-            &self.certificate,
-            !self.identity.has_expired(now),
-            "our own has run out",
-        );
-        tell(
-            &self.lists,
-            are_fresh(&self.identity.trust, now),
-            "one is missing or out of date",
-        );
+        if self.identity.has_expired(now) {
+            self.certificate.fail("our own has run out");
+        } else {
+            self.certificate.pass();
+        }
         match self.catalogue.current().await {
             Ok(_) => self.timestamp.pass(),
             Err(_) => {
@@ -214,22 +213,6 @@ impl Watcher {
         }
         self.cache.tidy(now).await;
     }
-}
-
-fn tell(check: &Check, good: bool, otherwise: &str) {
-    if good {
-        check.pass();
-    } else {
-        check.fail(otherwise);
-    }
-}
-
-fn are_fresh(trust: &Trust, now: i64) -> bool {
-    let mut cas = trust.roots().into_iter().chain(trust.issuing_cas());
-    cas.all(|ca| match trust.crls().freshness(ca.id(), now) {
-        Freshness::Fresh | Freshness::Grace => true,
-        Freshness::Stale | Freshness::Missing => false,
-    })
 }
 
 /// Prometheus asks every 15 seconds or so; a person who looks twice wants to see it move.

@@ -147,10 +147,19 @@ impl Origin {
 
     /// Calls of `device` to the booster called `berlin`.
     pub(super) fn client(&self, device: &Device, address: String) -> Source {
+        self.calls(device, address, Revocation::Required)
+    }
+
+    /// The same, by somebody who does not mind lists that are overdue.
+    pub(super) fn patient(&self, device: &Device, address: String) -> Source {
+        self.calls(device, address, Revocation::BestEffort)
+    }
+
+    fn calls(&self, device: &Device, address: String, revocation: Revocation) -> Source {
         let settings = SourceSettings {
             addresses: vec![address],
             expected: Expected::Exactly(self.shared.name(Role::Booster, "berlin")),
-            revocation: Revocation::Required,
+            revocation,
             trust: Arc::clone(&self.shared.trust),
             own: Some(Arc::clone(&device.cell)),
             clock: self.clock.clone(),
@@ -205,7 +214,7 @@ impl Shared {
     }
 
     /// Signs list `number` of every CA; `revoked` are on the one of `kind`.
-    fn sign_lists(&self, number: u64, kind: CaKind, revoked: &[Serial]) {
+    pub(super) fn sign_lists(&self, number: u64, kind: CaKind, revoked: &[Serial]) {
         let now = self.clock.now();
         for ca in self.all() {
             let on_it = ca.cert().kind() == Some(kind);
