@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `GET /devices?state=S&after=ID` | lists devices, a page at a time |
 //! | `GET /devices/ID` | shows one |
-//! | `POST /devices/ID/approve`, `…/deny`, `…/revoke` | decides about one |
+//! | `POST /devices/ID/approve`, `…/deny` | decides about one |
+//! | `POST /devices/ID/revoke` | ends one |
+//! | `POST /revocations` | ends many, or none |
 //! | `GET /tokens?after=ID` | lists tokens, a page at a time |
 //! | `POST /tokens` | makes a token and its join string |
 //! | `POST /tokens/ID/revoke` | makes one worth nothing |
@@ -24,6 +26,7 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use protocol::{Code, Fault};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use service::Spawner;
 use service::unix::RequestBody;
 use tokio::sync::oneshot;
@@ -31,8 +34,8 @@ use tokio::sync::oneshot;
 pub use client::{AdminClient, AdminError};
 
 use crate::api::{Body, Reply, fault, full};
-use crate::fleet::{Fleet, FleetError, Verdict};
-use crate::ledger::devices::State;
+use crate::fleet::{Fleet, FleetError, Revocation, Verdict};
+use crate::ledger::devices::Stage;
 use crate::ledger::tokens::TokenId;
 use crate::metrics::Metrics;
 use crate::reports::{Query, Reports};
@@ -95,7 +98,12 @@ impl Admin {
                 Ok(id) => reply(self.fleet.show(&id).await),
                 Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
             },
+            (&Method::POST, ["devices", id, "revoke"]) => {
+                let id = (*id).to_owned();
+                self.revoke(&id, request).await
+            }
             (&Method::POST, ["devices", id, verb]) => self.decide(id, verb).await,
+            (&Method::POST, ["revocations"]) => self.revoke_all(request).await,
             (&Method::GET, ["tokens"]) => {
                 let query = request.uri().query().unwrap_or_default();
                 self.list_tokens(query).await
@@ -109,16 +117,16 @@ impl Admin {
                 let query = request.uri().query().unwrap_or_default();
                 self.reports(query).await
             }
-            (_, ["devices" | "reports" | "tokens", ..]) => nowhere(),
+            (_, ["devices" | "reports" | "revocations" | "tokens", ..]) => nowhere(),
             (_, _) => self.content.answer(request).await,
         }
     }
 
     async fn list(&self, query: &str) -> Reply {
-        let (mut state, mut after) = (None, "");
+        let (mut stage, mut after) = (None, "");
         for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            match (key, value.parse::<State>()) {
-                ("state", Ok(found)) => state = Some(found),
+            match (key, value.parse::<Stage>()) {
+                ("state", Ok(found)) => stage = Some(found),
                 ("after", _) => after = value,
                 (_, _) => {
                     return fault(&Fault::new(
@@ -128,7 +136,7 @@ impl Admin {
                 }
             }
         }
-        reply(self.fleet.list(state, after).await)
+        reply(self.fleet.list(stage, after).await)
     }
 
     async fn reports(&self, query: &str) -> Reply {
@@ -178,6 +186,42 @@ impl Admin {
         }
     }
 
+    async fn revoke(&self, id: &str, request: Request<RequestBody>) -> Reply {
+        let id = match id.parse::<DeviceId>() {
+            Ok(id) => id,
+            Err(error) => return fault(&Fault::new(Code::BadRequest, error.to_string())),
+        };
+        // Whoever has no reason to give says `null`.
+        let wish: Option<Revocation> = match told(request, SMALL_BODY_BYTES_MAX).await {
+            Ok(wish) => wish,
+            Err(refusal) => return fault(&refusal),
+        };
+        self.metrics.decided(Verdict::Revoke.as_str());
+        let fleet = self.fleet.clone();
+        let revoke = async move {
+            let reason = wish.and_then(|wish| wish.reason);
+            fleet.revoke(&id, reason.as_deref()).await
+        };
+        match to_its_end(&self.spawner, "decide", revoke).await {
+            Ok(revoked) => reply(revoked),
+            Err(stopping) => fault(&stopping),
+        }
+    }
+
+    async fn revoke_all(&self, request: Request<RequestBody>) -> Reply {
+        let wish: Revocation = match told(request, BODY_BYTES_MAX).await {
+            Ok(wish) => wish,
+            Err(refusal) => return fault(&refusal),
+        };
+        self.metrics.decided(Verdict::Revoke.as_str());
+        let fleet = self.fleet.clone();
+        let revoke = async move { fleet.revoke_all(&wish).await };
+        match to_its_end(&self.spawner, "decide", revoke).await {
+            Ok(revoked) => reply(revoked),
+            Err(stopping) => fault(&stopping),
+        }
+    }
+
     /// Decides in a task of its own: half a revocation would be none.
     async fn to_its_end(&self, id: DeviceId, verdict: Verdict) -> Reply {
         let fleet = self.fleet.clone();
@@ -189,15 +233,9 @@ impl Admin {
     }
 
     async fn create_token(&self, request: Request<RequestBody>) -> Reply {
-        let body = Limited::new(request.into_body(), SMALL_BODY_BYTES_MAX)
-            .collect()
-            .await;
-        let Ok(body) = body else {
-            return fault(&Fault::new(Code::TooLarge, "the call is too long"));
-        };
-        match serde_json::from_slice(&body.to_bytes()) {
+        match told(request, SMALL_BODY_BYTES_MAX).await {
             Ok(new) => reply(self.fleet.create_token(&new).await),
-            Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+            Err(refusal) => fault(&refusal),
         }
     }
 }
@@ -208,6 +246,17 @@ impl std::fmt::Debug for Admin {
             .field("fleet", &self.fleet)
             .finish_non_exhaustive()
     }
+}
+
+/// What a call says in its body, which may have `bytes_max`.
+async fn told<T: DeserializeOwned>(
+    request: Request<RequestBody>,
+    bytes_max: usize,
+) -> Result<T, Fault> {
+    let body = Limited::new(request.into_body(), bytes_max).collect().await;
+    let body = body.map_err(|_| Fault::new(Code::TooLarge, "the call is too long"))?;
+    let told = serde_json::from_slice(&body.to_bytes());
+    told.map_err(|error| Fault::new(Code::BadRequest, error.to_string()))
 }
 
 /// Does `work` in a task of its own called `name`, to its end even if whoever asked goes away.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::config::{HostPort, Listen, LoadError, Period};
 use certs::name::Role;
+use protocol::PROTOCOL_VERSION;
 use serde::Deserialize;
 use service::logs;
 
@@ -46,6 +47,11 @@ pub struct Enrol {
     pub pending_ttl: Duration,
     /// How long who waits is told to wait before asking again.
     pub retry_after: Duration,
+    /// How long after the end of its certificate a device may come back with the same key and
+    /// nobody's look.
+    pub return_grace: Duration,
+    /// The lowest version of the protocol that a party may speak.
+    pub protocol_min: u32,
 }
 
 /// How long what is signed lives.
@@ -187,6 +193,8 @@ struct RawEnrol {
     pending_per_address_max: u32,
     pending_ttl: Period,
     retry_after: Period,
+    return_grace: Period,
+    protocol_min: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -231,6 +239,9 @@ impl Default for RawEnrol {
             pending_per_address_max: 32,
             pending_ttl: days(14),
             retry_after: Period(Duration::from_secs(60)),
+            // A long holiday and the fortnight of the certificate itself.
+            return_grace: days(30),
+            protocol_min: 1,
         }
     }
 }
@@ -283,6 +294,12 @@ impl TryFrom<Raw> for Config {
             return Err("`enrol.pending_per_address_max` is over `enrol.pending_max`".to_owned());
         }
         check_retry(raw.enrol.retry_after)?;
+        if !(1..=PROTOCOL_VERSION).contains(&raw.enrol.protocol_min) {
+            let (min, own) = (raw.enrol.protocol_min, PROTOCOL_VERSION);
+            return Err(format!(
+                "`enrol.protocol_min` is {min}: this release speaks 1 to {own}"
+            ));
+        }
         Ok(Self {
             certificates: Certificates {
                 booster: booster.0,
@@ -320,6 +337,8 @@ impl From<RawEnrol> for Enrol {
             pending_per_address_max: raw.pending_per_address_max,
             pending_ttl: raw.pending_ttl.0,
             retry_after: raw.retry_after.0,
+            return_grace: raw.return_grace.0,
+            protocol_min: raw.protocol_min,
         }
     }
 }
@@ -400,6 +419,10 @@ mod tests {
         check(
             "data = \"/d\"\n[enrol]\npending_max = 3",
             expect!["line 1: `enrol.pending_per_address_max` is over `enrol.pending_max`"],
+        );
+        check(
+            "data = \"/d\"\n[enrol]\nprotocol_min = 9",
+            expect!["line 1: `enrol.protocol_min` is 9: this release speaks 1 to 1"],
         );
     }
 }

@@ -1,18 +1,24 @@
 //! The fleet: what an operator sees of the devices, and decides about them.
 
+mod revoke;
+mod tokens;
 mod view;
 
-use certs::{DeviceId, Role};
-use content::Digest;
-use protocol::{Code, Fault, Join, Token};
+use certs::DeviceId;
+use certs::crl::RevocationReason;
+use protocol::{Code, Fault};
 use thiserror::Error;
 
-pub use view::{CertificateView, DeviceView, Devices, NewToken, TokenCreated};
+pub use revoke::{REASONS, Revocation, RevokedAll, reason_name};
+pub use tokens::{NewToken, TokenCreated, TokenView, Tokens, create_token};
+pub use view::{CertificateView, DeviceView, Devices};
 
 use crate::authority::{Authority, AuthorityError};
 use crate::documents::{DocumentError, Documents};
-use crate::ledger::devices::{self, Device, State};
-use crate::ledger::{LedgerError, certificates, commit, tokens};
+use crate::ledger::devices::{self, Device, Stage, State};
+use crate::ledger::tokens::TokenId;
+use crate::ledger::{LedgerError, certificates, commit};
+use revoke::reason_names;
 
 /// The devices, and those who may become some. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -57,6 +63,26 @@ pub enum FleetError {
         /// The name.
         id: DeviceId,
     },
+    /// Some of those that were to be revoked cannot be, so none was.
+    #[error("cannot revoke any of them: {}{}", whom.join(", "), if *more { ", and others" } else { "" })]
+    NotAll {
+        /// Those, each with the reason.
+        whom: Vec<String>,
+        /// Whether there are more of them.
+        more: bool,
+    },
+    /// Nobody knows that reason.
+    #[error("cannot revoke because of {reason:?}: want one of {known}", known = reason_names())]
+    Reason {
+        /// What was said.
+        reason: String,
+    },
+    /// There is no such token.
+    #[error("cannot find a token called {id}")]
+    UnknownToken {
+        /// Its id.
+        id: TokenId,
+    },
     /// It does not fit the device's state.
     #[error("cannot {wish} {id}: it is {state}{hint}")]
     WrongState {
@@ -71,12 +97,8 @@ pub enum FleetError {
     },
 }
 
-/// The most devices in one answer.
+/// The most devices, or tokens, in one answer.
 pub const PAGE: u32 = 1000;
-/// The longest life of a token: a join string in an old e-mail must be worth nothing.
-const TOKEN_TTL_MAX: i64 = 90 * 86_400;
-/// The most uses of a token: more devices than one site has.
-const TOKEN_USES_MAX: u32 = 100_000;
 /// How many certificates of a device are shown.
 const CERTIFICATES_SHOWN: u32 = 10;
 
@@ -90,18 +112,19 @@ impl Fleet {
         }
     }
 
-    /// At most [`PAGE`] devices after the name `after`; with `state`, only those in it.
+    /// At most [`PAGE`] devices after the name `after`; with `stage`, only those in it.
     ///
     /// # Errors
     ///
     /// Fails if the ledger does.
-    pub async fn list(&self, state: Option<State>, after: &str) -> Result<Devices, FleetError> {
+    pub async fn list(&self, stage: Option<Stage>, after: &str) -> Result<Devices, FleetError> {
         let mut db = self.authority.ledger().read().await?;
-        let found = devices::list(&mut db, state, after, PAGE).await?;
+        let now = self.authority.clock().now();
+        let found = devices::list(&mut db, stage, after, PAGE, now).await?;
         Ok(Devices {
             devices: found
                 .iter()
-                .map(|device| DeviceView::new(device, &[]))
+                .map(|(device, stage)| DeviceView::new(device, *stage, &[]))
                 .collect(),
         })
     }
@@ -113,15 +136,16 @@ impl Fleet {
     /// Fails if there is none of that name, or the ledger does.
     pub async fn show(&self, id: &DeviceId) -> Result<DeviceView, FleetError> {
         let mut db = self.authority.ledger().read().await?;
-        let found = devices::find(&mut db, id).await?;
-        let device = found.ok_or_else(|| FleetError::Unknown { id: id.clone() })?;
         let now = self.authority.clock().now();
+        let found = devices::find_staged(&mut db, id, now).await?;
+        let (device, stage) = found.ok_or_else(|| FleetError::Unknown { id: id.clone() })?;
         let limit = CERTIFICATES_SHOWN;
         let held = certificates::list_by_holder(&mut db, device.role, id, now, limit).await?;
-        Ok(DeviceView::new(&device, &held))
+        Ok(DeviceView::new(&device, stage, &held))
     }
 
-    /// Carries out `verdict` on the device `id`. What is so already is no error.
+    /// Carries out `verdict` on the device `id`; a revocation is for no reason that anybody gave.
+    /// What is so already is no error.
     ///
     /// # Errors
     ///
@@ -134,9 +158,8 @@ impl Fleet {
         if next == device.state {
             drop(tx);
         } else if next == State::Revoked {
-            self.authority.revoke(tx, device.role, id).await?;
-            // A booster that is no more must not be recommended to anybody.
-            self.documents.refresh().await?;
+            let reason = RevocationReason::Unspecified;
+            self.end(tx, &[(device.role, device.id)], reason).await?;
         } else {
             let now = self.authority.clock().now();
             devices::change(&mut tx, id, next, Some(now)).await?;
@@ -144,57 +167,6 @@ impl Fleet {
         }
         self.show(id).await
     }
-
-    /// Makes a token and the join string that carries it. It is shown this once: only its SHA-256
-    /// is kept.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the token would be out of bounds, or the ledger does.
-    pub async fn create_token(&self, new: &NewToken) -> Result<TokenCreated, FleetError> {
-        let addresses = self.documents.addresses().enrol.clone();
-        create_token(&self.authority, new, addresses).await
-    }
-}
-
-/// [`Fleet::create_token`] for an origin that is not serving yet and will be reached at
-/// `addresses`.
-///
-/// # Errors
-///
-/// Fails if the token would be out of bounds, or the ledger does.
-pub async fn create_token(
-    authority: &Authority,
-    new: &NewToken,
-    addresses: Vec<String>,
-) -> Result<TokenCreated, FleetError> {
-    let role = check_token(new)?;
-    let now = authority.clock().now();
-    let token = Token::new(certs::key::random().map_err(AuthorityError::from)?);
-    let record = tokens::Token {
-        role,
-        auto_approve: new.auto_approve,
-        group: new.group.clone(),
-        uses_left: new.uses,
-        created_at: now,
-        expires_at: now + new.ttl_seconds,
-    };
-    let mut tx = authority.ledger().write().await?;
-    tokens::insert(&mut tx, Digest::of(token.as_bytes()).as_raw(), &record).await?;
-    commit(tx).await?;
-    let join = Join {
-        pin: authority.root_pin(),
-        token: Some(token),
-        addresses,
-    };
-    Ok(TokenCreated {
-        join: join.reveal(),
-        role: role.to_string(),
-        auto_approve: new.auto_approve,
-        group: new.group.clone(),
-        uses: new.uses,
-        expires_at: record.expires_at,
-    })
 }
 
 impl Verdict {
@@ -238,34 +210,10 @@ impl FleetError {
     pub fn fault(&self) -> Fault {
         let code = match self {
             Self::Authority(_) | Self::Document(_) | Self::Ledger(_) => Code::Internal,
-            Self::Token { .. } => Code::BadRequest,
-            Self::Unknown { .. } => Code::NotFound,
-            Self::WrongState { .. } => Code::Conflict,
+            Self::Reason { .. } | Self::Token { .. } => Code::BadRequest,
+            Self::Unknown { .. } | Self::UnknownToken { .. } => Code::NotFound,
+            Self::NotAll { .. } | Self::WrongState { .. } => Code::Conflict,
         };
         Fault::new(code, service::Report(self).to_string())
-    }
-}
-
-fn check_token(new: &NewToken) -> Result<Role, FleetError> {
-    let refuse = |why| FleetError::Token { why };
-    if !(1..=TOKEN_USES_MAX).contains(&new.uses) {
-        return Err(refuse("it must have 1 to 100000 uses"));
-    }
-    if !(1..=TOKEN_TTL_MAX).contains(&new.ttl_seconds) {
-        return Err(refuse("it must live 1s to 90d"));
-    }
-    let is_plain = |group: &String| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        (1..=63).contains(&group.len()) && group.bytes().all(plain)
-    };
-    if !new.group.as_ref().is_none_or(is_plain) {
-        return Err(refuse(
-            "a group's name is 1 to 63 of A-Z, a-z, 0-9, dot, hyphen, underscore",
-        ));
-    }
-    match new.role.as_str() {
-        "booster" => Ok(Role::Booster),
-        "client" => Ok(Role::Client),
-        _ => Err(refuse("its role must be booster or client")),
     }
 }

@@ -14,6 +14,7 @@ use crate::LEDGER_FILE;
 use crate::authority::{Authority, NewDeployment, init};
 use crate::config::Config;
 use crate::enrol::{EnrolError, Enrolment, Request};
+use crate::ledger::devices::{self, State};
 use crate::ledger::{Ledger, commit, tokens};
 
 /// A day in seconds.
@@ -59,12 +60,23 @@ impl Bed {
 
     /// A token for one client.
     pub(crate) async fn token(&self, auto_approve: bool) -> Token {
+        self.new_token(auto_approve, None).await
+    }
+
+    /// A token that lets one client in, which must be called `device` if that is said.
+    pub(crate) async fn token_for(&self, device: Option<&str>) -> Token {
+        self.new_token(true, device).await
+    }
+
+    async fn new_token(&self, auto_approve: bool, device: Option<&str>) -> Token {
         let token = Token::new(certs::key::random().unwrap());
         let now = self.authority.clock().now();
         let record = tokens::Token {
             role: Role::Client,
             auto_approve,
             group: Some("north".to_owned()),
+            device: device.map(|id| id.parse().unwrap()),
+            uses: 1,
             uses_left: 1,
             created_at: now,
             expires_at: now + DAY,
@@ -76,6 +88,32 @@ impl Bed {
             .unwrap();
         commit(tx).await.unwrap();
         token
+    }
+
+    /// Moves the device `id` to `state`, as an operator does.
+    pub(crate) async fn decide(&self, id: &str, state: State) {
+        let mut tx = self.authority.ledger().write().await.unwrap();
+        let at = Some(self.authority.clock().now());
+        devices::change(&mut tx, &id.parse().unwrap(), state, at)
+            .await
+            .unwrap();
+        commit(tx).await.unwrap();
+    }
+
+    /// How far the device `id` has come.
+    pub(crate) async fn stage(&self, id: &str) -> &'static str {
+        let mut db = self.authority.ledger().read().await.unwrap();
+        let now = self.authority.clock().now();
+        let found = devices::find_staged(&mut db, &id.parse().unwrap(), now).await;
+        found.unwrap().unwrap().1.as_str()
+    }
+
+    /// Revokes the client `id`.
+    pub(crate) async fn revoke(&self, id: &str) {
+        let tx = self.authority.ledger().write().await.unwrap();
+        let whom = [(Role::Client, id.parse().unwrap())];
+        let reason = certs::crl::RevocationReason::Unspecified;
+        self.authority.revoke(tx, &whom, reason).await.unwrap();
     }
 
     /// `key` asks for a certificate as the client `id`; what it hears.
@@ -93,6 +131,7 @@ pub(crate) fn request(key: &Key, id: &str, token: Option<Token>) -> Request {
         csr,
         token,
         address: IpAddr::from([192, 0, 2, 1]),
+        claims: None,
     }
 }
 

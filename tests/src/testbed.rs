@@ -168,6 +168,7 @@ impl Testbed {
             role: role.to_string(),
             auto_approve,
             group: Some("north".to_owned()),
+            device: None,
             uses: 1,
             ttl_seconds: 3600,
         };

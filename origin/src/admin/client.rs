@@ -60,7 +60,7 @@ impl AdminClient {
     ///
     /// Fails if the origin does not answer, or refuses.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
-        self.json(Method::GET, path, Bytes::new()).await
+        self.json(Method::GET, path, Bytes::new(), DEADLINE).await
     }
 
     /// `POST path` with `body` as JSON.
@@ -73,8 +73,22 @@ impl AdminClient {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, AdminError> {
+        self.post_within(path, body, DEADLINE).await
+    }
+
+    /// `POST path` with `body` as JSON, for work that may take as long as `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the origin does not answer, or refuses.
+    pub async fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<T, AdminError> {
         let body = serde_json::to_vec(body).map_err(AdminError::Malformed)?;
-        self.json(Method::POST, path, body.into()).await
+        self.json(Method::POST, path, body.into(), deadline).await
     }
 
     /// Sends any request, waiting for its answer for at most `deadline`; the answer's body.
@@ -110,6 +124,7 @@ impl AdminClient {
         method: Method,
         path: &str,
         body: Bytes,
+        deadline: Duration,
     ) -> Result<T, AdminError> {
         let request = Request::builder()
             .method(method)
@@ -117,7 +132,7 @@ impl AdminClient {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(AdminError::Request)?;
-        let answer = self.send(request, DEADLINE).await?;
+        let answer = self.send(request, deadline).await?;
         serde_json::from_slice(&answer).map_err(AdminError::Malformed)
     }
 }

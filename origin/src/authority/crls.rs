@@ -1,8 +1,8 @@
 //! Revocation lists: signed at each revocation and every hour, with numbers that never fall.
 
-use certs::crl::{self, RevocationReason, RevokedCert, Rollback};
+use certs::crl::{self, Rollback};
 use certs::trust::TrustCrlError;
-use certs::{Ca, IssuerId, Serial};
+use certs::{Ca, IssuerId};
 use sqlx::SqliteConnection;
 use tracing::{info, warn};
 
@@ -13,9 +13,6 @@ use crate::ledger::{certificates, commit, counters};
 /// A list is signed anew when it is so old, even if it says nothing new: whoever fetches one can
 /// then go without the origin for almost its whole life.
 const AGE_MAX: i64 = 3600;
-/// An entry stays on its list for so long after its certificate has expired (RFC 5280 §3.3 wants
-/// one list after the expiry; lists are made every hour).
-const KEEP_EXPIRED: i64 = 86_400;
 
 /// The counter that numbers the CRLs of `issuer`.
 #[must_use]
@@ -80,9 +77,8 @@ impl Authority {
                 // Statements are judged at the time of their making, so a signer's revocation
                 // holds for ever.
                 let is_content = ca.id() == self.inner.keys.content.id();
-                let expired_before = if is_content { 0 } else { now - KEEP_EXPIRED };
                 let life = seconds(self.inner.lives.crl);
-                signed.push(sign_crl(db, ca, expired_before, now, life).await?);
+                signed.push(sign_crl(db, ca, is_content, now, life).await?);
             }
         }
         Ok(signed)
@@ -119,17 +115,25 @@ fn is_ahead(this_update: i64, now: i64) -> bool {
     this_update > now + seconds(crl::SKEW_MAX)
 }
 
-/// Signs the next list of `ca` and records it.
+/// Signs the next list of `ca` and records it. Of a CA whose entries stay `for_ever`, all are on
+/// it; else those whose certificates had not expired when the list before it began, so that each
+/// is on one list after its expiry (RFC 5280 §3.3), however long none was signed.
 pub(super) async fn sign_crl(
     db: &mut SqliteConnection,
     ca: &Ca,
-    expired_before: i64,
+    for_ever: bool,
     now: i64,
     life: i64,
 ) -> Result<StoredCrl, AuthorityError> {
     let issuer = *ca.id().as_bytes();
+    let before = if for_ever {
+        None
+    } else {
+        certificates::listed_at(db, &issuer).await?
+    };
+    // A list that was made by a clock ahead of its time must not drop what still counts.
+    let expired_before = before.map_or(0, |at| at.min(now));
     let entries = certificates::revoked(db, &issuer, expired_before).await?;
-    let entries: Vec<RevokedCert> = entries.into_iter().map(entry).collect();
     let number = counters::next(db, &counter(ca.id())).await?;
     let (this_update, next_update) = (crl::backdated(now), now + life);
     let der = crl::sign(ca, number, &entries, this_update, next_update)?;
@@ -142,12 +146,4 @@ pub(super) async fn sign_crl(
     };
     authorities::put_crl(db, &signed).await?;
     Ok(signed)
-}
-
-fn entry((serial, revoked_at): (Serial, i64)) -> RevokedCert {
-    RevokedCert {
-        serial,
-        revoked_at,
-        reason: RevocationReason::Unspecified,
-    }
 }

@@ -59,7 +59,7 @@ async fn fill(
     }
     counters::raise(&mut tx, counters::EPOCH, 1).await?;
     for (_, ca) in keys.cas() {
-        sign_crl(&mut tx, ca, now, now, seconds(FIRST_CRL_LIFE)).await?;
+        sign_crl(&mut tx, ca, true, now, seconds(FIRST_CRL_LIFE)).await?;
     }
     let NewDeployment {
         id,

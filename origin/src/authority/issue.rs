@@ -1,5 +1,6 @@
 //! Certificates for devices, and their end.
 
+use certs::crl::RevocationReason;
 use certs::issue::{self, default_lifetime};
 use certs::{CaKind, DeviceId, Identity, IssuerId, Role};
 use sqlx::SqliteConnection;
@@ -9,7 +10,7 @@ use tracing::info;
 use super::keys::{Keys, new_serial};
 use super::{Authority, AuthorityError, identity, seconds};
 use crate::ledger::certificates::{self, Certificate};
-use crate::ledger::devices::{self, State};
+use crate::ledger::devices;
 use crate::ledger::{Write, commit};
 
 /// A certificate, and whether it was made just now.
@@ -50,8 +51,8 @@ impl Authority {
         issue_once(db, &self.inner.keys, &identity, spki, now, lifetime).await
     }
 
-    /// Ends the device `id` of `role`: its certificates go onto new CRLs, signed in the same
-    /// transaction and in force when this returns.
+    /// Ends the devices `whom`, because of `reason`: their certificates go onto new CRLs, signed in
+    /// the same transaction and in force when this returns.
     ///
     /// # Errors
     ///
@@ -59,16 +60,19 @@ impl Authority {
     pub async fn revoke(
         &self,
         mut tx: Write,
-        role: Role,
-        id: &DeviceId,
+        whom: &[(Role, DeviceId)],
+        reason: RevocationReason,
     ) -> Result<(), AuthorityError> {
         let now = self.inner.clock.now();
-        let issuers = certificates::revoke_holder(&mut tx, role, id, now).await?;
+        let ids: Vec<DeviceId> = whom.iter().map(|(_, id)| id.clone()).collect();
+        let issuers = certificates::revoke_holders(&mut tx, &ids, reason, now).await?;
         let issuers: Vec<_> = issuers.into_iter().map(IssuerId::from_bytes).collect();
-        devices::change(&mut tx, id, State::Revoked, Some(now)).await?;
+        devices::revoke(&mut tx, &ids, reason, now).await?;
         let signed = self.sign_crls(&mut tx, &issuers, now).await?;
         commit(tx).await?;
-        info!(device = %id, "revoked");
+        for (role, id) in whom {
+            info!(device = %id, %role, reason = reason.code(), "revoked");
+        }
         self.publish_crls(signed).await
     }
 }

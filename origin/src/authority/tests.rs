@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use certs::crl::RevocationReason;
 use certs::{Key, Role, Verdict, signer};
 
 use super::*;
@@ -78,8 +79,10 @@ async fn revoking_signs_a_higher_crl_at_once() {
     assert_eq!(look(), Verdict::Good);
 
     let tx = authority.ledger().write().await.unwrap();
-    authority.revoke(tx, Role::Client, &id).await.unwrap();
-    assert!(matches!(look(), Verdict::Revoked { .. }));
+    let reason = RevocationReason::KeyCompromise;
+    let whom = [(Role::Client, id)];
+    authority.revoke(tx, &whom, reason).await.unwrap();
+    assert_eq!(look(), Verdict::Revoked { reason });
     let after = authority.trust().crls().current(issuer).unwrap().number();
     assert!(after > before);
     assert_eq!(authority.published().marks()[&crl_counter(issuer)], after);

@@ -1,19 +1,26 @@
 //! `device`: seeing devices, and deciding about them.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
 use certs::DeviceId;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use service::Output;
 
 use super::Place;
-use crate::admin::AdminClient;
-use crate::fleet::{DeviceView, Devices, PAGE, Verdict};
+use crate::admin::{AdminClient, BODY_BYTES_MAX};
+use crate::fleet::{DeviceView, Devices, PAGE, REASONS, Revocation, RevokedAll, Verdict};
+use crate::ledger::devices::Stage;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeviceCommand {
     /// List devices
     List {
         /// Only those in this state
-        #[arg(long, value_parser = ["pending", "approved", "enrolled", "denied", "revoked"])]
+        #[arg(long, value_parser = Stage::ALL.map(Stage::as_str))]
         state: Option<String>,
     },
     /// Show one device with its certificates
@@ -32,10 +39,23 @@ pub(super) enum DeviceCommand {
         id: DeviceId,
     },
     /// End a device's membership: its certificates are good for nothing from now on
-    Revoke {
-        /// Its name
-        id: DeviceId,
-    },
+    Revoke(RevokeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RevokeArgs {
+    /// Its name
+    #[arg(required_unless_present = "from")]
+    id: Option<DeviceId>,
+
+    /// Revoke every device that this file names, one on a line, or none of them: what
+    /// follows # does not count
+    #[arg(long, conflicts_with = "id")]
+    from: Option<PathBuf>,
+
+    /// Why, as its entry on the list says it
+    #[arg(long, default_value = "unspecified", value_parser = REASONS.map(|(name, _)| name))]
+    reason: String,
 }
 
 pub(super) async fn run(
@@ -54,12 +74,51 @@ pub(super) async fn run(
         }
         DeviceCommand::Approve { id } => (id, Verdict::Approve),
         DeviceCommand::Deny { id } => (id, Verdict::Deny),
-        DeviceCommand::Revoke { id } => (id, Verdict::Revoke),
+        DeviceCommand::Revoke(args) => return revoke(&admin, args, output).await,
     };
     let path = format!("/devices/{id}/{}", verdict.as_str());
     let device: DeviceView = admin.post(&path, &()).await?;
     Ok(output.result(&device)?)
 }
+
+async fn revoke(admin: &AdminClient, args: RevokeArgs, output: Output) -> anyhow::Result<()> {
+    let mut wish = Revocation {
+        devices: Vec::new(),
+        reason: Some(args.reason),
+    };
+    if let Some(id) = args.id {
+        let device: DeviceView = admin.post(&format!("/devices/{id}/revoke"), &wish).await?;
+        return Ok(output.result(&device)?);
+    }
+    let file = args.from.context("name a device, or a file with --from")?;
+    let text = read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    wish.devices = names(&text).map(str::to_owned).collect();
+    let revoked: RevokedAll = admin
+        .post_within("/revocations", &wish, BULK_DEADLINE)
+        .await?;
+    Ok(output.result(&revoked)?)
+}
+
+/// The text of a file that may name a million devices.
+fn read(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let limit = BODY_BYTES_MAX as u64;
+    File::open(file)?.take(limit).read_to_string(&mut text)?;
+    if text.len() as u64 == limit {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+/// The names in a file: one on a line, without what is said about them after `#`.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter(|name| !name.is_empty())
+}
+
+/// Long enough for a hundred thousand devices on a slow disk.
+const BULK_DEADLINE: Duration = Duration::from_secs(600);
 
 /// All of them, page after page.
 async fn list(admin: &AdminClient, state: Option<&str>) -> anyhow::Result<Devices> {
@@ -77,5 +136,17 @@ async fn list(admin: &AdminClient, state: Option<&str>) -> anyhow::Result<Device
         if is_last {
             return Ok(all);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_names_devices_and_may_say_why() {
+        let text = "# stolen in May\n\n laptop-1\r\ndesk # the old one\n";
+        let found: Vec<_> = names(text).collect();
+        assert_eq!(found, ["laptop-1", "desk"]);
     }
 }

@@ -65,6 +65,7 @@ pub(super) async fn run(args: InitArgs, place: &Place, output: Output) -> anyhow
             role: role.to_owned(),
             auto_approve: true,
             group: None,
+            device: None,
             uses: 1,
             ttl_seconds: FIRST_TOKEN_TTL,
         };

@@ -1,16 +1,26 @@
 //! `token`: what lets devices in.
 
 use ::config::Period;
+use certs::DeviceId;
 use clap::{Args, Subcommand};
 use service::Output;
 
 use super::Place;
-use crate::fleet::{NewToken, TokenCreated};
+use crate::admin::AdminClient;
+use crate::fleet::{NewToken, PAGE, TokenCreated, TokenView, Tokens};
+use crate::ledger::tokens::TokenId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
     /// Make a token and print its join string, which is shown this once
     Create(CreateArgs),
+    /// List tokens that have not expired, by id: the tokens themselves are not kept
+    List,
+    /// Make a token worth nothing; who came with it before stays
+    Revoke {
+        /// Its id, as `list` shows it
+        id: TokenId,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -27,6 +37,10 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     group: Option<String>,
 
+    /// The one name that may be claimed with it
+    #[arg(long)]
+    id: Option<DeviceId>,
+
     /// How many devices may use it
     #[arg(long, default_value_t = 1)]
     uses: u32,
@@ -41,14 +55,44 @@ pub(super) async fn run(
     place: &Place,
     output: Output,
 ) -> anyhow::Result<()> {
-    let TokenCommand::Create(args) = command;
-    let new = NewToken {
-        role: args.role,
-        auto_approve: args.auto_approve,
-        group: args.group,
-        uses: args.uses,
-        ttl_seconds: args.ttl.as_secs(),
-    };
-    let created: TokenCreated = place.admin()?.post("/tokens", &new).await?;
-    Ok(output.result(&created)?)
+    let admin = place.admin()?;
+    match command {
+        TokenCommand::Create(args) => {
+            let created: TokenCreated = admin.post("/tokens", &args.new_token()).await?;
+            Ok(output.result(&created)?)
+        }
+        TokenCommand::List => Ok(output.result(&list(&admin).await?)?),
+        TokenCommand::Revoke { id } => {
+            let path = format!("/tokens/{id}/revoke");
+            let gone: TokenView = admin.post(&path, &()).await?;
+            Ok(output.result(&gone)?)
+        }
+    }
+}
+
+impl CreateArgs {
+    fn new_token(self) -> NewToken {
+        NewToken {
+            role: self.role,
+            auto_approve: self.auto_approve,
+            group: self.group,
+            device: self.id.map(|id| id.to_string()),
+            uses: self.uses,
+            ttl_seconds: self.ttl.as_secs(),
+        }
+    }
+}
+
+/// All of them, page after page.
+async fn list(admin: &AdminClient) -> anyhow::Result<Tokens> {
+    let mut all = Tokens { tokens: Vec::new() };
+    loop {
+        let after = all.tokens.last().map_or("", |token| token.id.as_str());
+        let page: Tokens = admin.get(&format!("/tokens?after={after}")).await?;
+        let is_last = page.tokens.len() < PAGE as usize;
+        all.tokens.extend(page.tokens);
+        if is_last {
+            return Ok(all);
+        }
+    }
 }

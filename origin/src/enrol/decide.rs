@@ -12,7 +12,8 @@ use crate::authority::Authority;
 use crate::config::Enrol;
 use crate::ledger::certificates::Certificate;
 use crate::ledger::devices::{self, Device, State};
-use crate::ledger::{Write, commit, tokens};
+use crate::ledger::tokens::TokenId;
+use crate::ledger::{Write, certificates, commit, tokens};
 
 /// Enrolment at this origin. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Request {
     pub token: Option<Token>,
     /// Where it asks from.
     pub address: IpAddr,
+    /// What it says of itself. Unverified.
+    pub claims: Option<String>,
 }
 
 /// What became of a request that was not refused.
@@ -158,18 +161,55 @@ impl Enrolment {
         }
         let now = self.authority.clock().now();
         devices::seen(tx, &device.id, now).await?;
+        if device.state == State::Enrolled && self.is_long_gone(tx, &device, now).await? {
+            self.check_room(tx, request.address, true).await?;
+            let (address, claims) = (request.address.to_string(), request.claims.as_deref());
+            devices::ask_again(tx, &device.id, &address, claims).await?;
+            (device.state, device.with_token) = (State::Pending, false);
+        }
         // Somebody who was waiting without a token may have been given one meanwhile. Other
         // tokens are not looked at: this key is known, and its token may be used up long since.
         if device.state == State::Pending && !device.with_token && request.token.is_some() {
-            let token = self.take_token(tx, request, now).await?;
-            let group = token.as_ref().and_then(|token| token.group.as_deref());
-            devices::bring_token(tx, &device.id, group).await?;
-            if token.is_some_and(|token| token.auto_approve) {
-                devices::change(tx, &device.id, State::Approved, Some(now)).await?;
-                device.state = State::Approved;
-            }
+            self.vouched(tx, &mut device, request, now).await?;
         }
         Ok(device)
+    }
+
+    /// A pending device brings a token.
+    async fn vouched(
+        &self,
+        tx: &mut Write,
+        device: &mut Device,
+        request: &Request,
+        now: i64,
+    ) -> Result<(), EnrolError> {
+        let taken = self.take_token(tx, request, &device.id, now).await;
+        let Some((id, token)) = (match taken {
+            // One that was enrolled before may well show the token that it came with then.
+            Err(EnrolError::Token) if device.decided_at.is_some() => None,
+            taken => taken?,
+        }) else {
+            return Ok(());
+        };
+        devices::bring_token(tx, &device.id, id, token.group.as_deref()).await?;
+        if token.auto_approve {
+            devices::change(tx, &device.id, State::Approved, Some(now)).await?;
+            device.state = State::Approved;
+        }
+        Ok(())
+    }
+
+    /// Whether an enrolled device comes back so late that a person has to look at it again.
+    async fn is_long_gone(
+        &self,
+        tx: &mut Write,
+        device: &Device,
+        now: i64,
+    ) -> Result<bool, EnrolError> {
+        let last = certificates::newest_by_key(tx, &device.spki_sha256).await?;
+        let grace = self.rules.return_grace.as_secs();
+        // Whose certificates are all revoked is not let in without a look either.
+        Ok(last.is_none_or(|last| now > last.not_after.saturating_add_unsigned(grace)))
     }
 
     /// A key that nobody has seen.
@@ -180,7 +220,7 @@ impl Enrolment {
             .claimed_id()
             .ok_or(EnrolError::NoName)?
             .parse()?;
-        let token = self.take_token(tx, request, now).await?;
+        let token = self.take_token(tx, request, &id, now).await?;
         let before = devices::find(tx, &id).await?;
         let is_ours = id == self.authority.deployment().origin_id;
         let is_held = before.as_ref().is_some_and(|device| match device.state {
@@ -191,7 +231,7 @@ impl Enrolment {
             return Err(EnrolError::Taken { id: id.to_string() });
         }
         // A name that somebody lost is never handed on without a person looking.
-        let auto = token.as_ref().is_some_and(|token| token.auto_approve) && before.is_none();
+        let auto = token.as_ref().is_some_and(|(_, token)| token.auto_approve) && before.is_none();
         if !auto {
             self.check_room(tx, request.address, token.is_some())
                 .await?;
@@ -207,11 +247,13 @@ impl Enrolment {
             spki: request.csr.spki_der().to_vec(),
             spki_sha256: request.csr.spki_sha256(),
             with_token: token.is_some(),
-            group: token.and_then(|token| token.group),
+            token: token.as_ref().map(|(id, _)| *id),
+            group: token.and_then(|(_, token)| token.group),
             address: Some(request.address.to_string()),
-            claims: None,
+            claims: request.claims.clone(),
             requested_at: now,
             decided_at: auto.then_some(now),
+            revoked_for: None,
             seen_at: now,
         };
         devices::insert(tx, &device).await?;
@@ -223,8 +265,9 @@ impl Enrolment {
         &self,
         tx: &mut Write,
         request: &Request,
+        device: &DeviceId,
         now: i64,
-    ) -> Result<Option<tokens::Token>, EnrolError> {
+    ) -> Result<Option<(TokenId, tokens::Token)>, EnrolError> {
         let Some(token) = &request.token else {
             let fine = self.rules.accept_without_token;
             return if fine {
@@ -234,8 +277,9 @@ impl Enrolment {
             };
         };
         let digest = Digest::of(token.as_bytes());
-        let taken = tokens::take(tx, digest.as_raw(), request.role, now).await?;
-        taken.ok_or(EnrolError::Token).map(Some)
+        let taken = tokens::take(tx, digest.as_raw(), request.role, device, now).await?;
+        let taken = taken.ok_or(EnrolError::Token)?;
+        Ok(Some((TokenId::of(digest.as_raw()), taken)))
     }
 
     async fn check_room(

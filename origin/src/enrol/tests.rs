@@ -41,7 +41,25 @@ async fn a_wrong_token_leaves_no_trace() {
     as_booster.role = Role::Booster;
     assert_eq!(told(bed.enrolment.enrol(as_booster).await), "unauthorised");
     let mut db = bed.authority.ledger().read().await.unwrap();
-    assert_eq!(devices::list(&mut db, None, "", 10).await.unwrap(), []);
+    assert_eq!(devices::list(&mut db, None, "", 10, 0).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_replayed_token_and_one_for_another_name_hear_what_everybody_hears() {
+    let bed = Bed::new().await;
+    let (good, other) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let bound = bed.token_for(Some("desk")).await;
+    let told = async |key: &Key, id: &str, token: &protocol::Token| {
+        let asked = bed.enrolment.enrol(request(key, id, Some(token.clone())));
+        asked.await.map_err(|refusal| refusal.fault())
+    };
+    let for_another_name = told(&other, "other", &bound).await.unwrap_err();
+    assert!(told(&good, "desk", &bound).await.is_ok());
+    let replayed = told(&other, "other", &bound).await.unwrap_err();
+    let unknown = protocol::Token::new([7; 16]);
+    let unknown = told(&other, "other", &unknown).await.unwrap_err();
+    assert_eq!(replayed, unknown);
+    assert_eq!(for_another_name, unknown);
 }
 
 #[tokio::test]
@@ -51,11 +69,7 @@ async fn without_a_token_an_operator_decides() {
     assert_eq!(bed.ask(&good, "good", None).await, "pending");
     assert_eq!(bed.ask(&bad, "bad", None).await, "pending");
     for (id, state) in [("good", State::Approved), ("bad", State::Denied)] {
-        let mut tx = bed.authority.ledger().write().await.unwrap();
-        devices::change(&mut tx, &id.parse().unwrap(), state, Some(1))
-            .await
-            .unwrap();
-        commit(tx).await.unwrap();
+        bed.decide(id, state).await;
     }
     assert_eq!(bed.ask(&good, "good", None).await, "issued good");
     assert_eq!(bed.ask(&bad, "bad", None).await, "denied");
@@ -94,11 +108,7 @@ async fn a_revoked_name_passes_to_a_new_key_only_through_an_operator() {
         bed.ask(&old, "one", Some(&bed.token(true).await)).await,
         "issued one"
     );
-    let tx = bed.authority.ledger().write().await.unwrap();
-    bed.authority
-        .revoke(tx, Role::Client, &"one".parse().unwrap())
-        .await
-        .unwrap();
+    bed.revoke("one").await;
     assert_eq!(
         bed.ask(&old, "one", Some(&bed.token(true).await)).await,
         "revoked"
@@ -110,15 +120,41 @@ async fn a_revoked_name_passes_to_a_new_key_only_through_an_operator() {
 }
 
 #[tokio::test]
-async fn a_known_device_comes_back_after_its_certificate_has_expired() {
+async fn a_known_device_comes_back_by_itself_until_its_grace_is_over() {
     let bed = Bed::new().await;
-    let key = Key::generate().unwrap();
-    assert_eq!(
-        bed.ask(&key, "one", Some(&bed.token(true).await)).await,
-        "issued one"
-    );
-    bed.pass(30 * DAY);
+    let (key, other) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let token = bed.token(true).await;
+    assert_eq!(bed.ask(&key, "one", Some(&token)).await, "issued one");
+    // 14 days of its certificate, and 30 of grace.
+    bed.pass(43 * DAY);
+    assert_eq!(bed.stage("one").await, "expired");
     assert_eq!(bed.ask(&key, "one", None).await, "issued one");
+    assert_eq!(bed.stage("one").await, "enrolled");
+    bed.pass(8 * DAY);
+    assert_eq!(bed.stage("one").await, "renewing");
+
+    bed.pass(37 * DAY);
+    assert_eq!(bed.ask(&key, "one", None).await, "pending");
+    // Its old token does not help it, and its name is still its own.
+    assert_eq!(bed.ask(&key, "one", Some(&token)).await, "pending");
+    let fresh = bed.token(true).await;
+    assert_eq!(bed.ask(&other, "one", Some(&fresh)).await, "conflict");
+    // It gives up, and is forgotten only by the queue.
+    let mut tx = bed.authority.ledger().write().await.unwrap();
+    let later = bed.authority.clock().now() + 1;
+    assert_eq!(devices::prune_pending(&mut tx, later).await.unwrap(), 0);
+    commit(tx).await.unwrap();
+    assert_eq!(bed.stage("one").await, "expired");
+    assert_eq!(bed.ask(&other, "one", Some(&fresh)).await, "conflict");
+
+    assert_eq!(bed.ask(&key, "one", None).await, "pending");
+    bed.decide("one", State::Approved).await;
+    assert_eq!(bed.ask(&key, "one", None).await, "issued one");
+    // Or somebody vouches for it with a new token.
+    bed.pass(45 * DAY);
+    assert_eq!(bed.ask(&key, "one", None).await, "pending");
+    let fresh = bed.token(true).await;
+    assert_eq!(bed.ask(&key, "one", Some(&fresh)).await, "issued one");
 }
 
 #[tokio::test]
@@ -170,10 +206,6 @@ async fn renewal_takes_the_old_key_or_a_new_one() {
     assert_eq!(renew(&new, "one", Role::Booster).await, "conflict");
     // The old key is nobody's now, and the name is taken.
     assert_eq!(bed.ask(&old, "one", None).await, "conflict");
-    let tx = bed.authority.ledger().write().await.unwrap();
-    bed.authority
-        .revoke(tx, Role::Client, &"one".parse().unwrap())
-        .await
-        .unwrap();
+    bed.revoke("one").await;
     assert_eq!(renew(&new, "one", Role::Client).await, "revoked");
 }

@@ -1,4 +1,4 @@
-//! Devices and tokens as an operator sees them: as JSON, or as text.
+//! Devices as an operator sees them: as JSON, or as text.
 
 use std::fmt;
 
@@ -6,8 +6,9 @@ use content::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::revoke::reason_name;
 use crate::ledger::certificates::Certificate;
-use crate::ledger::devices::Device;
+use crate::ledger::devices::{Device, Stage};
 
 /// A list of devices.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -23,7 +24,8 @@ pub struct DeviceView {
     pub id: String,
     /// `booster` or `client`.
     pub role: String,
-    /// How far it has come.
+    /// How far it has come: `pending`, `approved`, `enrolled`, `renewing`, `expired`, `denied` or
+    /// `revoked`.
     pub state: String,
     /// The fingerprint of its key in the form in which its user sees it too: 64 digits in groups of
     /// four.
@@ -38,10 +40,16 @@ pub struct DeviceView {
     pub claims_unverified: Option<String>,
     /// Whether it came with a token.
     pub with_token: bool,
+    /// The id of that token.
+    #[serde(default)]
+    pub token: Option<String>,
     /// When it first asked.
     pub requested_at: i64,
     /// When it was decided about.
     pub decided_at: Option<i64>,
+    /// Why it was revoked.
+    #[serde(default)]
+    pub revoked_for: Option<String>,
     /// When it was last heard of in enrolment.
     pub seen_at: i64,
     /// Its certificates that have not expired; empty in a list.
@@ -60,40 +68,8 @@ pub struct CertificateView {
     pub not_after: i64,
 }
 
-/// What a new token should be.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct NewToken {
-    /// `booster` or `client`.
-    pub role: String,
-    /// Whether nobody needs to approve who brings it.
-    pub auto_approve: bool,
-    /// The group that its devices join.
-    pub group: Option<String>,
-    /// How many devices may use it.
-    pub uses: u32,
-    /// How long it lives.
-    pub ttl_seconds: i64,
-}
-
-/// A token that was made.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct TokenCreated {
-    /// What a new party is told. Whoever has it may use it.
-    pub join: String,
-    /// Who may.
-    pub role: String,
-    /// Whether nobody needs to approve.
-    pub auto_approve: bool,
-    /// The group that its devices join.
-    pub group: Option<String>,
-    /// How many may.
-    pub uses: u32,
-    /// Until when.
-    pub expires_at: i64,
-}
-
 impl DeviceView {
-    pub(super) fn new(device: &Device, held: &[Certificate]) -> Self {
+    pub(super) fn new(device: &Device, stage: Stage, held: &[Certificate]) -> Self {
         let certificate = |held: &Certificate| CertificateView {
             serial: held.serial.to_string(),
             not_before: held.not_before,
@@ -102,15 +78,17 @@ impl DeviceView {
         Self {
             id: device.id.to_string(),
             role: device.role.to_string(),
-            state: device.state.to_string(),
+            state: stage.to_string(),
             fingerprint: certs::key::fingerprint(&device.spki_sha256),
             key: Digest::from_raw(device.spki_sha256).to_string(),
             group: device.group.clone(),
             address: device.address.clone(),
             claims_unverified: device.claims.clone(),
             with_token: device.with_token,
+            token: device.token.map(|token| token.to_string()),
             requested_at: device.requested_at,
             decided_at: device.decided_at,
+            revoked_for: device.revoked_for.map(|why| reason_name(why).to_owned()),
             seen_at: device.seen_at,
             certificates: held.iter().map(certificate).collect(),
         }
@@ -124,8 +102,8 @@ impl fmt::Display for Devices {
         }
         write!(
             f,
-            "{:<32} {:<8} {:<9} {:<16} FROM",
-            "ID", "ROLE", "STATE", "GROUP"
+            "{:<32} {:<8} {:<9} {:<16} {:<20} {:<20} FROM",
+            "ID", "ROLE", "STATE", "GROUP", "KEY BEGINS", "ASKED"
         )?;
         for device in &self.devices {
             let DeviceView {
@@ -133,7 +111,13 @@ impl fmt::Display for Devices {
             } = device;
             let group = device.group.as_deref().unwrap_or("-");
             let address = device.address.as_deref().unwrap_or("-");
-            write!(f, "\n{id:<32} {role:<8} {state:<9} {group:<16} {address}")?;
+            // Enough to tell keys apart; who approves compares all of it.
+            let key = device.fingerprint.get(..19).unwrap_or_default();
+            let asked = time(device.requested_at);
+            write!(
+                f,
+                "\n{id:<32} {role:<8} {state:<9} {group:<16} {key:<20} {asked:<20} {address}"
+            )?;
         }
         Ok(())
     }
@@ -157,14 +141,19 @@ impl fmt::Display for DeviceView {
             // Escaped: a stranger wrote it, and a terminal obeys what it is shown.
             writeln!(f, "  claims     {claims:?} (unverified)")?;
         }
-        writeln!(
-            f,
-            "  token      {}",
-            if self.with_token { "yes" } else { "no" }
-        )?;
-        write!(f, "  requested  {}", time(self.requested_at))?;
+        let token = match &self.token {
+            Some(id) => id,
+            None if self.with_token => "yes",
+            None => "no",
+        };
+        writeln!(f, "  token      {token}")?;
+        writeln!(f, "  requested  {}", time(self.requested_at))?;
+        write!(f, "  seen       {}", time(self.seen_at))?;
         if let Some(decided_at) = self.decided_at {
             write!(f, "\n  decided    {}", time(decided_at))?;
+        }
+        if let Some(reason) = &self.revoked_for {
+            write!(f, "\n  reason     {reason}")?;
         }
         for held in &self.certificates {
             write!(
@@ -178,25 +167,7 @@ impl fmt::Display for DeviceView {
     }
 }
 
-impl fmt::Display for TokenCreated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            join, role, uses, ..
-        } = self;
-        let how = if self.auto_approve {
-            "approved at once"
-        } else {
-            "to be approved"
-        };
-        write!(
-            f,
-            "{join}\n{role}, {how}, {uses} uses, until {}",
-            time(self.expires_at)
-        )
-    }
-}
-
 /// A time for people, in UTC.
-fn time(at: i64) -> String {
+pub(super) fn time(at: i64) -> String {
     Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
 }

@@ -1,11 +1,13 @@
 //! Certificates that were issued, and those that were revoked.
 
+use certs::crl::{RevocationReason, RevokedCert};
 use certs::name::{DeviceId, Role};
 use certs::serial::Serial;
+use futures_util::StreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
 
-use super::{LedgerError, blob, failed, parsed, value};
+use super::{LedgerError, blob, devices, failed, parsed, value};
 
 /// A certificate that was issued.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,6 +76,42 @@ pub async fn newest_by_key(
     row.as_ref().map(from_row).transpose()
 }
 
+/// When the last certificate of `issuer` ends. `None` if it has none.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn last_end(
+    db: &mut SqliteConnection,
+    issuer: &[u8; 32],
+) -> Result<Option<i64>, LedgerError> {
+    let row = query("SELECT max(not_after) AS ends FROM certificates WHERE issuer = $1")
+        .bind(issuer.as_slice())
+        .fetch_one(db)
+        .await
+        .map_err(failed("look for certificates"))?;
+    value(&row, "ends")
+}
+
+/// Whether somebody of that name and role has had a certificate.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn is_holder(
+    db: &mut SqliteConnection,
+    role: Role,
+    holder: &DeviceId,
+) -> Result<bool, LedgerError> {
+    let row = query("SELECT 1 FROM certificates WHERE role = $1 AND holder = $2 LIMIT 1")
+        .bind(role.as_str())
+        .bind(holder.as_str())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a certificate"))?;
+    Ok(row.is_some())
+}
+
 /// The certificates of one holder that are valid after `now`, newest first, at most `limit`.
 ///
 /// # Errors
@@ -100,41 +138,46 @@ pub async fn list_by_holder(
     rows.iter().map(from_row).collect()
 }
 
-/// Revokes every certificate of `holder` that is valid after `now`; returns the issuers that have
-/// something new to say.
+/// Revokes every certificate of the devices `holders` that is valid after `now`; returns the
+/// issuers that have something new to say.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
-pub async fn revoke_holder(
+pub async fn revoke_holders(
     db: &mut SqliteConnection,
-    role: Role,
-    holder: &DeviceId,
+    holders: &[DeviceId],
+    reason: RevocationReason,
     now: i64,
 ) -> Result<Vec<[u8; 32]>, LedgerError> {
-    let rows = query(
-        "INSERT INTO revocations (issuer, serial, revoked_at, not_after) \
-         SELECT issuer, serial, $3, not_after FROM certificates \
-         WHERE role = $1 AND holder = $2 AND not_after > $3 \
-         ON CONFLICT DO NOTHING RETURNING issuer",
+    // An origin or a signer may bear a device's name.
+    query(
+        "INSERT INTO revocations (issuer, serial, revoked_at, not_after, reason) \
+         SELECT issuer, serial, $2, not_after, $3 FROM certificates \
+         WHERE role IN ('booster', 'client') AND not_after > $2 \
+         AND holder IN (SELECT value FROM json_each($1)) ON CONFLICT DO NOTHING",
     )
-    .bind(role.as_str())
-    .bind(holder.as_str())
+    .bind(devices::json(holders))
+    .bind(now)
+    .bind(reason.code())
+    .execute(&mut *db)
+    .await
+    .map_err(failed("revoke certificates"))?;
+    let rows = query(
+        "SELECT DISTINCT issuer FROM certificates \
+         WHERE role IN ('booster', 'client') AND not_after > $2 \
+         AND holder IN (SELECT value FROM json_each($1))",
+    )
+    .bind(devices::json(holders))
     .bind(now)
     .fetch_all(db)
     .await
-    .map_err(failed("revoke certificates"))?;
-    let mut issuers = rows
-        .iter()
-        .map(|row| blob(row, "issuer"))
-        .collect::<Result<Vec<_>, _>>()?;
-    issuers.sort_unstable();
-    issuers.dedup();
-    Ok(issuers)
+    .map_err(failed("look for the issuers"))?;
+    rows.iter().map(|row| blob(row, "issuer")).collect()
 }
 
-/// The serials that the next CRL of `issuer` must carry, with the time of each revocation: those
-/// of certificates that were still valid at `expired_before`.
+/// The entries of the next list of `issuer`, in the order of their serials: certificates that were
+/// still valid at `expired_before`. Read one by one: a million take 32 MB, and no more on the way.
 ///
 /// # Errors
 ///
@@ -143,23 +186,41 @@ pub async fn revoked(
     db: &mut SqliteConnection,
     issuer: &[u8; 32],
     expired_before: i64,
-) -> Result<Vec<(Serial, i64)>, LedgerError> {
-    let rows = query(
-        "SELECT serial, revoked_at FROM revocations WHERE issuer = $1 AND not_after >= $2 \
-         ORDER BY serial",
+) -> Result<Vec<RevokedCert>, LedgerError> {
+    let mut rows = query(
+        "SELECT serial, revoked_at, reason FROM revocations \
+         WHERE issuer = $1 AND not_after >= $2 ORDER BY serial",
     )
     .bind(issuer.as_slice())
     .bind(expired_before)
-    .fetch_all(db)
-    .await
-    .map_err(failed("list the revoked certificates"))?;
-    let entry = |row| {
-        Ok((
-            Serial::from_bytes(blob(row, "serial")?),
-            value(row, "revoked_at")?,
-        ))
-    };
-    rows.iter().map(entry).collect()
+    .fetch(db);
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(failed("list the revoked certificates"))?;
+        entries.push(RevokedCert {
+            serial: Serial::from_bytes(blob(&row, "serial")?),
+            revoked_at: value(&row, "revoked_at")?,
+            reason: RevocationReason::from_code(value(&row, "reason")?),
+        });
+    }
+    Ok(entries)
+}
+
+/// From when on the newest list of `issuer` counts; none if there is none.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn listed_at(
+    db: &mut SqliteConnection,
+    issuer: &[u8; 32],
+) -> Result<Option<i64>, LedgerError> {
+    let row = query("SELECT this_update FROM crls WHERE issuer = $1")
+        .bind(issuer.as_slice())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a CRL"))?;
+    row.map(|row| value(&row, "this_update")).transpose()
 }
 
 /// Forgets certificates that expired before `before`, except revoked ones and each key's last;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use certs::crl::RevocationReason;
 use certs::name::{DeviceId, Role};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{SqliteConnection, query};
+use sqlx::{AssertSqlSafe, SqliteConnection, query};
 
+use super::tokens::TokenId;
 use super::{LedgerError, blob, failed, parsed, value};
 
 /// What the origin knows of a device.
@@ -30,10 +32,14 @@ pub struct Device {
     pub claims: Option<String>,
     /// Whether it came with a token.
     pub with_token: bool,
+    /// With which.
+    pub token: Option<TokenId>,
     /// When it first asked.
     pub requested_at: i64,
     /// When somebody, or a token, decided about it.
     pub decided_at: Option<i64>,
+    /// Why it was revoked.
+    pub revoked_for: Option<RevocationReason>,
     /// When it was last heard of in enrolment.
     pub seen_at: i64,
 }
@@ -93,6 +99,58 @@ impl FromStr for State {
     }
 }
 
+/// How far a device has come, as an operator is told: its state, and for one that is enrolled what
+/// has become of its certificate since.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Stage {
+    /// As it is stored.
+    Stored(State),
+    /// Enrolled, and over half of its certificate's life: it should be renewing.
+    Renewing,
+    /// Enrolled once, and its certificate is over.
+    Expired,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 7] = [
+        Self::Stored(State::Pending),
+        Self::Stored(State::Approved),
+        Self::Stored(State::Enrolled),
+        Self::Renewing,
+        Self::Expired,
+        Self::Stored(State::Denied),
+        Self::Stored(State::Revoked),
+    ];
+
+    /// The stage as it is shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored(state) => state.as_str(),
+            Self::Renewing => "renewing",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Stage {
+    type Err = LedgerError;
+
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
+        let found = Self::ALL.into_iter().find(|stage| stage.as_str() == text);
+        found.ok_or(LedgerError::Malformed {
+            what: "a device's stage",
+        })
+    }
+}
+
 /// Records a new device, in place of one of the same name that was denied or revoked.
 ///
 /// # Errors
@@ -106,8 +164,8 @@ pub async fn insert(db: &mut SqliteConnection, new: &Device) -> Result<(), Ledge
         .map_err(failed("replace a device"))?;
     query(
         "INSERT INTO devices (id, role, state, spki, spki_sha256, device_group, address, claims, \
-         with_token, requested_at, decided_at, seen_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         with_token, requested_at, decided_at, seen_at, token_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(new.id.as_str())
     .bind(new.role.as_str())
@@ -121,6 +179,7 @@ pub async fn insert(db: &mut SqliteConnection, new: &Device) -> Result<(), Ledge
     .bind(new.requested_at)
     .bind(new.decided_at)
     .bind(new.seen_at)
+    .bind(new.token.map(|token| token.as_bytes().to_vec()))
     .execute(db)
     .await
     .map_err(failed("record a device"))?;
@@ -162,27 +221,64 @@ pub async fn find_by_key(
         .transpose()
 }
 
-/// At most `limit` devices after the name `after`, by name; with `state`, only those in it.
+/// Every device with its stage at the time `$1`, which the last certificate of its key tells.
+const STAGED: &str = "SELECT *, CASE \
+     WHEN state <> 'enrolled' THEN state \
+     WHEN ends <= $1 THEN 'expired' \
+     WHEN begins + ends <= 2 * $1 THEN 'renewing' \
+     ELSE state END AS stage \
+     FROM (SELECT d.*, \
+       (SELECT c.not_before FROM certificates AS c WHERE c.spki_sha256 = d.spki_sha256 \
+        ORDER BY c.not_after DESC LIMIT 1) AS begins, \
+       (SELECT max(c.not_after) FROM certificates AS c \
+        WHERE c.spki_sha256 = d.spki_sha256) AS ends \
+       FROM devices AS d WHERE d.id > $2 OR d.id = $3)";
+
+/// At most `limit` devices after the name `after`, by name, each with its stage at `now`; with
+/// `stage`, only those in it.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
 pub async fn list(
     db: &mut SqliteConnection,
-    state: Option<State>,
+    stage: Option<Stage>,
     after: &str,
     limit: u32,
-) -> Result<Vec<Device>, LedgerError> {
-    let rows = query(
-        "SELECT * FROM devices WHERE id > $1 AND ($2 IS NULL OR state = $2) ORDER BY id LIMIT $3",
-    )
-    .bind(after)
-    .bind(state.map(State::as_str))
-    .bind(limit)
-    .fetch_all(db)
-    .await
-    .map_err(failed("list the devices"))?;
-    rows.iter().map(from_row).collect()
+    now: i64,
+) -> Result<Vec<(Device, Stage)>, LedgerError> {
+    // A constant and a constant: nothing of it comes from outside.
+    let sql = format!("{STAGED} WHERE $4 IS NULL OR stage = $4 ORDER BY id LIMIT $5");
+    let rows = query(AssertSqlSafe(sql))
+        .bind(now)
+        .bind(after)
+        .bind(None::<&str>)
+        .bind(stage.map(Stage::as_str))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+        .map_err(failed("list the devices"))?;
+    rows.iter().map(staged_from_row).collect()
+}
+
+/// The device called `id`, with its stage at `now`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn find_staged(
+    db: &mut SqliteConnection,
+    id: &DeviceId,
+    now: i64,
+) -> Result<Option<(Device, Stage)>, LedgerError> {
+    let row = query(AssertSqlSafe(STAGED.to_owned()))
+        .bind(now)
+        .bind(None::<&str>)
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a device"))?;
+    row.as_ref().map(staged_from_row).transpose()
 }
 
 /// Moves a device to `state`. A decision (`decided_at`) is recorded where there is one.
@@ -227,6 +323,69 @@ pub async fn rekey(
     Ok(())
 }
 
+/// Somebody who is to be revoked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Doomed {
+    /// The name that was said.
+    pub id: DeviceId,
+    /// What it is; none if there is no such device.
+    pub role: Option<Role>,
+    /// How far it has come.
+    pub state: Option<State>,
+}
+
+/// Looks up each of `ids` once.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn doomed(
+    db: &mut SqliteConnection,
+    ids: &[DeviceId],
+) -> Result<Vec<Doomed>, LedgerError> {
+    let rows = query(
+        "SELECT DISTINCT named.value AS id, d.role, d.state FROM json_each($1) AS named \
+         LEFT JOIN devices AS d ON d.id = named.value ORDER BY 1",
+    )
+    .bind(json(ids))
+    .fetch_all(db)
+    .await
+    .map_err(failed("look for devices"))?;
+    let doomed = |row| {
+        let found: Option<&str> = value(row, "state")?;
+        Ok(Doomed {
+            id: parsed(row, "id")?,
+            role: found.map(|_| parsed(row, "role")).transpose()?,
+            state: found.map(|_| parsed(row, "state")).transpose()?,
+        })
+    };
+    rows.iter().map(doomed).collect()
+}
+
+/// Moves devices to the end of their time with us.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn revoke(
+    db: &mut SqliteConnection,
+    ids: &[DeviceId],
+    reason: RevocationReason,
+    now: i64,
+) -> Result<(), LedgerError> {
+    query(
+        "UPDATE devices SET state = 'revoked', decided_at = $3, revoked_for = $2 \
+         WHERE id IN (SELECT value FROM json_each($1))",
+    )
+    .bind(json(ids))
+    .bind(reason.code())
+    .bind(now)
+    .execute(db)
+    .await
+    .map_err(failed("revoke devices"))?;
+    Ok(())
+}
+
 /// Notes that a pending device has brought a token meanwhile, and joins the token's group.
 ///
 /// # Errors
@@ -235,17 +394,44 @@ pub async fn rekey(
 pub async fn bring_token(
     db: &mut SqliteConnection,
     id: &DeviceId,
+    token: TokenId,
     group: Option<&str>,
 ) -> Result<(), LedgerError> {
     query(
-        "UPDATE devices SET with_token = 1, device_group = coalesce($2, device_group) \
-         WHERE id = $1",
+        "UPDATE devices SET with_token = 1, token_id = $2, \
+         device_group = coalesce($3, device_group) WHERE id = $1",
     )
     .bind(id.as_str())
+    .bind(token.as_bytes().as_slice())
     .bind(group)
     .execute(db)
     .await
     .map_err(failed("note a token"))?;
+    Ok(())
+}
+
+/// Puts a device that was enrolled once back into the operator's queue, as it asks now from
+/// `address`. Whatever token it came with then counts no more.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn ask_again(
+    db: &mut SqliteConnection,
+    id: &DeviceId,
+    address: &str,
+    claims: Option<&str>,
+) -> Result<(), LedgerError> {
+    query(
+        "UPDATE devices SET state = 'pending', with_token = 0, token_id = NULL, address = $2, \
+         claims = $3 WHERE id = $1",
+    )
+    .bind(id.as_str())
+    .bind(address)
+    .bind(claims)
+    .execute(db)
+    .await
+    .map_err(failed("queue a device"))?;
     Ok(())
 }
 
@@ -300,12 +486,21 @@ pub async fn count_pending(
     Ok((value(&row, "total")?, value(&row, "here")?))
 }
 
-/// Forgets pending requests that were last repeated before `before`; returns how many.
+/// Forgets pending requests that were last repeated before `before`; returns how many. A device
+/// that had been enrolled before keeps its name: it only waits no more.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
 pub async fn prune_pending(db: &mut SqliteConnection, before: i64) -> Result<u64, LedgerError> {
+    let kept = query(
+        "UPDATE devices SET state = 'enrolled' \
+         WHERE state = 'pending' AND seen_at < $1 AND decided_at IS NOT NULL",
+    );
+    kept.bind(before)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("take a device out of the queue"))?;
     let gone = query("DELETE FROM devices WHERE state = 'pending' AND seen_at < $1")
         .bind(before)
         .execute(db)
@@ -314,7 +509,14 @@ pub async fn prune_pending(db: &mut SqliteConnection, before: i64) -> Result<u64
     Ok(gone.rows_affected())
 }
 
+fn staged_from_row(row: &SqliteRow) -> Result<(Device, Stage), LedgerError> {
+    Ok((from_row(row)?, parsed(row, "stage")?))
+}
+
 fn from_row(row: &SqliteRow) -> Result<Device, LedgerError> {
+    let token: Option<Vec<u8>> = value(row, "token_id")?;
+    let token = token.map(<[u8; 8]>::try_from).transpose();
+    let revoked_for: Option<u8> = value(row, "revoked_for")?;
     Ok(Device {
         id: parsed(row, "id")?,
         role: parsed(row, "role")?,
@@ -325,8 +527,19 @@ fn from_row(row: &SqliteRow) -> Result<Device, LedgerError> {
         address: value(row, "address")?,
         claims: value(row, "claims")?,
         with_token: value(row, "with_token")?,
+        token: token
+            .map_err(|_| LedgerError::Malformed { what: "token_id" })?
+            .map(TokenId::from_bytes),
         requested_at: value(row, "requested_at")?,
         decided_at: value(row, "decided_at")?,
+        revoked_for: revoked_for.map(RevocationReason::from_code),
         seen_at: value(row, "seen_at")?,
     })
+}
+
+/// Names as SQLite takes many at once.
+pub(super) fn json(ids: &[DeviceId]) -> String {
+    // A name has neither quotes nor backslashes.
+    let quoted: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
+    format!("[{}]", quoted.join(","))
 }

@@ -7,7 +7,7 @@ use content::frame::PlainFrame;
 use content::pack::PackBuilder;
 use content::{Chunk, ChunkRun};
 
-use super::devices::{Device, State};
+use super::devices::{Device, Stage, State};
 use super::*;
 
 mod measure;
@@ -32,8 +32,10 @@ fn device(id: &str, state: State, seen_at: i64) -> Device {
         address: None,
         claims: None,
         with_token: false,
+        token: None,
         requested_at: 1,
         decided_at: None,
+        revoked_for: None,
         seen_at,
     }
 }
@@ -62,18 +64,21 @@ async fn devices_come_back_as_they_were_in_pages_by_name() {
     for device in &all {
         devices::insert(&mut tx, device).await.unwrap();
     }
-    assert_eq!(devices::list(&mut tx, None, "", 2).await.unwrap(), all[..2]);
-    assert_eq!(
-        devices::list(&mut tx, None, "b", 2).await.unwrap(),
-        all[2..]
-    );
-    let pending = devices::list(&mut tx, Some(State::Pending), "", 9)
-        .await
-        .unwrap();
-    assert_eq!(pending, [all[0].clone(), all[2].clone()]);
+    let list = async |tx: &mut Write, stage, after, limit| {
+        let listed = devices::list(tx, stage, after, limit, 50).await.unwrap();
+        let ids = listed.into_iter().map(|(device, stage)| {
+            assert!(all.contains(&device));
+            format!("{} {stage}", device.id)
+        });
+        ids.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(list(&mut tx, None, "", 2).await, "a pending, b enrolled");
+    assert_eq!(list(&mut tx, None, "b", 2).await, "c pending");
+    let pending = Some(Stage::Stored(State::Pending));
+    assert_eq!(list(&mut tx, pending, "", 9).await, "a pending, c pending");
     // Only what waits unheard of is forgotten.
     assert_eq!(devices::prune_pending(&mut tx, 5).await.unwrap(), 1);
-    assert_eq!(devices::list(&mut tx, None, "", 9).await.unwrap(), all[1..]);
+    assert_eq!(list(&mut tx, None, "", 9).await, "b enrolled, c pending");
     // A name that is held is not taken over.
     assert!(
         devices::insert(&mut tx, &device("b", State::Pending, 1))
@@ -112,12 +117,15 @@ async fn tokens_are_counted_down_and_forgotten() {
         role: Role::Booster,
         auto_approve: true,
         group: None,
+        device: None,
+        uses: 2,
         uses_left: 2,
         created_at: 1,
         expires_at: 100,
     };
     let mut tx = ledger.write().await.unwrap();
     tokens::insert(&mut tx, &[1; 32], &token).await.unwrap();
+    let name = "berlin".parse().unwrap();
     for (role, now, left) in [
         (Role::Client, 50, None),
         (Role::Booster, 100, None),
@@ -125,10 +133,14 @@ async fn tokens_are_counted_down_and_forgotten() {
         (Role::Booster, 50, Some(0)),
         (Role::Booster, 50, None),
     ] {
-        let taken = tokens::take(&mut tx, &[1; 32], role, now).await.unwrap();
+        let taken = tokens::take(&mut tx, &[1; 32], role, &name, now)
+            .await
+            .unwrap();
         assert_eq!(taken.map(|token| token.uses_left), left, "{role} at {now}");
     }
-    assert_eq!(tokens::prune(&mut tx, 50).await.unwrap(), 1);
+    // Used up, it is still there to be seen until its time is over.
+    assert_eq!(tokens::prune(&mut tx, 50).await.unwrap(), 0);
+    assert_eq!(tokens::prune(&mut tx, 100).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The origin as others meet it: over real sockets on loopback.
 
+mod fleet;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +66,7 @@ impl Served {
             role,
             auto_approve,
             group: None,
+            device: None,
             uses: 1,
             ttl_seconds: 60,
         };
