@@ -3,7 +3,7 @@
 use certs::trust::TrustCrlError;
 use certs::{Crl, IssuerId, Trust};
 use content::locator::Locator;
-use content::marks::Marks;
+use content::marks::{Marks, MarksError};
 use content::statement::{
     Deployment, Judge, Revision, RevisionEntry, Snapshot, Statement, Timestamp,
 };
@@ -12,6 +12,7 @@ use member::{Kind, State, StateError};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::fetch::sources::{CheckFailed, NoSource, Sources};
 use crate::fetch::supply::{Ask, Supply};
@@ -27,6 +28,8 @@ pub(crate) struct Catalogue<'a, J> {
     pub(crate) state: &'a State,
     /// The time, in Unix seconds.
     pub(crate) now: i64,
+    /// For how long a timestamp counts after its end, if nobody has a newer one.
+    pub(crate) grace: Duration,
 }
 
 /// The state of the deployment at one moment, verified.
@@ -78,10 +81,14 @@ impl<J: Judge> Catalogue<'_, J> {
     ) -> Result<Fresh, CatalogueError> {
         let marks = self.state.marks()?;
         let (timestamp, envelope) = sources
-            .get(Ask::Timestamp, |bytes| {
-                let timestamp = self.timestamp(bytes, &marks)?;
-                Ok((timestamp, bytes.to_vec()))
-            })
+            .get_best(
+                Ask::Timestamp,
+                |bytes| {
+                    let timestamp = self.timestamp(bytes, &marks)?;
+                    Ok((timestamp, bytes.to_vec()))
+                },
+                |(timestamp, _)| self.now < timestamp.expires,
+            )
             .await?;
         let (snapshot, snapshot_envelope) = sources
             .get(Ask::Snapshot(timestamp.snapshot), |bytes| {
@@ -99,6 +106,9 @@ impl<J: Judge> Catalogue<'_, J> {
             })?;
         }
         self.state.put_marks(&marks.raised(&timestamp, &snapshot))?;
+        // Only `status` asks for it again.
+        self.state.put_timestamp(&envelope)?;
+        self.warn_if_over(&timestamp);
         Ok(Fresh {
             timestamp,
             snapshot,
@@ -181,10 +191,23 @@ impl<J: Judge> Catalogue<'_, J> {
         let failed = |error| CheckFailed::new("timestamp", error);
         let timestamp =
             Statement::<Timestamp>::open(bytes, self.judge, self.now).map_err(failed)?;
-        marks
-            .check(&timestamp, self.now)
-            .map_err(|error| CheckFailed::new("timestamp", error))?;
+        match marks.check(&timestamp, self.now) {
+            // Its end is what is looked at last: all else is in order.
+            Err(MarksError::Expired { expires, .. }) if self.now < over(expires, self.grace) => {}
+            checked => checked.map_err(|error| CheckFailed::new("timestamp", error))?,
+        }
         Ok(timestamp)
+    }
+
+    fn warn_if_over(&self, timestamp: &Timestamp) {
+        let (ended, expires) = (self.now >= timestamp.expires, timestamp.expires);
+        if ended {
+            let counts_until = over(expires, self.grace);
+            warn!(
+                expires,
+                counts_until, "nobody knows of anything newer: going by a timestamp that has ended"
+            );
+        }
     }
 
     fn snapshot(
@@ -256,6 +279,12 @@ impl<J: Judge> Catalogue<'_, J> {
             Err(CheckFailed::new("revocation list", error))
         }
     }
+}
+
+/// When a timestamp that ends at `expires` counts no more, in Unix seconds.
+pub(crate) fn over(expires: i64, grace: Duration) -> i64 {
+    let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+    expires.saturating_add(grace)
 }
 
 fn find(

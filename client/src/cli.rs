@@ -127,14 +127,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             request.number = wanted.number;
             request.sources = source;
             request.site = settings.site().map(str::to_owned);
+            request.grace = settings.grace();
             request.replace = replace;
             let progress = Arc::clone(&request.progress);
             let report = bar::watch(output, &progress, pull(request, &clock)).await?;
             output.result(&report)?;
         }
         Command::Status => {
-            let data = settings.data().to_owned();
-            let status = tokio::task::spawn_blocking(move || status(&data, &clock));
+            let (data, grace) = (settings.data().to_owned(), settings.grace());
+            let status = tokio::task::spawn_blocking(move || status(&data, grace, &clock));
             output.result(&status.await.context("cannot look at the data folder")??)?;
         }
     }

@@ -13,6 +13,7 @@ use service::logs;
 pub struct Config {
     approval_wait: Duration,
     data: PathBuf,
+    grace: Duration,
     log_filter: String,
     log_format: logs::Format,
     site: Option<String>,
@@ -35,6 +36,7 @@ impl Config {
         Self {
             approval_wait: APPROVAL_WAIT,
             data,
+            grace: Duration::ZERO,
             log_filter: log.filter,
             log_format: log.format,
             site: None,
@@ -57,6 +59,13 @@ impl Config {
     #[must_use]
     pub fn approval_wait(&self) -> Duration {
         self.approval_wait
+    }
+
+    /// For how long a timestamp or a revocation list counts after its end, if nobody has a newer
+    /// one.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// Text or JSON.
@@ -83,6 +92,22 @@ struct Raw {
     log: RawLog,
     #[serde(default)]
     site: String,
+    #[serde(default)]
+    trust: RawTrust,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawTrust {
+    grace: Period,
+}
+
+impl Default for RawTrust {
+    fn default() -> Self {
+        Self {
+            grace: Period(Duration::ZERO),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,9 +141,15 @@ impl TryFrom<Raw> for Config {
         if raw.site.len() > 63 {
             return Err("`site` is longer than 63 bytes".to_owned());
         }
+        let grace = raw.trust.grace;
+        if grace.0 > GRACE_MAX {
+            let max = Period(GRACE_MAX);
+            return Err(format!("`trust.grace` is {grace}: want at most {max}"));
+        }
         Ok(Self {
             approval_wait: raw.approval_wait.map_or(APPROVAL_WAIT, |wait| wait.0),
             data: raw.data,
+            grace: grace.0,
             log_filter: raw.log.filter,
             log_format: raw.log.format,
             site: Some(raw.site).filter(|site| !site.is_empty()),
@@ -126,6 +157,8 @@ impl TryFrom<Raw> for Config {
     }
 }
 
+/// The life of a signer's certificate, without which no timestamp counts.
+const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// As long as the origin keeps a request by default.
 const APPROVAL_WAIT: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -152,6 +185,12 @@ mod tests {
             "data = \"here\"",
             expect![
                 "cannot use the settings in c.toml, line 1: `data` is here, want an absolute path"
+            ],
+        );
+        check(
+            "data = \"/d\"\ntrust.grace = \"31d\"",
+            expect![
+                "cannot use the settings in c.toml, line 1: `trust.grace` is 31d: want at most 30d"
             ],
         );
         check(

@@ -37,4 +37,4 @@ pub use plan::walk::WalkError;
 pub use progress::{Done, Progress};
 pub use pull::{AssembleError, PullError, PullReport, PullRequest, pull};
 pub use session::SessionError;
-pub use status::{DeviceStatus, InstalledStatus, Status, status};
+pub use status::{DeviceStatus, InstalledStatus, Status, TimestampState, TimestampStatus, status};

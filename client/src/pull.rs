@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use content::{FilesetName, RevisionNumber};
@@ -51,6 +51,9 @@ pub struct PullRequest {
     pub sources: Vec<SourceAddress>,
     /// The site whose boosters are near.
     pub site: Option<String>,
+    /// For how long a timestamp or a revocation list counts after its end, if nobody has a newer
+    /// one.
+    pub grace: Duration,
     /// Whether what others have put into the target may be lost.
     pub replace: bool,
     /// Told how far the pull is.
@@ -68,6 +71,7 @@ impl PullRequest {
             target,
             sources: Vec::new(),
             site: None,
+            grace: Duration::ZERO,
             replace: false,
             progress: Arc::default(),
         }
@@ -189,8 +193,8 @@ async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullRepo
 }
 
 async fn open(request: &PullRequest, clock: &Clock) -> Result<Session, PullError> {
-    let (data, clock) = (request.data.clone(), clock.clone());
-    Ok(crate::fetch::off_the_runtime(move || Session::open(&data, &clock)).await??)
+    let (data, grace, clock) = (request.data.clone(), request.grace, clock.clone());
+    Ok(crate::fetch::off_the_runtime(move || Session::open(&data, grace, &clock)).await??)
 }
 
 /// Walks from the timestamp to the revision, and keeps what was learnt on the way.
@@ -205,6 +209,7 @@ async fn find(
         trust: Some(&session.identity.trust),
         state: &session.state,
         now: session.clock.now(),
+        grace: session.grace,
     };
     let found = catalogue.look_up(sources, &request.fileset, request.number);
     let (document, stated) = found.await?;

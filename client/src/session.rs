@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) document: Option<Statement<Deployment>>,
     /// The time: never before what somebody we trust has vouched for.
     pub(crate) clock: Clock,
+    /// For how long a timestamp or a list counts after its end.
+    pub(crate) grace: Duration,
     /// Bytes that catching up took.
     pub(crate) enrol_bytes: u64,
     /// What keeps others away.
@@ -42,8 +44,8 @@ pub(crate) struct Session {
 
 impl Session {
     /// Opens the data folder at `data` without touching the network.
-    pub(crate) fn open(data: &Path, clock: &Clock) -> Result<Self, SessionError> {
-        let member = Member::open(data, Kind::Client, Duration::ZERO, clock)?;
+    pub(crate) fn open(data: &Path, grace: Duration, clock: &Clock) -> Result<Self, SessionError> {
+        let member = Member::open(data, Kind::Client, grace, clock)?;
         let document = member.state.document(&member.judge(), member.clock.now());
         let Member {
             clock,
@@ -60,6 +62,7 @@ impl Session {
             state,
             document,
             clock,
+            grace,
             enrol_bytes: 0,
             lock: Arc::new(lock),
             courier,
@@ -81,6 +84,11 @@ impl Session {
             || standing::is_behind(&self.identity.trust, Kind::Client, self.clock.now());
         if is_behind {
             self.fetch_standing().await?;
+        } else if standing::is_overdue(&self.identity.trust, Kind::Client, self.clock.now())
+            && let Err(error) = self.fetch_standing().await
+        {
+            let error = Report(&error);
+            warn!(%error, "going by revocation lists that are overdue");
         }
         match due {
             Due::NotYet => Ok(()),

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use content::statement::{Statement, Timestamp};
 use member::{Data, Identity, Kind, State};
 use serde::Serialize;
 use service::Clock;
 
+use crate::catalogue::over;
 use crate::install::record::Record;
 use crate::pull::PullError;
 use crate::session::SessionError;
@@ -21,6 +22,8 @@ pub struct Status {
     pub device: Option<DeviceStatus>,
     /// When the newest timestamp that was verified was made; none if there was none yet.
     pub verified_at: Option<i64>,
+    /// The newest timestamp that was verified; none if there was none yet.
+    pub timestamp: Option<TimestampStatus>,
     /// The boosters that the deployment document lists.
     pub boosters: Vec<String>,
     /// What is installed, by target.
@@ -44,6 +47,29 @@ pub struct DeviceStatus {
     pub expired: bool,
 }
 
+/// How long the newest timestamp counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct TimestampStatus {
+    /// When it ends.
+    pub expires: i64,
+    /// Until when it counts if nobody has a newer one: that, and the grace of the settings.
+    pub counts_until: i64,
+    /// What that comes to now.
+    pub state: TimestampState,
+}
+
+/// What the newest timestamp is good for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimestampState {
+    /// It holds.
+    Fresh,
+    /// It has ended, and counts if nobody has a newer one.
+    Grace,
+    /// It counts no more: nothing is installed without a newer one.
+    Closed,
+}
+
 /// What is installed at one target.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct InstalledStatus {
@@ -55,25 +81,30 @@ pub struct InstalledStatus {
     pub revision: u64,
 }
 
-/// Tells how the device of the folder `data` is.
+/// Tells how the device of the folder `data` is. A timestamp counts for `grace` after its end.
 ///
 /// # Errors
 ///
 /// Fails if what is kept there cannot be read or is damaged.
-pub fn status(data: &Path, clock: &Clock) -> Result<Status, PullError> {
+pub fn status(data: &Path, grace: Duration, clock: &Clock) -> Result<Status, PullError> {
     let data = Data::new(data, Kind::Client);
     let now = clock.now();
     let state = State::new(data.state());
     let identity = Identity::load(&data.identity(), Kind::Client, Duration::ZERO, now)
         .map_err(SessionError::Identity)?;
     let marks = state.marks().map_err(SessionError::State)?;
-    let mut boosters = Vec::new();
+    let (mut boosters, mut last) = (Vec::new(), None);
     if let Some(identity) = &identity {
         state.load_crls(&identity.trust, now);
         let judge = transport::ContentJudge::new(Arc::clone(&identity.trust));
         if let Some(document) = state.document(&judge, now) {
             boosters.extend(document.boosters.iter().map(|booster| booster.id.clone()));
         }
+        // Judged at its own time: that it was good when it came is what it is kept for.
+        let at = marks.issued();
+        let envelope = state.timestamp();
+        let opened = envelope.map(|envelope| Statement::<Timestamp>::open(&envelope, &judge, at));
+        last = opened.and_then(Result::ok);
     }
     let records = Record::list(&crate::session::installed(data.root()))
         .map_err(crate::install::TargetError::Record)?;
@@ -88,6 +119,7 @@ pub fn status(data: &Path, clock: &Clock) -> Result<Status, PullError> {
     Ok(Status {
         device: identity.map(|identity| device(&identity, now)),
         verified_at: Some(marks.issued()).filter(|issued| *issued > 0),
+        timestamp: last.map(|last| timestamp(&last, grace, now)),
         boosters,
         installed: installed.collect(),
     })
@@ -120,6 +152,9 @@ impl fmt::Display for Status {
         if let Some(at) = self.verified_at {
             write!(f, "\n  last word    of the origin from {}", time(at))?;
         }
+        if let Some(timestamp) = &self.timestamp {
+            write!(f, "\n  {timestamp}")?;
+        }
         if !self.boosters.is_empty() {
             write!(f, "\n  boosters     {}", self.boosters.join(", "))?;
         }
@@ -139,7 +174,39 @@ impl fmt::Display for Status {
     }
 }
 
+impl fmt::Display for TimestampStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (expires, counts_until) = (time(self.expires), time(self.counts_until));
+        match self.state {
+            TimestampState::Fresh => write!(f, "timestamp    holds until {expires}"),
+            TimestampState::Grace => write!(
+                f,
+                "timestamp    ended {expires}; counts until {counts_until} if nobody has a newer one"
+            ),
+            TimestampState::Closed => write!(
+                f,
+                "timestamp    ended {expires}; nothing is installed without a newer one"
+            ),
+        }
+    }
+}
+
+fn timestamp(last: &Timestamp, grace: Duration, now: i64) -> TimestampStatus {
+    let counts_until = over(last.expires, grace);
+    TimestampStatus {
+        expires: last.expires,
+        counts_until,
+        state: if now < last.expires {
+            TimestampState::Fresh
+        } else if now < counts_until {
+            TimestampState::Grace
+        } else {
+            TimestampState::Closed
+        },
+    }
+}
+
 /// A time for people, in UTC.
 fn time(at: i64) -> String {
-    Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
+    jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
 }

@@ -37,6 +37,13 @@ pub fn is_behind(trust: &Trust, kind: Kind, now: i64) -> bool {
     !trust.knows_cas_for(kind.judges()) || judged_issuers(trust, kind).iter().any(is_stale)
 }
 
+/// Whether a list that it judges others by is overdue at `now`, and still counts in grace.
+#[must_use]
+pub fn is_overdue(trust: &Trust, kind: Kind, now: i64) -> bool {
+    let mut issuers = judged_issuers(trust, kind).into_iter();
+    issuers.any(|issuer| trust.crls().freshness(issuer, now) == Freshness::Grace)
+}
+
 /// Fetches issuing CAs, the lists that it judges others by, and the deployment document from the
 /// enrolment listener that `source` calls, and keeps lists and document.
 ///

@@ -57,6 +57,7 @@ struct Bed {
     served: Served,
     entries: Vec<RevisionEntry>,
     epoch: u64,
+    issued: i64,
     version: u64,
 }
 
@@ -102,6 +103,7 @@ impl Bed {
             served,
             entries,
             epoch: 1,
+            issued: NOW,
             version: 0,
         }
     }
@@ -125,8 +127,8 @@ impl Bed {
             deployment: "d1".to_owned(),
             epoch: self.epoch,
             version: self.version,
-            issued: NOW,
-            expires: NOW + 86_400,
+            issued: self.issued,
+            expires: self.issued + 86_400,
             snapshot: Digest::of(&snapshot),
             deployment_document: Digest::of(b"document"),
             crl_minimums: Vec::new(),
@@ -151,12 +153,24 @@ impl Bed {
 
     /// What a device finds: the revision, or what stopped it; and whom it went round.
     async fn find(&self, sources: Vec<Memory>, number: Option<u64>) -> (String, Vec<Bypass>) {
+        let found = self.find_at(NOW + 60, Duration::ZERO, sources, number);
+        found.await
+    }
+
+    async fn find_at(
+        &self,
+        now: i64,
+        grace: Duration,
+        sources: Vec<Memory>,
+        number: Option<u64>,
+    ) -> (String, Vec<Bypass>) {
         let state = State::new(self.folder.path().join("state"));
         let catalogue = Catalogue {
             judge: &Anybody,
             trust: None,
             state: &state,
-            now: NOW + 60,
+            now,
+            grace,
         };
         let sources = Sources::hasty(sources);
         let name = "tools".parse().unwrap();
@@ -320,6 +334,7 @@ async fn a_fileset_that_is_not_there_is_said_to_be_unknown() {
         trust: None,
         state: &state,
         now: NOW,
+        grace: Duration::ZERO,
     };
     let sources = Sources::hasty(vec![bed.source("origin o1", Vice::None)]);
     let fresh = catalogue.refresh(&sources).await.unwrap();
@@ -404,6 +419,7 @@ async fn look_up(wanted: &str, vice: Vice) -> (String, u64) {
         trust: None,
         state: &state,
         now: NOW + 60,
+        grace: Duration::ZERO,
     };
     let (sources, begun) = (Sources::hasty(vec![booster]), Instant::now());
     let (fileset, number) = wanted.split_once('@').unwrap();
@@ -440,4 +456,31 @@ async fn what_a_booster_does_not_know_yet_is_asked_for_once_more_when_it_must_ha
         found.contains("the connection broke") && took == 0,
         "{found}"
     );
+}
+
+#[tokio::test]
+async fn a_timestamp_that_has_ended_counts_in_grace_if_nobody_has_a_newer_one() {
+    let mut bed = Bed::new(2);
+    bed.state(1, 1);
+    let (day, hour) = (86_400, Duration::from_secs(3600));
+    let frozen = |bed: &Bed| vec![bed.source("booster b1", Vice::None)];
+    for (now, grace) in [(NOW + day, Duration::ZERO), (NOW + day + 3600, hour)] {
+        let (found, bypasses) = bed.find_at(now, grace, frozen(&bed), None).await;
+        assert!(
+            found.contains("timestamp check failed: it ended"),
+            "{found}"
+        );
+        assert_eq!(bypasses[0].check.as_deref(), Some("timestamp"));
+    }
+    let now = NOW + day + 1800;
+    let dead = bed.source("origin o1", Vice::Dead);
+    let mut sources = frozen(&bed);
+    sources.push(dead);
+    assert_eq!(bed.find_at(now, hour, sources, None).await.0, "tools@1");
+    // Who has a newer one goes before who is nearer.
+    let mut sources = frozen(&bed);
+    bed.issued = NOW + day;
+    bed.state(2, 1);
+    sources.push(bed.source("origin o1", Vice::None));
+    assert_eq!(bed.find_at(now, hour, sources, None).await.0, "tools@2");
 }

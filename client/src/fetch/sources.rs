@@ -114,26 +114,63 @@ impl<S: Supply> Sources<S> {
         check: impl Fn(&[u8]) -> Result<T, CheckFailed>,
     ) -> Result<T, NoSource> {
         while let Some(slot) = self.best() {
-            let time_max = time_max(ask);
-            match timeout(time_max, slot.supply.get(ask)).await {
-                Ok(Ok(bytes)) => {
-                    slot.count(0, bytes.len());
-                    match check(&bytes) {
-                        Ok(value) => {
-                            slot.praise();
-                            return Ok(value);
-                        }
-                        Err(failed) => slot.blame(&failed),
-                    }
-                }
-                Ok(Err(error)) => self.strike(slot, &error).await,
-                Err(_) => {
-                    self.strike(slot, &slow("the answer took over", time_max))
-                        .await
-                }
+            if let Some(value) = self.try_slot(slot, ask, &check).await {
+                return Ok(value);
             }
         }
         Err(self.exhausted(ask.name()))
+    }
+
+    /// Asks one source after the other until what comes is as `good` as it can be. If nobody has
+    /// that, the first that passes `check` will do.
+    pub(crate) async fn get_best<T>(
+        &self,
+        ask: Ask,
+        check: impl Fn(&[u8]) -> Result<T, CheckFailed>,
+        good: impl Fn(&T) -> bool,
+    ) -> Result<T, NoSource> {
+        let mut makeshift = None;
+        for slot in &self.slots {
+            while slot.lock().bypass.is_none() {
+                match self.try_slot(slot, ask, &check).await {
+                    Some(value) if good(&value) => return Ok(value),
+                    Some(value) => {
+                        makeshift.get_or_insert(value);
+                        break;
+                    }
+                    None => {}
+                }
+            }
+        }
+        makeshift.ok_or_else(|| self.exhausted(ask.name()))
+    }
+
+    /// Asks `slot` once. None if nothing came that passes `check`; the source has paid for it then.
+    async fn try_slot<T>(
+        &self,
+        slot: &Slot<S>,
+        ask: Ask,
+        check: &impl Fn(&[u8]) -> Result<T, CheckFailed>,
+    ) -> Option<T> {
+        let time_max = time_max(ask);
+        match timeout(time_max, slot.supply.get(ask)).await {
+            Ok(Ok(bytes)) => {
+                slot.count(0, bytes.len());
+                match check(&bytes) {
+                    Ok(value) => {
+                        slot.praise();
+                        return Some(value);
+                    }
+                    Err(failed) => slot.blame(&failed),
+                }
+            }
+            Ok(Err(error)) => self.strike(slot, &error).await,
+            Err(_) => {
+                self.strike(slot, &slow("the answer took over", time_max))
+                    .await;
+            }
+        }
+        None
     }
 
     /// `slot` did not answer or refused. If that may change, waits a little; if it happens too
