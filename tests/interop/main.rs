@@ -1,5 +1,5 @@
 //! Larder and programs of other people: curl, nginx, OpenSSL, strongSwan, GnuTLS, pkilint, sslyze,
-//! testssl.sh, and NIST's test suite for certificates.
+//! testssl.sh, SoftHSM2 with OpenSC, and NIST's test suite for certificates.
 //!
 //! `.ci/interop-install` installs them. One that is missing is a failure, never a skip.
 
@@ -12,12 +12,14 @@ mod fetching;
 mod nginx;
 mod nine;
 mod openssl;
+mod papers;
 mod pkilint;
 mod pkits;
 mod program;
 mod renewal;
 mod scanners;
 mod shop;
+mod softhsm;
 mod strongswan;
 mod tickets;
 mod tools;

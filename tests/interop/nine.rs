@@ -2,6 +2,7 @@
 //! program is told, and what the listener counts.
 
 mod guests;
+mod offline;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! OpenSSL's programs.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use certs::pem;
@@ -48,6 +49,14 @@ pub(crate) async fn self_signed(folder: &Path, name: &str) -> anyhow::Result<Pai
 /// `openssl` with these words.
 pub(crate) fn openssl(words: &str) -> Program {
     Program::new("openssl").args(words.split_whitespace())
+}
+
+/// A TLS client that hangs up as soon as it has shaken hands.
+pub(crate) fn s_client(address: SocketAddr, roots: &Path) -> Program {
+    openssl("s_client -connect")
+        .arg(address.to_string())
+        .arg("-CAfile")
+        .arg(roots)
 }
 
 /// The certificates in a PEM file, in DER.

@@ -66,8 +66,6 @@ impl Swan {
         let port = self.foreigner.origin.port();
         pki("--est --interval 1 --maxpolltime 20 --outform pem --cacert")
             .arg(self.foreigner.at("roots.pem"))
-            .arg("--cacert")
-            .arg(self.foreigner.at("cas.pem"))
             .args(["--url", &format!("https://{}:{port}", host("origin"))])
             .env("LD_PRELOAD", WRAPPER)
             .env("NSS_WRAPPER_HOSTS", self.foreigner.at("hosts"))

@@ -1,107 +1,19 @@
 //! OpenSSL reads and believes our certificates, revocation lists and listeners.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
-use crate::curl::{Curl, host, roots_of};
-use crate::openssl::{certs_in, openssl, write_certs};
-use crate::program::{Ended, Program};
+use crate::curl::{host, roots_of};
+use crate::openssl::s_client;
+use crate::papers::Papers;
 use crate::shop::Shop;
-
-/// Everything that somebody needs who has only OpenSSL.
-struct Papers {
-    folder: PathBuf,
-    roots: PathBuf,
-    cas: PathBuf,
-}
-
-impl Papers {
-    fn of(shop: &Shop) -> anyhow::Result<Self> {
-        let folder = shop.bed.path("papers");
-        fs::create_dir_all(&folder)?;
-        let authority = shop.bed.origin().authority();
-        let cas = authority.trust().issuing_cas();
-        let cas: Vec<Vec<u8>> = cas.iter().map(|ca| ca.der().to_vec()).collect();
-        Ok(Self {
-            roots: roots_of(&shop.client),
-            cas: write_certs(folder.join("cas.pem"), &cas)?,
-            folder,
-        })
-    }
-
-    /// The chain that a listener shows: the leaf's file, after OpenSSL has verified it.
-    async fn shown_by(&self, id: &str, address: SocketAddr) -> anyhow::Result<PathBuf> {
-        let ended = s_client(address, &self.roots)
-            .args(["-servername", &host(id), "-verify_hostname", &host(id)])
-            .args(["-verify_return_error", "-showcerts"])
-            .run()
-            .await?;
-        ended.must_say("Verify return code: 0 (ok)")?;
-        let chain = self.folder.join(format!("{id}-shown.pem"));
-        fs::write(&chain, &ended.stdout)?;
-        let chain = certs_in(&chain)?;
-        let leaf = chain.first().context("no certificate was shown")?;
-        write_certs(self.folder.join(format!("{id}.pem")), &[leaf])
-    }
-
-    async fn verify(&self, leaf: &Path, purpose: &str, args: &[&str]) -> anyhow::Result<Ended> {
-        openssl("verify -x509_strict -check_ss_sig -policy_check")
-            .args(["-purpose", purpose, "-CAfile"])
-            .arg(&self.roots)
-            .arg("-untrusted")
-            .arg(&self.cas)
-            .args(args)
-            .arg(leaf)
-            .run()
-            .await
-    }
-
-    /// All revocation lists, fetched from the enrolment listener, in one PEM file.
-    async fn crls(&self, shop: &Shop) -> anyhow::Result<PathBuf> {
-        let enrol = shop.bed.origin().addresses().enrol;
-        let curl = Curl::to("origin", enrol, &self.roots);
-        let trust = shop.bed.origin().authority().trust();
-        let mut all = Vec::new();
-        for ca in trust.roots().iter().chain(&trust.issuing_cas()) {
-            let issuer = ca.id();
-            let answer = curl.get(&format!("/v1/crl/{issuer}")).await?;
-            answer.must_be(200)?;
-            answer.must_have("content-type", "application/pkix-crl")?;
-            let own = write_certs(self.folder.join("issuer.pem"), &[ca.der()])?;
-            let read = openssl("crl -inform DER -text -CAfile")
-                .arg(own)
-                .input(answer.body)
-                .run()
-                .await?;
-            read.must_say("verify OK")?;
-            read.must_say("Version 2 (0x1)")?;
-            read.must_say("X509v3 CRL Number")?;
-            read.must_say("X509v3 Authority Key Identifier")?;
-            read.must_say("ecdsa-with-SHA256")?;
-            all.extend(read.stdout);
-        }
-        let path = self.folder.join("crls.pem");
-        fs::write(&path, all)?;
-        Ok(path)
-    }
-}
-
-/// A TLS client that hangs up as soon as it has shaken hands.
-fn s_client(address: SocketAddr, roots: &Path) -> Program {
-    openssl("s_client -connect")
-        .arg(address.to_string())
-        .arg("-CAfile")
-        .arg(roots)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_accepts_every_partys_certificate_for_its_purpose_alone() -> anyhow::Result<()> {
     let shop = Shop::open().await?;
     let booster = shop.bed.enrol_booster("b1").await?;
-    let papers = Papers::of(&shop)?;
+    let papers = Papers::of(&shop.bed, &shop.client)?;
     let enrol = shop.bed.origin().addresses().enrol;
     let origin = papers.shown_by("origin", enrol).await?;
     let client = shop.client.join("identity/cert.pem");
@@ -129,10 +41,10 @@ async fn openssl_accepts_every_partys_certificate_for_its_purpose_alone() -> any
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_reads_every_revocation_list_and_goes_by_it() -> anyhow::Result<()> {
     let shop = Shop::open().await?;
-    let papers = Papers::of(&shop)?;
+    let papers = Papers::of(&shop.bed, &shop.client)?;
     let client = shop.client.join("identity/cert.pem");
     let checks = async || {
-        let crls = papers.crls(&shop).await?.display().to_string();
+        let crls = papers.crls(&shop.bed).await?.display().to_string();
         let args = ["-crl_check_all", "-CRLfile", &crls];
         papers.verify(&client, "sslclient", &args).await
     };
