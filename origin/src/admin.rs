@@ -9,6 +9,7 @@
 //! | `POST /devices/ID/revoke` | ends one |
 //! | `POST /revocations` | ends many, or none |
 //! | `GET /tokens?after=ID` | lists tokens, a page at a time |
+//! | `POST /authority/reload` | takes up what was changed of the CAs |
 //! | `POST /tokens` | makes a token and its join string |
 //! | `POST /tokens/ID/revoke` | makes one worth nothing |
 //! | `GET /reports?within=S&limit=N&reason=R&reporter=ROLE/ID` | lists what was reported |
@@ -28,12 +29,13 @@ use protocol::{Code, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::Spawner;
-use service::unix::RequestBody;
+use service::unix::{PeerUser, RequestBody};
 use tokio::sync::oneshot;
 
 pub use client::{AdminClient, AdminError};
 
 use crate::api::{Body, Reply, fault, full};
+use crate::audit::{Actor, acting_for};
 use crate::fleet::{Fleet, FleetError, Revocation, Verdict};
 use crate::ledger::devices::Stage;
 use crate::ledger::tokens::TokenId;
@@ -85,8 +87,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers one call.
+    /// Answers one call, and does what it asks on behalf of whoever called.
     pub async fn answer(&self, request: Request<RequestBody>) -> Reply {
+        let peer = request.extensions().get::<PeerUser>().copied();
+        acting_for(Actor::operator(peer), self.answer_call(request)).await
+    }
+
+    async fn answer_call(&self, request: Request<RequestBody>) -> Reply {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         match (request.method(), &parts[..]) {
@@ -108,6 +115,7 @@ impl Admin {
                 let query = request.uri().query().unwrap_or_default();
                 self.list_tokens(query).await
             }
+            (&Method::POST, ["authority", "reload"]) => self.reload_authority().await,
             (&Method::POST, ["tokens"]) => self.create_token(request).await,
             (&Method::POST, ["tokens", id, "revoke"]) => match id.parse::<TokenId>() {
                 Ok(id) => reply(self.fleet.revoke_token(id).await),
@@ -232,6 +240,15 @@ impl Admin {
         }
     }
 
+    async fn reload_authority(&self) -> Reply {
+        let fleet = self.fleet.clone();
+        let reload = async move { fleet.reload_authority().await };
+        match to_its_end(&self.spawner, "reload", reload).await {
+            Ok(done) => reply(done),
+            Err(stopping) => fault(&stopping),
+        }
+    }
+
     async fn create_token(&self, request: Request<RequestBody>) -> Reply {
         match told(request, SMALL_BODY_BYTES_MAX).await {
             Ok(new) => reply(self.fleet.create_token(&new).await),
@@ -270,6 +287,7 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Fault> {
     let (tell, told) = oneshot::channel();
+    let work = acting_for(Actor::acting(), work);
     spawner.start_brief(name, |_| async move {
         // Whoever asked may have gone: then nobody is told.
         let _unheard = tell.send(work.await);

@@ -6,15 +6,17 @@ mod init;
 mod issue;
 mod keys;
 mod own;
+pub mod rotate;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use certs::ca_cert::CaCertError;
 use certs::crl::SignCrlError;
 use certs::issue::IssueError;
 use certs::key::KeyError;
@@ -22,12 +24,13 @@ use certs::keyfile::KeyFileError;
 use certs::signer::SignerError;
 use certs::tls::{CellError, CertCell};
 use certs::trust::{TrustCrlError, TrustError};
-use certs::{CrlStore, DeviceId, Identity, Role, Trust};
-use service::Clock;
+use certs::{CaCert, CaKind, CrlStore, DeviceId, Identity, Role, Trust};
+use service::{Clock, Report};
 use thiserror::Error;
+use tracing::debug;
 
 pub use crls::counter as crl_counter;
-pub use init::{NewDeployment, init};
+pub use init::{NewDeployment, init, init_with};
 pub use issue::Issued;
 
 use crate::config::Certificates;
@@ -46,7 +49,8 @@ struct Inner {
     cell: Arc<CertCell>,
     clock: Clock,
     deployment: Deployment,
-    keys: Keys,
+    data: PathBuf,
+    keys: RwLock<Arc<Keys>>,
     ledger: Ledger,
     lives: Certificates,
     published: Published,
@@ -64,6 +68,9 @@ pub enum AuthorityError {
         /// The data folder.
         path: PathBuf,
     },
+    /// A CA's certificate cannot be used.
+    #[error("cannot use the certificate of our own CA")]
+    CaCert(#[source] CaCertError),
     /// Our own certificate cannot be used.
     #[error("cannot use our own certificate")]
     Cell(#[from] CellError),
@@ -140,25 +147,26 @@ impl Authority {
             .await?
             .ok_or(AuthorityError::NotInitialised)?;
         check_counters(&published, &counters::promised(&mut db).await?)?;
-        let keys = Keys::load(&data.join(KEYS), &authorities::list(&mut db).await?)?;
+        let known = authorities::list(&mut db).await?;
+        let keys = Keys::load(&data.join(KEYS), &known)?;
         let stored = authorities::crls(&mut db).await?;
         drop(db);
 
         let now = clock.now();
         // Our own lists are never late: no grace.
         let crls = Arc::new(CrlStore::new(Duration::ZERO));
-        let trust = Arc::new(Trust::new(&[keys.root.cert_der()], crls, now)?);
-        for ca in [&keys.node, &keys.client, &keys.content] {
-            trust.add_issuing_ca(ca.cert_der(), now)?;
-        }
+        let roots: Vec<&[u8]> = keys.roots().map(CaCert::der).collect();
+        let trust = Arc::new(Trust::new(&roots, crls, now)?);
+        trust_issuing(&trust, &keys, &known, now)?;
         let signer = own::renewed_signer(&ledger, &deployment, &keys, now).await?;
         let cell = Arc::new(CertCell::empty());
         let signer = RwLock::new(signer);
         let inner = Inner {
             cell,
             clock,
+            data: data.to_owned(),
             deployment,
-            keys,
+            keys: RwLock::new(Arc::new(keys)),
             ledger,
             lives,
             published,
@@ -172,6 +180,43 @@ impl Authority {
         authority.refresh_crls().await?;
         authority.renew_own().await?;
         Ok(authority)
+    }
+
+    /// Takes up what was changed beside us: new and retired CAs, and lists of the roots.
+    ///
+    /// # Errors
+    ///
+    /// Fails if keys or ledger cannot be read, or if what is due cannot be signed; what was
+    /// taken up until then stays.
+    pub async fn reload(&self) -> Result<(), AuthorityError> {
+        let inner = &self.inner;
+        let mut db = inner.ledger.read().await?;
+        let known = authorities::list(&mut db).await?;
+        let stored = authorities::crls(&mut db).await?;
+        drop(db);
+        let (keys, now) = (
+            Keys::load(&inner.data.join(KEYS), &known)?,
+            inner.clock.now(),
+        );
+        for root in keys.roots() {
+            inner.trust.add_root(root.der(), now)?;
+        }
+        trust_issuing(&inner.trust, &keys, &known, now)?;
+        for root in inner.trust.roots() {
+            if keys.roots().all(|kept| kept.id() != root.id()) {
+                inner.trust.forget_root(root.id())?;
+            }
+        }
+        *inner.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        self.publish_stored(stored).await?;
+        self.refresh_crls().await?;
+        self.renew_own().await
+    }
+
+    /// The keys as they are now.
+    fn keys(&self) -> Arc<Keys> {
+        let held = self.inner.keys.read();
+        Arc::clone(&held.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What `init` decided.
@@ -223,18 +268,27 @@ impl Authority {
     /// The certificates of the root and of the issuing CAs, in DER, the root first.
     #[must_use]
     pub fn ca_certificates(&self) -> Vec<Vec<u8>> {
-        self.inner
-            .keys
-            .cas()
-            .iter()
-            .map(|(_, ca)| ca.cert_der().to_vec())
-            .collect()
+        let keys = self.keys();
+        let roots = keys.roots().map(CaCert::der);
+        let issuing = keys.issuing().map(certs::Ca::cert_der);
+        roots.chain(issuing).map(<[u8]>::to_vec).collect()
     }
 
-    /// SHA-256 of the root's public key: what a join string pins.
+    /// When the first of the roots' lists ends, in Unix seconds: nobody is let in then. They are
+    /// signed by `ca sign-root-list`, not by us. `None` if there is none.
+    #[must_use]
+    pub fn root_lists_end(&self) -> Option<i64> {
+        let crls = self.inner.trust.crls();
+        let keys = self.keys();
+        let ends = keys.roots().filter_map(|root| crls.current(root.id()));
+        ends.map(|crl| crl.next_update()).min()
+    }
+
+    /// SHA-256 of the public key of the root in use: what a join string pins.
     #[must_use]
     pub fn root_pin(&self) -> [u8; 32] {
-        *self.inner.keys.root.id().as_bytes()
+        let now = self.inner.clock.now();
+        *self.keys().root(now).id().as_bytes()
     }
 }
 
@@ -244,6 +298,26 @@ impl fmt::Debug for Authority {
             .field("deployment", &self.inner.deployment.id)
             .finish_non_exhaustive()
     }
+}
+
+/// Believes our own issuing CAs: those in use must count, of the others those that do.
+fn trust_issuing(
+    trust: &Trust,
+    keys: &Keys,
+    known: &[authorities::Authority],
+    now: i64,
+) -> Result<(), TrustError> {
+    for kind in CaKind::ALL {
+        trust.add_issuing_ca(keys.ca(kind, now).cert_der(), now)?;
+    }
+    for authority in known.iter().filter(|it| it.kind != keys::ROOT) {
+        // Of a retired one the last list is still asked for.
+        if let Err(failure) = trust.add_issuing_ca(&authority.der, now) {
+            let (kind, generation) = (&authority.kind, authority.generation);
+            debug!(kind, generation, error = %Report(&failure), "a CA counts no longer");
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the keys in the data folder `data` are those of `known`.

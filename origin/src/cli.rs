@@ -1,9 +1,12 @@
 //! The program's words: what can be typed after `larder-origin`.
 
+mod audit;
 mod bar;
+mod ca;
 pub mod content;
 mod device;
 mod init;
+mod passphrase;
 mod place;
 mod reports;
 mod restore;
@@ -13,6 +16,7 @@ mod token;
 use clap::{Parser, Subcommand};
 use service::Output;
 
+use passphrase::RootPassphrase;
 pub use place::Place;
 
 /// The origin of a Larder: signs, keeps, publishes and answers
@@ -52,6 +56,12 @@ enum Command {
     /// See whom the parties refused
     #[command(subcommand)]
     Reports(reports::ReportsCommand),
+    /// See and replace the CAs, and sign what needs the root's key
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Check and read the log of who did what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Put a backup of the database in place, while the origin is stopped
     Restore(restore::RestoreArgs),
 }
@@ -81,6 +91,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::Fileset(command) => content::fileset(command, &place, output).await,
         Command::Gc(args) => content::gc(args, &place, output).await,
         Command::Reports(command) => reports::run(command, &place, output).await,
+        Command::Ca(command) => ca::run(command, &place, output).await,
+        Command::Audit(command) => audit::run(command, &place, output).await,
         Command::Restore(args) => restore::run(args, &place, output).await,
     }
 }

@@ -63,6 +63,8 @@ pub struct Certificates {
     pub client: Duration,
     /// A CRL: how long a branch can go without a new one.
     pub crl: Duration,
+    /// How long a new CA is announced before it issues.
+    pub overlap: Duration,
 }
 
 /// The log.
@@ -93,6 +95,7 @@ impl Config {
                 booster: certificates.booster.0,
                 client: certificates.client.0,
                 crl: certificates.crl.0,
+                overlap: certificates.overlap.0,
             },
             content: RawContent::default().into(),
             data,
@@ -203,6 +206,7 @@ struct RawCertificates {
     booster: Period,
     client: Period,
     crl: Period,
+    overlap: Period,
 }
 
 #[derive(Debug, Deserialize)]
@@ -254,6 +258,8 @@ impl Default for RawCertificates {
             booster: lifetime(Role::Booster),
             client: lifetime(Role::Client),
             crl: days(7),
+            // A client's certificate, which it renews where it hears of a new CA, and a week.
+            overlap: days(21),
         }
     }
 }
@@ -283,10 +289,12 @@ impl TryFrom<Raw> for Config {
             booster,
             client,
             crl,
+            overlap,
         } = raw.certificates;
         check_life("certificates.booster", booster)?;
         check_life("certificates.client", client)?;
         check_life("certificates.crl", crl)?;
+        check_life("certificates.overlap", overlap)?;
         if !raw.data.is_absolute() {
             return Err(format!("`data` is {:?}: want an absolute path", raw.data));
         }
@@ -305,6 +313,7 @@ impl TryFrom<Raw> for Config {
                 booster: booster.0,
                 client: client.0,
                 crl: crl.0,
+                overlap: overlap.0,
             },
             content: raw.content.into(),
             data: raw.data,

@@ -13,6 +13,7 @@ pub use revoke::{REASONS, Revocation, RevokedAll, reason_name};
 pub use tokens::{NewToken, TokenCreated, TokenView, Tokens, create_token};
 pub use view::{CertificateView, DeviceView, Devices};
 
+use crate::audit::{Actor, Draft, Event};
 use crate::authority::{Authority, AuthorityError};
 use crate::documents::{DocumentError, Documents};
 use crate::ledger::devices::{self, Device, Stage, State};
@@ -163,9 +164,21 @@ impl Fleet {
         } else {
             let now = self.authority.clock().now();
             devices::change(&mut tx, id, next, Some(now)).await?;
+            verdict.told(&device, now).append(&mut tx).await?;
             commit(tx).await?;
         }
         self.show(id).await
+    }
+
+    /// Takes up new and retired CAs and lists of the roots, which a program beside us has written.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they cannot be used.
+    pub async fn reload_authority(&self) -> Result<(), FleetError> {
+        self.authority.reload().await?;
+        // The roots are named there.
+        Ok(self.documents.refresh().await?)
     }
 }
 
@@ -178,6 +191,20 @@ impl Verdict {
             Self::Deny => "deny",
             Self::Revoke => "revoke",
         }
+    }
+
+    /// What the audit log is told of a decision that is no revocation.
+    fn told(self, device: &Device, now: i64) -> Draft {
+        let event = match self {
+            Self::Approve => Event::Approval,
+            Self::Deny => Event::Denial,
+            Self::Revoke => Event::Revocation,
+        };
+        event
+            .by(&Actor::acting(), now)
+            .with("profile", device.role)
+            .with("device", &device.id)
+            .with_digest("key", &device.spki_sha256)
     }
 
     /// The state that follows for `device`.

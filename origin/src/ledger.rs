@@ -3,6 +3,7 @@
 //! One connection writes, behind a pool of one, so that a transaction that writes never meets
 //! another; others read beside it. Times are Unix seconds, digests are blobs.
 
+pub mod audit;
 pub mod authorities;
 pub mod boosters;
 pub mod certificates;
@@ -143,6 +144,25 @@ impl Ledger {
             .await
             .map_err(fail)?;
         Ok(Self { reader, writer })
+    }
+
+    /// A connection that reads the database at `path` as it is: for a look beside the origin that
+    /// runs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is none, or it cannot be opened.
+    pub async fn look(path: &Path) -> Result<Read, LedgerError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(BUSY_WAIT_MAX);
+        let pool = SqlitePoolOptions::new().max_connections(1);
+        let opened = async { pool.connect_with(options).await?.acquire().await };
+        opened.await.map_err(|source| LedgerError::Open {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Begins a transaction that may write. It waits for the one before it.

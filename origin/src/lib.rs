@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod authority;
 pub mod catalogue;
 pub mod cli;

@@ -4,14 +4,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use certs::DeploymentId;
+use certs::key::Passphrase;
+use certs::{DeploymentId, IssuerId};
 use content::durable::{Disk as _, RealDisk};
 use serde::Serialize;
+use sqlx::SqliteConnection;
 use thiserror::Error;
 
 use crate::LEDGER_FILE;
-use crate::authority::AuthorityError;
-use crate::ledger::{Ledger, LedgerError, authorities, commit, counters, deployment, filesets};
+use crate::audit::{Actor, Event};
+use crate::authority::{AuthorityError, crl_counter, rotate};
+use crate::ledger::{
+    Ledger, LedgerError, audit, authorities, commit, counters, deployment, filesets,
+};
 use crate::publish::commit::KEEP_DEFAULT;
 use crate::published::{Published, PublishedError};
 
@@ -68,17 +73,26 @@ const STEP: u64 = 1 << 20;
 /// Puts the ledger in `backup` in place of the one in the data folder `data`, at the time `now`.
 /// The origin must not be running. What stood there is kept beside it.
 ///
+/// The roots' lists are signed anew, for which an encrypted root key needs its `passphrase`, or
+/// kept if they are the last that were published.
+///
 /// # Errors
 ///
-/// Fails if the backup is not of this deployment, its keys are not here, or the disk refuses.
-pub async fn restore(data: &Path, backup: &Path, now: i64) -> Result<Restored, RestoreError> {
+/// Fails if the backup is not of this deployment, its keys are not here or cannot be used, or the
+/// disk refuses.
+pub async fn restore(
+    data: &Path,
+    backup: &Path,
+    passphrase: Option<&Passphrase>,
+    now: i64,
+) -> Result<Restored, RestoreError> {
     let published = Published::load(data)?;
     let here = deployment_here(data).await;
     let fresh = data.join("larder.db.restoring");
     remove_ledger(&fresh)?;
     copy_ledger(backup, &fresh)?;
     let ledger = Ledger::open(&fresh).await?;
-    let raised = raise(data, &ledger, &published, here, now).await;
+    let raised = raise(data, &ledger, &published, here, passphrase, now).await;
     ledger.close().await;
     let (deployment, epoch) = raised?;
 
@@ -106,6 +120,7 @@ async fn raise(
     ledger: &Ledger,
     published: &Published,
     here: Option<DeploymentId>,
+    passphrase: Option<&Passphrase>,
     now: i64,
 ) -> Result<(DeploymentId, u64), RestoreError> {
     let mut tx = ledger.write().await?;
@@ -133,8 +148,41 @@ async fn raise(
         }
     }
     authorities::drop_crls(&mut tx).await?;
+    sign_root_lists(data, &mut tx, published, passphrase, now).await?;
+    let before = audit::head(&mut tx).await?;
+    Event::Restore
+        .by(&Actor::acting(), now)
+        .with("epoch", epoch)
+        .with("entries", before.number)
+        .append(&mut tx)
+        .await?;
     commit(tx).await?;
     Ok((found, epoch))
+}
+
+/// Signs the roots' lists, with numbers above all that were published. Where the key cannot be used,
+/// the list in the backup does as well, if nothing newer ever left.
+async fn sign_root_lists(
+    data: &Path,
+    db: &mut SqliteConnection,
+    published: &Published,
+    passphrase: Option<&Passphrase>,
+    now: i64,
+) -> Result<(), RestoreError> {
+    let (lists, marks) = (authorities::crls(db).await?, published.marks());
+    for root in authorities::list(db).await? {
+        if root.kind != "root" || root.retired_at.is_some() {
+            continue;
+        }
+        if let Err(failure) = rotate::sign_root_list(db, data, &root, passphrase, now).await {
+            let held = lists.iter().find(|list| list.issuer == root.issuer);
+            let mark = marks.get(&crl_counter(IssuerId::from_bytes(root.issuer)));
+            if mark.is_none() || held.map(|list| list.number) != mark.copied() {
+                return Err(RestoreError::Keys(failure));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The deployment of the ledger that is to be replaced, if it can still be read.
@@ -203,7 +251,7 @@ mod tests {
     async fn a_restored_ledger_is_above_all_that_was_published() {
         let bed = Bed::new().await;
         let data = bed.folder.path();
-        let issuer = certs::IssuerId::from_bytes(bed.authority.root_pin());
+        let issuer = IssuerId::from_bytes(bed.authority.root_pin());
         let backup = data.join("backup.db");
         bed.authority.ledger().close().await;
         std::fs::copy(data.join(LEDGER_FILE), &backup).unwrap();
@@ -220,7 +268,7 @@ mod tests {
             .unwrap();
         let before = bed.authority.published().marks();
 
-        let restored = restore(data, &backup, 7).await.unwrap();
+        let restored = restore(data, &backup, None, 7).await.unwrap();
         assert_eq!(restored.epoch, 4);
         assert!(restored.replaced.unwrap().exists());
         let authority = bed.reopen().await.unwrap();
@@ -241,6 +289,7 @@ mod tests {
         let refusal = restore(
             ours.folder.path(),
             &theirs.folder.path().join(LEDGER_FILE),
+            None,
             7,
         )
         .await;

@@ -2,11 +2,12 @@
 
 use certs::crl::{self, Rollback};
 use certs::trust::TrustCrlError;
-use certs::{Ca, IssuerId};
+use certs::{Ca, CaKind, IssuerId};
 use sqlx::SqliteConnection;
 use tracing::{info, warn};
 
 use super::{Authority, AuthorityError, seconds};
+use crate::audit::{Actor, Draft, Event};
 use crate::ledger::authorities::{self, StoredCrl};
 use crate::ledger::{certificates, commit, counters};
 
@@ -53,8 +54,11 @@ impl Authority {
                 crl.this_update() <= fresh_since || is_ahead(crl.this_update(), now)
             })
         };
-        let cas = self.inner.keys.cas().map(|(_, ca)| ca.id());
-        let old: Vec<IssuerId> = cas.into_iter().filter(|issuer| old(*issuer)).collect();
+        // One that has run out itself signs for nobody any more.
+        let counts = |issuer| self.inner.trust.issuer(issuer).is_some();
+        let keys = self.keys();
+        let issuers = keys.issuing().map(Ca::id);
+        let old: Vec<IssuerId> = issuers.filter(|it| counts(*it) && old(*it)).collect();
         if old.is_empty() {
             return Ok(());
         }
@@ -72,11 +76,9 @@ impl Authority {
         now: i64,
     ) -> Result<Vec<StoredCrl>, AuthorityError> {
         let mut signed = Vec::new();
-        for (_, ca) in self.inner.keys.cas() {
+        for ca in self.keys().issuing() {
             if issuers.contains(&ca.id()) {
-                // Statements are judged at the time of their making, so a signer's revocation
-                // holds for ever.
-                let is_content = ca.id() == self.inner.keys.content.id();
+                let is_content = ca.cert().kind() == Some(CaKind::Content);
                 let life = seconds(self.inner.lives.crl);
                 signed.push(sign_crl(db, ca, is_content, now, life).await?);
             }
@@ -89,6 +91,10 @@ impl Authority {
         let now = self.inner.clock.now();
         for stored in signed {
             let issuer = IssuerId::from_bytes(stored.issuer);
+            if self.inner.trust.issuer(issuer).is_none() {
+                // Of a root that was retired, and of what hung on it.
+                continue;
+            }
             self.inner
                 .published
                 .raise(&counter(issuer), stored.number)
@@ -145,5 +151,16 @@ pub(super) async fn sign_crl(
         der,
     };
     authorities::put_crl(db, &signed).await?;
+    told(&signed, entries.len(), now).append(db).await?;
     Ok(signed)
+}
+
+fn told(signed: &StoredCrl, entries: usize, now: i64) -> Draft {
+    Event::Crl
+        .by(&Actor::acting(), now)
+        .with_issuer(&signed.issuer)
+        .with("number", signed.number)
+        .with("entries", entries)
+        .with("until", signed.next_update)
+        .with_digest("sha256", content::Digest::of(&signed.der).as_raw())
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use certs::key::Passphrase;
 use certs::{DeploymentId, DeviceId};
 use content::durable::{self, RealDisk};
 
 use super::crls::sign_crl;
-use super::keys::Keys;
-use super::{AuthorityError, KEYS, seconds};
+use super::rotate::{self, Hierarchy};
+use super::{AuthorityError, KEYS, keys, seconds};
+use crate::audit::{Actor, Event};
 use crate::ledger::deployment::{self, Deployment};
-use crate::ledger::{Ledger, authorities, commit, counters};
+use crate::ledger::{Ledger, commit, counters};
 
 /// What a new deployment is told.
 #[derive(Clone, Debug)]
@@ -31,12 +33,26 @@ pub struct NewDeployment {
 ///
 /// Fails if there is one already, or if keys or ledger cannot be written.
 pub async fn init(data: &Path, new: NewDeployment, now: i64) -> Result<(), AuthorityError> {
+    init_with(data, new, None, now).await
+}
+
+/// [`init`], with the root's key encrypted under `passphrase`.
+///
+/// # Errors
+///
+/// As [`init`].
+pub async fn init_with(
+    data: &Path,
+    new: NewDeployment,
+    passphrase: Option<&Passphrase>,
+    now: i64,
+) -> Result<(), AuthorityError> {
     durable::create_folder(&RealDisk, data, 0o700).map_err(|source| AuthorityError::Write {
         path: data.to_owned(),
         source,
     })?;
     let ledger = Ledger::open(&data.join(crate::LEDGER_FILE)).await?;
-    let made = fill(data, &ledger, new, now).await;
+    let made = fill(data, &ledger, new, passphrase, now).await;
     ledger.close().await;
     made
 }
@@ -45,6 +61,7 @@ async fn fill(
     data: &Path,
     ledger: &Ledger,
     new: NewDeployment,
+    passphrase: Option<&Passphrase>,
     now: i64,
 ) -> Result<(), AuthorityError> {
     let mut tx = ledger.write().await?;
@@ -53,13 +70,23 @@ async fn fill(
             path: data.to_owned(),
         });
     }
-    let keys = Keys::make(&data.join(KEYS), &new.id, now)?;
-    for authority in keys.authorities() {
-        authorities::insert(&mut tx, &authority).await?;
-    }
+    Event::Init
+        .by(&Actor::acting(), now)
+        .with("deployment", &new.id)
+        .with("origin", &new.origin_id)
+        .with("address", &new.host)
+        .append(&mut tx)
+        .await?;
+    let folder = data.join(KEYS);
+    keys::make_own(&folder)?;
+    let first = Hierarchy {
+        generations: [keys::FIRST; 4],
+        issues_from: now,
+    };
+    let root = rotate::make_hierarchy(&mut tx, &folder, &new.id, passphrase, first, now).await?;
     counters::raise(&mut tx, counters::EPOCH, 1).await?;
-    for (_, ca) in keys.cas() {
-        sign_crl(&mut tx, ca, true, now, seconds(FIRST_CRL_LIFE)).await?;
+    for ca in root.issuing {
+        sign_crl(&mut tx, &ca, false, now, seconds(FIRST_CRL_LIFE)).await?;
     }
     let NewDeployment {
         id,

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::keys::{Keys, new_serial};
 use super::{Authority, AuthorityError, identity, seconds};
+use crate::audit::{Actor, Draft, Event};
 use crate::ledger::certificates::{self, Certificate};
 use crate::ledger::devices;
 use crate::ledger::{Write, commit};
@@ -48,7 +49,7 @@ impl Authority {
             _ => default_lifetime(role),
         };
         let now = self.inner.clock.now();
-        issue_once(db, &self.inner.keys, &identity, spki, now, lifetime).await
+        issue_once(db, &self.keys(), &identity, spki, now, lifetime).await
     }
 
     /// Ends the devices `whom`, because of `reason`: their certificates go onto new CRLs, signed in
@@ -68,6 +69,15 @@ impl Authority {
         let issuers = certificates::revoke_holders(&mut tx, &ids, reason, now).await?;
         let issuers: Vec<_> = issuers.into_iter().map(IssuerId::from_bytes).collect();
         devices::revoke(&mut tx, &ids, reason, now).await?;
+        for (role, id) in whom {
+            Event::Revocation
+                .by(&Actor::acting(), now)
+                .with("profile", role)
+                .with("device", id)
+                .with("reason", reason.code())
+                .append(&mut tx)
+                .await?;
+        }
         let signed = self.sign_crls(&mut tx, &issuers, now).await?;
         commit(tx).await?;
         for (role, id) in whom {
@@ -88,7 +98,7 @@ pub(super) async fn issue_once(
     lifetime: Duration,
 ) -> Result<Issued, AuthorityError> {
     let spki_sha256 = *content::Digest::of(spki).as_raw();
-    let ca = keys.ca(CaKind::of(identity.role));
+    let ca = keys.ca(CaKind::of(identity.role), now);
     if let Some(held) = certificates::newest_by_key(db, &spki_sha256).await?
         && held.role == identity.role
         && held.holder == identity.id
@@ -113,10 +123,33 @@ pub(super) async fn issue_once(
         not_after: (now + seconds(lifetime)).min(ca.cert().not_after()),
         der,
     };
+    told(db, &certificate, now).await?.append(db).await?;
     certificates::insert(db, &certificate).await?;
     info!(party = %identity, serial = %serial, "issued a certificate");
     Ok(Issued {
         certificate,
         is_new: true,
     })
+}
+
+/// What the audit log is told of a certificate that is about to be recorded.
+async fn told(
+    db: &mut SqliteConnection,
+    new: &Certificate,
+    now: i64,
+) -> Result<Draft, AuthorityError> {
+    let event = if certificates::is_holder(db, new.role, &new.holder).await? {
+        Event::Renewal
+    } else {
+        Event::Issue
+    };
+    Ok(event
+        .by(&Actor::origin(), now)
+        .with("profile", new.role)
+        .with("holder", &new.holder)
+        .with_issuer(&new.issuer)
+        .with("serial", new.serial)
+        .with_digest("key", &new.spki_sha256)
+        .with("from", new.not_before)
+        .with("until", new.not_after))
 }

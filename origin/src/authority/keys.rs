@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use certs::ca_cert::CaKind;
+use certs::ca_cert::{CaCert, CaKind};
 use certs::issue::{self, Ca};
-use certs::key::{self, Key};
+use certs::key::{self, Key, Passphrase};
 use certs::keyfile;
 use certs::name::DeploymentId;
 use certs::serial::Serial;
@@ -13,111 +13,209 @@ use content::durable::{self, RealDisk};
 use super::AuthorityError;
 use crate::ledger::authorities;
 
-/// Every private key that this origin holds, each CA with its certificate.
+/// What the origin works with: every private key but the roots'.
 #[derive(Debug)]
 pub(super) struct Keys {
-    pub(super) root: Ca,
-    pub(super) node: Ca,
-    pub(super) client: Ca,
-    pub(super) content: Ca,
+    /// Issuing CAs that are not retired, of each kind the newest first.
+    issuing: Vec<Issuing>,
+    /// Roots that are not retired, the newest first.
+    roots: Vec<Root>,
     /// The origin's own, for TLS.
     pub(super) origin: Key,
     /// Signs statements.
     pub(super) signer: Key,
 }
 
+#[derive(Debug)]
+struct Issuing {
+    ca: Ca,
+    issues_from: i64,
+}
+
+#[derive(Debug)]
+struct Root {
+    cert: CaCert,
+    issues_from: i64,
+}
+
 /// Name of an authority's kind in the ledger and in file names.
 pub(super) const ROOT: &str = "root";
 
 /// The generation that `init` makes.
-const FIRST: u32 = 1;
+pub(super) const FIRST: u32 = 1;
 
 impl Keys {
-    /// Makes them all, and writes each into its file.
-    pub(super) fn make(
-        folder: &Path,
-        deployment: &DeploymentId,
-        now: i64,
-    ) -> Result<Self, AuthorityError> {
-        durable::create_folder(&RealDisk, folder, 0o700).map_err(|source| {
-            AuthorityError::Write {
-                path: folder.to_owned(),
-                source,
-            }
-        })?;
-        let fresh = |name: &str| fresh(&key_path(folder, name));
-        let root = issue::root(
-            deployment,
-            FIRST,
-            fresh(&ca_name(ROOT, FIRST))?,
-            new_serial()?,
-            now,
-        )?;
-        let issuing = |kind: CaKind| {
-            let key = fresh(&ca_name(kind_name(kind), FIRST))?;
-            let ca = issue::issuing_ca(kind, FIRST, &root, key, new_serial()?, now)?;
-            Ok::<_, AuthorityError>(ca)
-        };
-        Ok(Self {
-            node: issuing(CaKind::Node)?,
-            client: issuing(CaKind::Client)?,
-            content: issuing(CaKind::Content)?,
-            origin: fresh(ORIGIN)?,
-            signer: fresh(SIGNER)?,
-            root,
-        })
-    }
-
-    /// Reads them from `folder`, for the authorities of the ledger. Refuses keys that others may
-    /// read, and keys that don't belong to their certificate.
+    /// Reads those in `folder` that belong to the authorities of the ledger and are not retired.
+    /// Refuses keys that others may read, and keys that don't belong to their certificate. A root's
+    /// key need not be there, nor be readable without its passphrase.
     pub(super) fn load(
         folder: &Path,
         known: &[authorities::Authority],
     ) -> Result<Self, AuthorityError> {
-        let ca = |kind: &str| {
-            // The newest generation of each kind comes first.
-            let found = known.iter().find(|authority| authority.kind == kind);
-            let found = found.ok_or(AuthorityError::NotInitialised)?;
-            let key = keyfile::load(&key_path(folder, &ca_name(kind, found.generation)))?;
-            Ok::<_, AuthorityError>(Ca::load(&found.der, key)?)
-        };
+        let (mut issuing, mut roots) = (Vec::new(), Vec::new());
+        // The newest generation of each kind comes first.
+        for authority in known.iter().filter(|it| it.retired_at.is_none()) {
+            let path = ca_key_path(folder, &authority.kind, authority.generation);
+            let issues_from = authority.issues_from;
+            if authority.kind == ROOT {
+                if path.exists() {
+                    keyfile::check_private(&path)?;
+                }
+                let cert = CaCert::parse(&authority.der).map_err(AuthorityError::CaCert)?;
+                roots.push(Root { cert, issues_from });
+            } else {
+                let ca = Ca::load(&authority.der, keyfile::load(&path)?)?;
+                issuing.push(Issuing { ca, issues_from });
+            }
+        }
+        let kinds: Vec<_> = issuing
+            .iter()
+            .filter_map(|it| it.ca.cert().kind())
+            .collect();
+        if roots.is_empty() || CaKind::ALL.iter().any(|kind| !kinds.contains(kind)) {
+            return Err(AuthorityError::NotInitialised);
+        }
         Ok(Self {
-            root: ca(ROOT)?,
-            node: ca(kind_name(CaKind::Node))?,
-            client: ca(kind_name(CaKind::Client))?,
-            content: ca(kind_name(CaKind::Content))?,
+            issuing,
+            roots,
             origin: keyfile::load(&key_path(folder, ORIGIN))?,
             signer: keyfile::load(&key_path(folder, SIGNER))?,
         })
     }
 
-    /// Every CA with its kind's name, the root first.
-    pub(super) fn cas(&self) -> [(&'static str, &Ca); 4] {
-        [
-            (ROOT, &self.root),
-            (kind_name(CaKind::Node), &self.node),
-            (kind_name(CaKind::Client), &self.client),
-            (kind_name(CaKind::Content), &self.content),
-        ]
+    /// The roots, the newest first.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &CaCert> {
+        self.roots.iter().map(|root| &root.cert)
     }
 
-    /// The CA that certifies `kind`.
-    pub(super) fn ca(&self, kind: CaKind) -> &Ca {
-        match kind {
-            CaKind::Node => &self.node,
-            CaKind::Client => &self.client,
-            CaKind::Content => &self.content,
+    /// The issuing CAs: those in use, those announced, and those whose certificates run out.
+    pub(super) fn issuing(&self) -> impl Iterator<Item = &Ca> {
+        self.issuing.iter().map(|it| &it.ca)
+    }
+
+    /// The root above the CAs that issue at `now`: what a newcomer must pin.
+    pub(super) fn root(&self, now: i64) -> &CaCert {
+        let in_use = self.roots.iter().find(|root| root.issues_from <= now);
+        let root = in_use.or_else(|| self.roots.last());
+        &root.expect("there is a root, as loading has found").cert
+    }
+
+    /// The CA that certifies `kind` at `now`.
+    pub(super) fn ca(&self, kind: CaKind, now: i64) -> &Ca {
+        let mut of_kind = self
+            .issuing
+            .iter()
+            .filter(|it| it.ca.cert().kind() == Some(kind));
+        let in_use = of_kind.clone().find(|it| it.issues_from <= now);
+        // With a clock that is far behind, the first of all.
+        let found = in_use.or_else(|| of_kind.next_back());
+        &found
+            .expect("there is one of each kind, as loading has found")
+            .ca
+    }
+}
+
+/// Makes the folder of the keys, and the origin's own two.
+pub(super) fn make_own(folder: &Path) -> Result<(), AuthorityError> {
+    durable::create_folder(&RealDisk, folder, 0o700).map_err(|source| AuthorityError::Write {
+        path: folder.to_owned(),
+        source,
+    })?;
+    for name in [ORIGIN, SIGNER] {
+        write(
+            &key_path(folder, name),
+            Key::generate()?.to_pem().as_bytes(),
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes a root, and writes its key, encrypted if there is a passphrase.
+pub(super) fn make_root(
+    folder: &Path,
+    deployment: &DeploymentId,
+    generation: u32,
+    passphrase: Option<&Passphrase>,
+    now: i64,
+) -> Result<Ca, AuthorityError> {
+    let key = Key::generate()?;
+    write_root_key(folder, generation, &key, passphrase)?;
+    Ok(issue::root(
+        deployment,
+        generation,
+        key,
+        new_serial()?,
+        now,
+    )?)
+}
+
+/// Makes an issuing CA, and writes its key.
+pub(super) fn make_issuing(
+    folder: &Path,
+    kind: CaKind,
+    generation: u32,
+    root: &Ca,
+    now: i64,
+) -> Result<Ca, AuthorityError> {
+    let key = Key::generate()?;
+    let path = ca_key_path(folder, kind_name(kind), generation);
+    write(&path, key.to_pem().as_bytes())?;
+    Ok(issue::issuing_ca(
+        kind,
+        generation,
+        root,
+        key,
+        new_serial()?,
+        now,
+    )?)
+}
+
+/// Writes a root's key, encrypted if there is a passphrase.
+pub(super) fn write_root_key(
+    folder: &Path,
+    generation: u32,
+    key: &Key,
+    passphrase: Option<&Passphrase>,
+) -> Result<(), AuthorityError> {
+    let path = ca_key_path(folder, ROOT, generation);
+    match passphrase {
+        Some(passphrase) => write(&path, key.to_encrypted_pem(passphrase)?.as_bytes()),
+        None => write(&path, key.to_pem().as_bytes()),
+    }
+}
+
+/// Reads the key of the root of that generation.
+pub(super) fn root_key(
+    folder: &Path,
+    generation: u32,
+    passphrase: Option<&Passphrase>,
+) -> Result<Key, AuthorityError> {
+    let path = ca_key_path(folder, ROOT, generation);
+    Ok(match passphrase {
+        Some(passphrase) if key_state(&path) == KeyState::Encrypted => {
+            keyfile::load_encrypted(&path, passphrase)?
         }
-    }
+        Some(_) | None => keyfile::load(&path)?,
+    })
+}
 
-    /// The authorities as the ledger keeps them.
-    pub(super) fn authorities(&self) -> [authorities::Authority; 4] {
-        self.cas().map(|(kind, ca)| authorities::Authority {
-            issuer: *ca.id().as_bytes(),
-            kind: kind.to_owned(),
-            generation: FIRST,
-            der: ca.cert_der().to_vec(),
-        })
+/// How a key lies in its file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum KeyState {
+    /// It is not there.
+    Absent,
+    /// Under a passphrase.
+    Encrypted,
+    /// For whoever may read the file.
+    Plain,
+}
+
+/// How the key in the file `path` lies there.
+pub(super) fn key_state(path: &Path) -> KeyState {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") => KeyState::Encrypted,
+        Ok(_) => KeyState::Plain,
+        Err(_) => KeyState::Absent,
     }
 }
 
@@ -126,19 +224,16 @@ pub(super) fn new_serial() -> Result<Serial, AuthorityError> {
     Ok(Serial::from_random(key::random()?))
 }
 
-/// Makes a key and writes it where nobody else can read it.
-fn fresh(path: &Path) -> Result<Key, AuthorityError> {
-    let key = Key::generate()?;
-    durable::write(&RealDisk, path, key.to_pem().as_bytes(), 0o600).map_err(|source| {
-        AuthorityError::Write {
-            path: path.to_owned(),
-            source,
-        }
-    })?;
-    Ok(key)
+/// Writes a key where nobody else can read it.
+fn write(path: &Path, pem: &[u8]) -> Result<(), AuthorityError> {
+    durable::write(&RealDisk, path, pem, 0o600).map_err(|source| AuthorityError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
-fn kind_name(kind: CaKind) -> &'static str {
+/// The name of an issuing CA's kind in the ledger and in file names.
+pub(super) fn kind_name(kind: CaKind) -> &'static str {
     match kind {
         CaKind::Node => "node",
         CaKind::Client => "client",
@@ -146,8 +241,9 @@ fn kind_name(kind: CaKind) -> &'static str {
     }
 }
 
-fn ca_name(kind: &str, generation: u32) -> String {
-    format!("{kind}-g{generation}")
+/// The file of a CA's key.
+pub(super) fn ca_key_path(folder: &Path, kind: &str, generation: u32) -> PathBuf {
+    key_path(folder, &format!("{kind}-g{generation}"))
 }
 
 fn key_path(folder: &Path, name: &str) -> PathBuf {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 
 use certs::issue::default_lifetime;
-use certs::{ContentSigner, Identity, Key, Role};
+use certs::{CaKind, ContentSigner, Identity, Key, Role};
 use content::statement::Signature;
 
 use super::issue::issue_once;
@@ -18,37 +18,45 @@ use crate::ledger::{Ledger, commit};
 pub(super) type Signer = (Arc<ContentSigner>, (i64, i64));
 
 impl Authority {
-    /// Renews the own certificates whose half of life is over, and shows the new ones from the
-    /// next handshake and the next statement on.
+    /// Renews the own certificates whose half of life is over or whose CA issues no more, and shows
+    /// the new ones from the next handshake and the next statement on.
     ///
     /// # Errors
     ///
     /// Fails if the ledger or a signature does; the old ones stay.
     pub async fn renew_own(&self) -> Result<(), AuthorityError> {
         let inner = &self.inner;
-        let (ledger, now) = (&inner.ledger, inner.clock.now());
+        let (keys, ledger, now) = (self.keys(), &inner.ledger, inner.clock.now());
         // Asked every second: the ledger only when one of them is due.
-        let own_lives = inner
-            .cell
-            .validity()
-            .is_some_and(|life| is_young(life, now));
-        let signer_life = inner
-            .signer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1;
-        if own_lives && is_young(signer_life, now) {
+        if self.own_stands(&keys, now) && self.signer_stands(&keys, now) {
             return Ok(());
         }
         let identity = self.identity();
-        let own = renewed(ledger, &inner.keys, &identity, &inner.keys.origin, now).await?;
-        let chain = vec![own.der, inner.keys.node.cert_der().to_vec()];
+        let own = renewed(ledger, &keys, &identity, &keys.origin, now).await?;
+        let issuer = keys.ca(CaKind::Node, now);
+        let chain = vec![own.der, issuer.cert_der().to_vec()];
         if inner.cell.chain_der() != chain {
-            inner.cell.replace(&chain, &inner.keys.origin)?;
+            inner.cell.replace(&chain, &keys.origin)?;
         }
-        let signer = renewed_signer(ledger, &inner.deployment, &inner.keys, now).await?;
+        let signer = renewed_signer(ledger, &inner.deployment, &keys, now).await?;
         *inner.signer.write().unwrap_or_else(PoisonError::into_inner) = signer;
         Ok(())
+    }
+
+    /// Whether the certificate for TLS need not be renewed.
+    fn own_stands(&self, keys: &Keys, now: i64) -> bool {
+        let cell = &self.inner.cell;
+        let issuer = cell.chain_der().into_iter().nth(1);
+        cell.validity().is_some_and(|life| is_young(life, now))
+            && issuer.as_deref() == Some(keys.ca(CaKind::Node, now).cert_der())
+    }
+
+    /// Whether the content signer's certificate need not be renewed.
+    fn signer_stands(&self, keys: &Keys, now: i64) -> bool {
+        let held = self.inner.signer.read();
+        let (signer, life) = held.unwrap_or_else(PoisonError::into_inner).clone();
+        let issuer = signer.chain_der().get(1).map(Vec::as_slice);
+        is_young(life, now) && issuer == Some(keys.ca(CaKind::Content, now).cert_der())
     }
 
     /// Signs a statement's message (DSSE's pre-authentication encoding), for
@@ -87,7 +95,8 @@ pub(super) async fn renewed_signer(
     let identity = identity(deployment, Role::Signer, &deployment.origin_id);
     let own = renewed(ledger, keys, &identity, &keys.signer, now).await?;
     let life = (own.not_before, own.not_after);
-    let chain = vec![own.der, keys.content.cert_der().to_vec()];
+    let issuer = keys.ca(CaKind::Content, now);
+    let chain = vec![own.der, issuer.cert_der().to_vec()];
     Ok((
         Arc::new(ContentSigner::new(chain, keys.signer.duplicate())?),
         life,
@@ -95,7 +104,7 @@ pub(super) async fn renewed_signer(
 }
 
 /// The certificate of our own `key`: the one that it has, or a new one when half of its life is
-/// over.
+/// over or its CA issues no more.
 async fn renewed(
     ledger: &Ledger,
     keys: &Keys,
@@ -103,11 +112,13 @@ async fn renewed(
     key: &Key,
     now: i64,
 ) -> Result<Certificate, AuthorityError> {
+    let issuer = *keys.ca(CaKind::of(identity.role), now).id().as_bytes();
     let mut db = ledger.read().await?;
     let held = certificates::newest_by_key(&mut db, &key.spki_sha256()).await?;
     drop(db);
     if let Some(held) = held
         && held.holder == identity.id
+        && held.issuer == issuer
         && is_young((held.not_before, held.not_after), now)
     {
         return Ok(held);

@@ -9,8 +9,9 @@ use content::Digest;
 use serde::Serialize;
 use service::{Clock, Output};
 
-use super::Place;
+use super::{Place, RootPassphrase};
 use crate::LEDGER_FILE;
+use crate::audit::{Actor, acting_for};
 use crate::authority::{self, Authority, NewDeployment};
 use crate::fleet::{self, NewToken, TokenCreated};
 use crate::ledger::Ledger;
@@ -26,6 +27,9 @@ pub(super) struct InitArgs {
     /// The deployment's name: 1 to 32 of a-z and 0-9; random if left out
     #[arg(long)]
     name: Option<DeploymentId>,
+
+    #[command(flatten)]
+    passphrase: RootPassphrase,
 }
 
 /// What was made.
@@ -34,6 +38,7 @@ struct Made {
     deployment: String,
     data: String,
     root: String,
+    root_key_encrypted: bool,
     booster: TokenCreated,
     client: TokenCreated,
 }
@@ -51,7 +56,9 @@ pub(super) async fn run(args: InitArgs, place: &Place, output: Output) -> anyhow
         origin_id,
         host: args.address.clone(),
     };
-    authority::init(data, new, clock.now())
+    let passphrase = args.passphrase.load()?;
+    let made = authority::init_with(data, new, passphrase.as_ref(), clock.now());
+    acting_for(Actor::this_user(), made)
         .await
         .context("cannot make a deployment")?;
 
@@ -70,12 +77,14 @@ pub(super) async fn run(args: InitArgs, place: &Place, output: Output) -> anyhow
             ttl_seconds: FIRST_TOKEN_TTL,
         };
         let (authority, addresses) = (authority.clone(), addresses.clone());
-        async move { fleet::create_token(&authority, &new, addresses).await }
+        let create = async move { fleet::create_token(&authority, &new, addresses).await };
+        acting_for(Actor::this_user(), create)
     };
     let made = Made {
         deployment: id.to_string(),
         data: data.display().to_string(),
         root: Digest::from_raw(authority.root_pin()).to_string(),
+        root_key_encrypted: passphrase.is_some(),
         booster: token("booster").await?,
         client: token("client").await?,
     };
@@ -91,6 +100,12 @@ impl fmt::Display for Made {
             self.deployment, self.data
         )?;
         writeln!(f, "its root key: {}", self.root)?;
+        f.write_str(if self.root_key_encrypted {
+            "its private half is encrypted: keep the passphrase elsewhere\n"
+        } else {
+            "its private half is NOT encrypted: whoever copies it is the deployment; \
+             see larder-origin ca encrypt-root-key\n"
+        })?;
         writeln!(
             f,
             "\nto enrol a booster (once, within a day):\n  {}",

@@ -8,14 +8,18 @@ use anyhow::bail;
 use clap::Args;
 use service::{Clock, Output};
 
-use super::Place;
+use super::{Place, RootPassphrase};
 use crate::admin::SOCKET_FILE;
+use crate::audit::{Actor, acting_for};
 use crate::restore::{Restored, restore};
 
 #[derive(Args, Debug)]
 pub(super) struct RestoreArgs {
     /// The backup: a copy of larder.db
     file: PathBuf,
+
+    #[command(flatten)]
+    passphrase: RootPassphrase,
 }
 
 pub(super) async fn run(args: RestoreArgs, place: &Place, output: Output) -> anyhow::Result<()> {
@@ -23,7 +27,9 @@ pub(super) async fn run(args: RestoreArgs, place: &Place, output: Output) -> any
     if UnixStream::connect(config.data().join(SOCKET_FILE)).is_ok() {
         bail!("cannot restore while the origin runs: stop it first");
     }
-    let restored = restore(config.data(), &args.file, Clock::system().now()).await?;
+    let (passphrase, now) = (args.passphrase.load()?, Clock::system().now());
+    let work = restore(config.data(), &args.file, passphrase.as_ref(), now);
+    let restored = acting_for(Actor::this_user(), work).await?;
     Ok(output.result(&restored)?)
 }
 

@@ -8,6 +8,7 @@ use content::Digest;
 use protocol::Token;
 
 use super::refusal::EnrolError;
+use crate::audit::{Actor, Draft, Event};
 use crate::authority::Authority;
 use crate::config::Enrol;
 use crate::ledger::certificates::Certificate;
@@ -137,6 +138,12 @@ impl Enrolment {
                 return Err(taken());
             }
             devices::rekey(&mut tx, id, csr.spki_der(), &csr.spki_sha256()).await?;
+            Event::Rekey
+                .by(&Actor::party(peer.identity()), self.authority.clock().now())
+                .with_digest("before", &device.spki_sha256)
+                .with_digest("key", &csr.spki_sha256())
+                .append(&mut tx)
+                .await?;
         }
         devices::seen(&mut tx, id, self.authority.clock().now()).await?;
         let issued = self
@@ -166,6 +173,7 @@ impl Enrolment {
             let (address, claims) = (request.address.to_string(), request.claims.as_deref());
             devices::ask_again(tx, &device.id, &address, claims).await?;
             (device.state, device.with_token) = (State::Pending, false);
+            told(request, &device, now).append(tx).await?;
         }
         // Somebody who was waiting without a token may have been given one meanwhile. Other
         // tokens are not looked at: this key is known, and its token may be used up long since.
@@ -192,6 +200,7 @@ impl Enrolment {
             return Ok(());
         };
         devices::bring_token(tx, &device.id, id, token.group.as_deref()).await?;
+        told(request, device, now).append(tx).await?;
         if token.auto_approve {
             devices::change(tx, &device.id, State::Approved, Some(now)).await?;
             device.state = State::Approved;
@@ -257,6 +266,7 @@ impl Enrolment {
             seen_at: now,
         };
         devices::insert(tx, &device).await?;
+        told(request, &device, now).append(tx).await?;
         Ok(device)
     }
 
@@ -299,4 +309,18 @@ impl Enrolment {
         }
         Ok(())
     }
+}
+
+/// What the audit log is told of a request that leaves a trace.
+fn told(request: &Request, device: &Device, now: i64) -> Draft {
+    let token = request.token.as_ref().map(|token| {
+        let digest = Digest::of(token.as_bytes());
+        TokenId::of(digest.as_raw())
+    });
+    Event::Request
+        .by(&Actor::stranger(request.role, request.address), now)
+        .with("device", &device.id)
+        .with_digest("key", &device.spki_sha256)
+        .with("state", device.state)
+        .with_some("token", token)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::time;
 use super::{Fleet, FleetError, PAGE};
+use crate::audit::{Actor, Draft, Event};
 use crate::authority::{Authority, AuthorityError};
 use crate::ledger::commit;
 use crate::ledger::tokens::{self, TokenId};
@@ -128,6 +129,8 @@ impl Fleet {
         let gone = tokens::remove(&mut tx, id).await?;
         let gone = gone.ok_or(FleetError::UnknownToken { id })?;
         let now = self.authority.clock().now();
+        let told = Event::TokenRevoked.by(&Actor::acting(), now);
+        told.with("token", id).append(&mut tx).await?;
         commit(tx).await?;
         let mut view = TokenView::new(id, &gone, now);
         "revoked".clone_into(&mut view.state);
@@ -162,6 +165,9 @@ pub async fn create_token(
     };
     let mut tx = authority.ledger().write().await?;
     tokens::insert(&mut tx, digest.as_raw(), &record).await?;
+    told_created(digest.as_raw(), &record)
+        .append(&mut tx)
+        .await?;
     commit(tx).await?;
     let join = Join {
         pin: authority.root_pin(),
@@ -178,6 +184,19 @@ pub async fn create_token(
         uses: new.uses,
         expires_at: record.expires_at,
     })
+}
+
+/// What the audit log is told of a new token.
+fn told_created(token_sha256: &[u8; 32], record: &tokens::Token) -> Draft {
+    Event::TokenCreated
+        .by(&Actor::acting(), record.created_at)
+        .with("token", TokenId::of(token_sha256))
+        .with("profile", record.role)
+        .with("auto-approve", record.auto_approve)
+        .with_some("group", record.group.as_ref())
+        .with_some("device", record.device.as_ref())
+        .with("uses", record.uses)
+        .with("until", record.expires_at)
 }
 
 fn check_token(new: &NewToken) -> Result<(Role, Option<DeviceId>), FleetError> {

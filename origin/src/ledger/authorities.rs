@@ -16,6 +16,12 @@ pub struct Authority {
     pub generation: u32,
     /// Its certificate.
     pub der: Vec<u8>,
+    /// When others were first told of it.
+    pub announced_at: i64,
+    /// From when on it issues, in place of the generation before.
+    pub issues_from: i64,
+    /// Since when it is no more.
+    pub retired_at: Option<i64>,
 }
 
 /// A revocation list as it was signed.
@@ -39,18 +45,44 @@ pub struct StoredCrl {
 ///
 /// Fails if there is one of its kind and generation, or the database does not answer.
 pub async fn insert(db: &mut SqliteConnection, new: &Authority) -> Result<(), LedgerError> {
-    query("INSERT INTO authorities (issuer, kind, generation, der) VALUES ($1, $2, $3, $4)")
-        .bind(new.issuer.as_slice())
-        .bind(&new.kind)
-        .bind(new.generation)
-        .bind(&new.der)
-        .execute(db)
-        .await
-        .map_err(failed("record an authority"))?;
+    query(
+        "INSERT INTO authorities \
+         (issuer, kind, generation, der, announced_at, issues_from, retired_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(new.issuer.as_slice())
+    .bind(&new.kind)
+    .bind(new.generation)
+    .bind(&new.der)
+    .bind(new.announced_at)
+    .bind(new.issues_from)
+    .bind(new.retired_at)
+    .execute(db)
+    .await
+    .map_err(failed("record an authority"))?;
     Ok(())
 }
 
-/// Every authority, the newest generation of each kind first.
+/// Notes that the authority `issuer` is no more, since `now`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn retire(
+    db: &mut SqliteConnection,
+    issuer: &[u8; 32],
+    now: i64,
+) -> Result<(), LedgerError> {
+    query("UPDATE authorities SET retired_at = $2 WHERE issuer = $1 AND retired_at IS NULL")
+        .bind(issuer.as_slice())
+        .bind(now)
+        .execute(db)
+        .await
+        .map_err(failed("retire an authority"))?;
+    Ok(())
+}
+
+/// Every authority, retired ones too, the newest generation of each kind first.
 ///
 /// # Errors
 ///
@@ -66,6 +98,9 @@ pub async fn list(db: &mut SqliteConnection) -> Result<Vec<Authority>, LedgerErr
             kind: value(row, "kind")?,
             generation: value(row, "generation")?,
             der: value(row, "der")?,
+            announced_at: value(row, "announced_at")?,
+            issues_from: value(row, "issues_from")?,
+            retired_at: value(row, "retired_at")?,
         })
     };
     rows.iter().map(entry).collect()
@@ -97,13 +132,16 @@ pub async fn put_crl(db: &mut SqliteConnection, new: &StoredCrl) -> Result<(), L
     Ok(())
 }
 
-/// Forgets every CRL: the next ones are signed at the next start.
+/// Forgets the CRLs of the authorities that are not roots and not retired: the next ones are signed
+/// at the next start.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
 pub async fn drop_crls(db: &mut SqliteConnection) -> Result<(), LedgerError> {
-    query("DELETE FROM crls")
+    let dropped = "DELETE FROM crls WHERE issuer IN (SELECT issuer FROM authorities \
+                   WHERE kind <> 'root' AND retired_at IS NULL)";
+    query(dropped)
         .execute(db)
         .await
         .map_err(failed("drop the CRLs"))?;

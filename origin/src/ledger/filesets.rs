@@ -337,6 +337,28 @@ pub async fn snapshot(db: &mut SqliteConnection) -> Result<Vec<FilesetEntry>, Le
     Ok(filesets)
 }
 
+/// The names of filesets of which a revision is kept that was made before `before`, at most
+/// `limit`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn with_revisions_before(
+    db: &mut SqliteConnection,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<String>, LedgerError> {
+    let rows = query(
+        "SELECT DISTINCT fileset FROM revisions WHERE created_at < $1 ORDER BY fileset LIMIT $2",
+    )
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+    .map_err(failed("look for old revisions"))?;
+    rows.iter().map(|row| value(row, "fileset")).collect()
+}
+
 fn read(row: &SqliteRow) -> Result<Revision, LedgerError> {
     let digest = |column| blob(row, column).map(Digest::from_raw);
     Ok(Revision {

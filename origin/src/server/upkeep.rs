@@ -9,12 +9,13 @@ use service::{CancellationToken, Report};
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use transport::Listener;
 
 use super::numbers::Counted;
 use crate::api::Api;
 use crate::authority::AuthorityError;
+use crate::authority::rotate::ROOT_LIST_ALARM;
 use crate::documents::{DocumentError, Documents};
 use crate::enrol::Enrolment;
 use crate::ledger::{LedgerError, certificates, commit, devices, tokens};
@@ -25,6 +26,8 @@ use crate::reports::Reports;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often to forget what is over, and to count the devices, in seconds.
 const TIDY_EVERY: i64 = 600;
+/// A day, in seconds.
+const DAY: i64 = 86_400;
 /// Certificates are remembered for so long after their end, for whoever asks what was.
 const KEEP_CERTIFICATES: i64 = 90 * 86_400;
 
@@ -36,6 +39,7 @@ pub(super) struct Upkeep {
     enrolment: Enrolment,
     ledger: Check,
     metrics: Metrics,
+    root_lists: Check,
     reports: Reports,
     tidied_at: Mutex<Option<i64>>,
 }
@@ -66,6 +70,7 @@ impl Upkeep {
             enrolment: api.enrolment.clone(),
             ledger: health.check("ledger"),
             metrics: api.metrics.clone(),
+            root_lists: health.check("root lists"),
             reports: api.reports.clone(),
             tidied_at: Mutex::new(None),
         }
@@ -88,8 +93,34 @@ impl Upkeep {
     pub(super) async fn once(&self) {
         note(&self.authority, self.renew().await);
         note(&self.ledger, self.tidy().await);
+        self.look_at_root_lists();
         self.metrics.show_trust(self.enrolment.authority());
         self.counted.iter().for_each(Counted::carry_over);
+    }
+
+    /// The roots' lists cannot be renewed here: their keys are needed for it.
+    fn look_at_root_lists(&self) {
+        let authority = self.enrolment.authority();
+        let now = authority.clock().now();
+        match authority.root_lists_end() {
+            Some(ends) if now < ends - ROOT_LIST_ALARM => self.root_lists.pass(),
+            Some(ends) => {
+                let days = (ends - now).max(0) / DAY;
+                let reason = format!(
+                    "the list of a root ends in {days} days, and nobody is let in after it: run \
+                     larder-origin ca sign-root-list"
+                );
+                if self.root_lists.fail(&reason) {
+                    warn!(ends, "{reason}");
+                }
+            }
+            None => {
+                let reason = "there is no list of a root: run larder-origin ca sign-root-list";
+                if self.root_lists.fail(reason) {
+                    error!("{reason}");
+                }
+            }
+        }
     }
 
     async fn renew(&self) -> Result<(), UpkeepError> {

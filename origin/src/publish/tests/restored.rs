@@ -20,7 +20,7 @@ impl Shop {
         let _drained = server.drain(Duration::from_secs(10)).await;
         bed.authority.ledger().close().await;
         let now = bed.authority.clock().now();
-        restore(bed.folder.path(), backup, now).await.unwrap();
+        restore(bed.folder.path(), backup, None, now).await.unwrap();
         bed.authority = bed.reopen().await.unwrap();
         Self::at(bed, tree).await
     }
