@@ -11,6 +11,8 @@ pub struct Metrics {
     pub certificate_expiry: IntGauge,
     /// How long ago the revocation list in force was made, in seconds, by `ca`.
     pub crl_age: IntGaugeVec,
+    /// Whether two thirds of its life are over, which renewal should never let happen: 0 or 1.
+    pub certificate_overdue: IntGauge,
     /// The number of the revocation list in force, by `ca`: `root`, `node`, `client`, `content`.
     pub crl_number: IntGaugeVec,
     /// When the next revocation list is due, in Unix seconds, by `ca`.
@@ -60,6 +62,10 @@ impl Metrics {
                 "When the booster's own certificate runs out",
             )?,
             crl_age: registry.gauges("crl_age_seconds", "Age of the revocation list", &["ca"])?,
+            certificate_overdue: registry.gauge(
+                "certificate_renewal_overdue",
+                "Whether the booster's own certificate should have been renewed long ago",
+            )?,
             crl_number: registry.gauges("crl_number", "Revocation list in force", &["ca"])?,
             crl_next_update: registry.gauges(
                 "crl_next_update_timestamp_seconds",

@@ -7,7 +7,7 @@ use member::{Due, Identity, Proof, RenewError, renew};
 use service::{CancellationToken, Clock, Report};
 use tokio::time::sleep;
 use tracing::warn;
-use transport::{Backoff, Source};
+use transport::{Backoff, Refusals, Source};
 
 use crate::metrics::Metrics;
 
@@ -21,6 +21,8 @@ pub(crate) struct Renewal {
     pub(crate) known: Arc<Source>,
     /// The same, to which nothing is shown: for when there is nothing to show any more.
     pub(crate) public: Arc<Source>,
+    /// Through which the origin hears of a renewal that is overdue.
+    pub(crate) refusals: Refusals,
 }
 
 impl Renewal {
@@ -36,6 +38,9 @@ impl Renewal {
                 LOOK_PAUSE
             } else if let Err(failure) = self.renew().await {
                 warn!(error = %Report(&failure), "cannot renew the certificate");
+                if self.identity.is_overdue(self.clock.now()) {
+                    self.identity.report_overdue(&self.refusals);
+                }
                 backoff.failed(fastrand::f64())
             } else {
                 continue;
@@ -60,7 +65,9 @@ impl Renewal {
     }
 
     fn show(&self) {
+        let is_overdue = self.identity.is_overdue(self.clock.now());
         self.metrics.certificate_expiry.set(self.identity.expires());
+        self.metrics.certificate_overdue.set(i64::from(is_overdue));
     }
 }
 

@@ -96,6 +96,9 @@ impl Session {
                 if let Err(error) = self.renew(Proof::Certificate).await {
                     // It still counts for a while: the next command tries again.
                     warn!(error = %Report(&error), "cannot renew the certificate");
+                    if self.identity.is_overdue(self.clock.now()) {
+                        self.identity.report_overdue(&self.refusals);
+                    }
                 }
                 Ok(())
             }

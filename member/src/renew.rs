@@ -1,11 +1,14 @@
 //! A member's own certificate: renewed at half of its life, got anew after it has run out.
 
+use std::sync::Arc;
+
 use certs::csr::{self, MakeCsrError};
+use certs::tls::{CertCell, TlsError};
 use service::Clock;
 use thiserror::Error;
 use tracing::info;
 use transport::enrol::{Enrolled, accept};
-use transport::{CallError, Source};
+use transport::{CallError, Refusals, Source};
 
 use crate::identity::{Identity, IdentityError};
 
@@ -47,10 +50,26 @@ impl Identity {
             Due::NotYet
         }
     }
+
+    /// Whether two thirds of the certificate's life are over at `now`: it should have been renewed
+    /// long ago, and somebody should look.
+    #[must_use]
+    pub fn is_overdue(&self, now: i64) -> bool {
+        let validity = self.cell.validity();
+        validity.is_none_or(|(begins, ends)| now >= begins + (ends - begins) / 3 * 2)
+    }
+
+    /// Has the origin hear of a renewal that is overdue.
+    pub fn report_overdue(&self, refusals: &Refusals) {
+        let detail = format!("its certificate ends at {}", self.expires());
+        refusals.notice("renewal_overdue", &detail);
+    }
 }
 
 /// Gets a new certificate for the key that we have from the enrolment listener that `source` calls,
-/// which shows our certificate if that is the proof. Until when it counts, in Unix seconds.
+/// which shows our certificate if that is the proof. The new one takes the old one's place once it
+/// has been shown there and taken; connections that stand go on. Until when it counts, in Unix
+/// seconds.
 ///
 /// # Errors
 ///
@@ -80,6 +99,10 @@ pub async fn renew(
             got: accepted.peer.id().to_string(),
         });
     }
+    let tried = Arc::new(CertCell::new(&accepted.chain_der, key).map_err(IdentityError::from)?);
+    let trial = source.showing(tried)?;
+    let shown = trial.identify().await;
+    shown.map_err(|source| RenewError::Trial { source })?;
     identity.replace(&accepted.chain_der)?;
     identity.keep_cas()?;
     let not_after = accepted.peer.not_after();
@@ -108,6 +131,15 @@ pub enum RenewError {
     OtherName {
         /// For whom.
         got: String,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
+    /// It was shown, and not taken.
+    #[error("cannot use the new certificate: the old one stays")]
+    Trial {
+        /// What became of it.
+        source: CallError,
     },
     /// A person has to look first.
     #[error("cannot renew the certificate: an operator has to approve this {kind}")]

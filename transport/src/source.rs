@@ -98,9 +98,9 @@ pub enum Fetched {
 /// Calls to one party.
 pub struct Source {
     pub(crate) connector: Connector,
-    expected: Expected,
     pub(crate) limits: CallLimits,
     pub(crate) meter: Arc<Meter>,
+    settings: SourceSettings,
 }
 
 impl Source {
@@ -110,6 +110,7 @@ impl Source {
     ///
     /// Fails if the party expected can be nobody who listens.
     pub fn new(settings: SourceSettings) -> Result<Self, TlsError> {
+        let kept = settings.clone();
         let SourceSettings {
             addresses,
             expected,
@@ -145,16 +146,30 @@ impl Source {
         );
         Ok(Self {
             connector,
-            expected,
             limits,
             meter,
+            settings: kept,
+        })
+    }
+
+    /// Calls to the same party that show the certificate `own` instead: to see whether it is any
+    /// good.
+    ///
+    /// # Errors
+    ///
+    /// Fails only if TLS cannot be set up.
+    pub fn showing(&self, own: Arc<CertCell>) -> Result<Self, TlsError> {
+        Self::new(SourceSettings {
+            addresses: self.addresses().to_vec(),
+            own: Some(own),
+            ..self.settings.clone()
         })
     }
 
     /// Who it must prove to be.
     #[must_use]
     pub fn expected(&self) -> &Expected {
-        &self.expected
+        &self.settings.expected
     }
 
     /// What the calls have cost so far.
@@ -368,7 +383,7 @@ impl Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source")
-            .field("expected", &self.expected)
+            .field("expected", &self.settings.expected)
             .field("addresses", &self.addresses())
             .finish_non_exhaustive()
     }

@@ -100,6 +100,7 @@ impl Parts {
             metrics: metrics.clone(),
             known: Arc::clone(&sources.known),
             public: Arc::clone(&sources.public),
+            refusals: refusals.clone(),
         };
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
         let cache = open_cache(config, &data, &sources, tasks, &metrics, clock.now()).await?;

@@ -249,6 +249,34 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
 }
 
 #[tokio::test]
+async fn a_new_certificate_that_does_not_work_leaves_the_old_one_and_the_origin_hears_of_it() {
+    let bed = Bed::start().await;
+    bed.origin.pass(10, 2);
+    let device = bed.origin.device("laptop");
+    let before = status(&bed.config(), bed.origin.clock.now()).await.unwrap();
+    bed.origin.shared.spoils.store(true, Ordering::Relaxed);
+    let booster = bed.boost().await;
+    let overdue = || {
+        let bodies = bed.origin.shared.reported.lock().unwrap();
+        let mut reports = bodies.iter().flat_map(|body| &body.reports);
+        reports.any(|report| {
+            matches!(&report.matter, Matter::Notice(notice) if notice.kind == "renewal_overdue")
+        })
+    };
+    soon(async {
+        while !overdue() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(booster.metrics().certificate_overdue.get(), 1);
+    let after = status(&bed.config(), 0).await.unwrap();
+    assert_eq!(after.certificate_expires, before.certificate_expires);
+    bed.get(&bed.client(&device, &booster)).await;
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
 async fn the_origin_is_told_where_clients_find_the_booster() {
     let bed = Bed::start().await;
     let booster = bed.boost().await;

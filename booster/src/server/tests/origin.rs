@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) vetting: AtomicBool,
     root: Ca,
     source: Arc<Fake>,
+    /// Whether what it certifies is revoked at once.
+    pub(super) spoils: AtomicBool,
     pub(super) trust: Arc<Trust>,
 }
 
@@ -192,6 +194,7 @@ impl Shared {
             root,
             source: Arc::clone(source),
             trust: Arc::new(trust),
+            spoils: AtomicBool::new(false),
             vetting: AtomicBool::new(false),
         }
     }
@@ -346,7 +349,11 @@ impl Shared {
         }
         let request = csr::parse(&pkcs7::from_base64(body, 64 << 10).unwrap()).unwrap();
         let id = request.claimed_id().unwrap();
-        let chain = self.certify(Role::Booster, id, request.spki_der(), serial());
+        let number = serial();
+        let chain = self.certify(Role::Booster, id, request.spki_der(), number);
+        if self.spoils.load(Ordering::Relaxed) {
+            self.sign_lists(9, CaKind::Node, &[number]);
+        }
         let bag = pkcs7::to_base64(&pkcs7::encode(&chain));
         respond::bytes(StatusCode::OK, "application/pkcs7-mime", bag)
     }
