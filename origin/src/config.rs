@@ -52,6 +52,10 @@ pub struct Enrol {
     pub return_grace: Duration,
     /// The lowest version of the protocol that a party may speak.
     pub protocol_min: u32,
+    /// How many requests for a certificate one address may make in a second, in the long run.
+    pub rate_per_address: u32,
+    /// How many at once.
+    pub burst_per_address: u32,
 }
 
 /// How long what is signed lives.
@@ -198,6 +202,8 @@ struct RawEnrol {
     retry_after: Period,
     return_grace: Period,
     protocol_min: u32,
+    rate_per_address: u32,
+    burst_per_address: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -246,6 +252,9 @@ impl Default for RawEnrol {
             // A long holiday and the fortnight of the certificate itself.
             return_grace: days(30),
             protocol_min: 1,
+            // A branch of hundreds behind a relay, all at once; to us, a hundredth of a core.
+            rate_per_address: 50,
+            burst_per_address: 500,
         }
     }
 }
@@ -302,6 +311,8 @@ impl TryFrom<Raw> for Config {
             return Err("`enrol.pending_per_address_max` is over `enrol.pending_max`".to_owned());
         }
         check_retry(raw.enrol.retry_after)?;
+        check_rate("enrol.rate_per_address", raw.enrol.rate_per_address)?;
+        check_rate("enrol.burst_per_address", raw.enrol.burst_per_address)?;
         if !(1..=PROTOCOL_VERSION).contains(&raw.enrol.protocol_min) {
             let (min, own) = (raw.enrol.protocol_min, PROTOCOL_VERSION);
             return Err(format!(
@@ -348,6 +359,8 @@ impl From<RawEnrol> for Enrol {
             retry_after: raw.retry_after.0,
             return_grace: raw.return_grace.0,
             protocol_min: raw.protocol_min,
+            rate_per_address: raw.rate_per_address,
+            burst_per_address: raw.burst_per_address,
         }
     }
 }
@@ -377,6 +390,13 @@ fn check_retry(wait: Period) -> Result<(), String> {
     Err(format!("`enrol.retry_after` is {wait}: want 1s to 1d"))
 }
 
+fn check_rate(key: &str, rate: u32) -> Result<(), String> {
+    if (1..=RATE_MAX).contains(&rate) {
+        return Ok(());
+    }
+    Err(format!("`{key}` is {rate}: want 1 to {RATE_MAX}"))
+}
+
 fn everywhere(port: u16) -> Listen {
     Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
 }
@@ -389,6 +409,8 @@ fn days(days: u64) -> Period {
 const LIFE_MIN: Duration = Duration::from_secs(3600);
 /// Longer, and a certificate that was lost track of is a danger for years.
 const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// More than an origin answers.
+const RATE_MAX: u32 = 100_000;
 /// Shorter than a service manager's own patience (systemd: 90 s).
 const STOP_GRACE: Duration = Duration::from_secs(30);
 

@@ -42,6 +42,10 @@ pub enum Code {
     Revoked,
     /// Too large.
     TooLarge,
+    /// Too many requests from there; come back later.
+    TooMany,
+    /// It speaks a version of the protocol that is too old.
+    TooOld,
     /// The token is unknown, used up or past its end.
     Unauthorised,
     /// A fileset that does not exist.
@@ -54,7 +58,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::Busy,
         Self::Conflict,
@@ -66,6 +70,8 @@ impl Code {
         Self::RangeNotSatisfiable,
         Self::Revoked,
         Self::TooLarge,
+        Self::TooMany,
+        Self::TooOld,
         Self::Unauthorised,
         Self::UnknownFileset,
         Self::UnknownPack,
@@ -87,6 +93,8 @@ impl Code {
             Self::RangeNotSatisfiable => "range-not-satisfiable",
             Self::Revoked => "revoked",
             Self::TooLarge => "too-large",
+            Self::TooMany => "too-many",
+            Self::TooOld => "too-old",
             Self::Unauthorised => "unauthorised",
             Self::UnknownFileset => "unknown-fileset",
             Self::UnknownPack => "unknown-pack",
@@ -101,12 +109,13 @@ impl Code {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Conflict => StatusCode::CONFLICT,
-            Self::Denied | Self::Forbidden | Self::Revoked => StatusCode::FORBIDDEN,
+            Self::Denied | Self::Forbidden | Self::Revoked | Self::TooOld => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::UnknownFileset | Self::UnknownPack => StatusCode::NOT_FOUND,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
         }
@@ -116,7 +125,7 @@ impl Code {
     #[must_use]
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::Busy | Self::Internal | Self::UpstreamUnavailable => true,
+            Self::Busy | Self::Internal | Self::TooMany | Self::UpstreamUnavailable => true,
             Self::BadRequest
             | Self::Conflict
             | Self::Denied
@@ -126,6 +135,7 @@ impl Code {
             | Self::RangeNotSatisfiable
             | Self::Revoked
             | Self::TooLarge
+            | Self::TooOld
             | Self::Unauthorised
             | Self::UnknownFileset
             | Self::UnknownPack => false,
@@ -216,6 +226,8 @@ mod tests {
             false {"type":"urn:larder:fault:range-not-satisfiable","status":416,"code":"range-not-satisfiable","detail":"d"}
             false {"type":"urn:larder:fault:revoked","status":403,"code":"revoked","detail":"d"}
             false {"type":"urn:larder:fault:too-large","status":413,"code":"too-large","detail":"d"}
+            true {"type":"urn:larder:fault:too-many","status":429,"code":"too-many","detail":"d"}
+            false {"type":"urn:larder:fault:too-old","status":403,"code":"too-old","detail":"d"}
             false {"type":"urn:larder:fault:unauthorised","status":401,"code":"unauthorised","detail":"d"}
             false {"type":"urn:larder:fault:unknown-fileset","status":404,"code":"unknown-fileset","detail":"d"}
             false {"type":"urn:larder:fault:unknown-pack","status":404,"code":"unknown-pack","detail":"d"}

@@ -21,6 +21,8 @@ pub use route::{EnrolRole, Route, RouteError};
 
 /// The version of the protocol that this release speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+/// The header in which a caller states it. One who states none speaks version 1.
+pub const VERSION_HEADER: &str = "larder-protocol";
 /// The most bytes of a path and query that a listener looks at.
 pub const TARGET_BYTES_MAX: usize = 512;
 /// The most bytes of a certificate request, or of any other body sent to an enrolment listener.

@@ -119,7 +119,7 @@ impl Connector {
     /// What belongs into a request for `path`, depending on the version spoken.
     pub(crate) fn request(&self, path: &str) -> http::request::Builder {
         let host = self.name.to_str();
-        if self.http2 {
+        let request = if self.http2 {
             Request::builder()
                 .version(http::Version::HTTP_2)
                 .uri(format!("https://{host}{path}"))
@@ -127,7 +127,8 @@ impl Connector {
             Request::builder()
                 .uri(path)
                 .header(http::header::HOST, host.as_ref())
-        }
+        };
+        request.header(protocol::VERSION_HEADER, protocol::PROTOCOL_VERSION)
     }
 
     /// Sends what `make` makes, and waits for the head of the answer until `deadline`. If a

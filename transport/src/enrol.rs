@@ -4,6 +4,7 @@
 //! among them, and hangs up. Token and request go over a second connection, on which the
 //! server has proved to be the origin of that root's deployment.
 
+use std::env::consts;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use certs::ca_cert::{CaCertError, find_pinned_root};
 use certs::pkcs7;
 use certs::tls::{CellError, CertCell, Expected};
 use certs::{CaCert, Key, Peer, RefusalReason, Role, Trust};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Method, StatusCode};
 use protocol::{EnrolRole, Route, Token};
 use service::Clock;
@@ -150,6 +151,7 @@ impl Source {
                 .request(&path)
                 .method(Method::POST)
                 .header(CONTENT_TYPE, "application/pkcs10")
+                .header(USER_AGENT, ourselves())
                 .header(TRANSFER_ENCODING, "base64");
             if let Some(token) = token {
                 request = request.header(AUTHORIZATION, basic(token));
@@ -282,6 +284,12 @@ fn basic(token: &Token) -> HeaderValue {
         .expect("base64 is valid in a header");
     value.set_sensitive(true);
     value
+}
+
+/// What we say of ourselves: an operator who vets us sees it, unverified.
+fn ourselves() -> String {
+    let (release, os, machine) = (env!("CARGO_PKG_VERSION"), consts::OS, consts::ARCH);
+    format!("larder/{release} ({os}; {machine})")
 }
 
 /// Seconds, within reason; a date, or nothing, means a minute.

@@ -17,14 +17,14 @@ use crate::documents::Documents;
 /// How often a party checks in: often enough that a booster which moved is found within minutes.
 const CHECK_IN_SECONDS: u32 = 300;
 
-/// `GET /v1/hello`: who answers.
+/// `GET /v1/hello`: who answers, and since which version it understands others.
 #[must_use]
-pub fn answer_hello(authority: &Authority) -> Reply {
+pub fn answer_hello(authority: &Authority, protocol_min: u32) -> Reply {
     let hello = Hello {
         deployment: authority.deployment().id.to_string(),
         role: Role::Origin.to_string(),
         id: authority.deployment().origin_id.to_string(),
-        protocol_min: PROTOCOL_VERSION,
+        protocol_min,
         protocol_max: PROTOCOL_VERSION,
         time: authority.clock().now(),
     };

@@ -61,6 +61,30 @@ pub struct ContentRequest {
 }
 
 impl Api {
+    /// Whether a request on the enrolment listener may be answered, before its body is read.
+    ///
+    /// # Errors
+    ///
+    /// The refusal.
+    pub async fn admit(
+        &self,
+        head: &Parts,
+        address: IpAddr,
+        peer: Option<&Peer>,
+    ) -> Result<(), Reply> {
+        let route = Route::parse(head.uri.path()).ok();
+        let headers = &head.headers;
+        let admitted = self.enrolment.admit(route.as_ref(), headers, address, peer);
+        let Err(refusal) = admitted.await else {
+            return Ok(());
+        };
+        let mut reply = self.refuse(&refusal);
+        stamp(&mut reply);
+        let kind = route.map_or("none", |route| route.kind());
+        self.metrics.answered("enrol", kind, reply.status());
+        Err(reply)
+    }
+
     /// Answers on the enrolment listener.
     pub async fn answer_enrol(&self, request: EnrolRequest) -> Reply {
         let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
@@ -100,7 +124,8 @@ impl Api {
             }
             Route::Reenrol(role) => {
                 let peer = peer.as_ref();
-                let asked = enrol::answer_reenrol(&self.enrolment, role, peer, body).await;
+                let asked =
+                    enrol::answer_reenrol(&self.enrolment, role, &head.headers, peer, body).await;
                 self.enrolled(asked).await
             }
             Route::CaCerts if is_read(head) => enrol::answer_ca_certs(&self.enrolment),
@@ -122,6 +147,9 @@ impl Api {
         let ContentRequest { head, body, peer } = request;
         match route {
             Route::CheckIn if head.method == Method::POST => {
+                if let Err(refusal) = self.enrolment.check_version(&head.headers) {
+                    return self.refuse(&refusal);
+                }
                 answer_check_in(&self.documents, peer, body).await
             }
             Route::CheckIn => not_allowed(),
@@ -151,7 +179,7 @@ impl Api {
         let authority = self.enrolment.authority();
         match route {
             _ if !is_read(head) => not_allowed(),
-            Route::Hello => answer_hello(authority),
+            Route::Hello => answer_hello(authority, self.enrolment.rules().protocol_min),
             Route::Deployment => answer_deployment(&self.documents, &head.headers),
             Route::Crl(issuer) => answer_crl(authority, issuer, &head.headers),
             Route::CaCerts
@@ -177,10 +205,12 @@ impl Api {
             }
         };
         self.metrics.enrolled(label);
-        if let Err(failure) = self
-            .metrics
-            .count_devices(self.enrolment.authority().ledger())
-            .await
+        // A refusal changes nothing, and strangers can have any number of them.
+        if reply.status().is_success()
+            && let Err(failure) = self
+                .metrics
+                .count_devices(self.enrolment.authority().ledger())
+                .await
         {
             debug!(error = %Report(&failure), "cannot count the devices");
         }
@@ -191,12 +221,16 @@ impl Api {
         let told = refusal.fault();
         if told.code == Code::Internal {
             error!(error = %Report(refusal), "cannot enrol");
+        } else if told.code == Code::TooMany {
+            // Whoever floods us must not flood our log.
+            debug!(error = %Report(refusal), "refused an enrolment");
         } else {
             info!(error = %Report(refusal), "refused an enrolment");
         }
         let mut reply = fault(&told);
-        if told.code.is_retryable() {
-            let wait = HeaderValue::from(self.enrolment.rules().retry_after.as_secs());
+        let usual = self.enrolment.rules().retry_after;
+        if let Some(wait) = refusal.retry_after(usual) {
+            let wait = enrol::retry_after(wait);
             reply.headers_mut().insert(http::header::RETRY_AFTER, wait);
         }
         reply

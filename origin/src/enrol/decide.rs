@@ -7,6 +7,7 @@ use certs::{DeviceId, Peer, Role};
 use content::Digest;
 use protocol::Token;
 
+use super::limits::Limits;
 use super::refusal::EnrolError;
 use crate::audit::{Actor, Draft, Event};
 use crate::authority::Authority;
@@ -20,6 +21,7 @@ use crate::ledger::{Write, certificates, commit, tokens};
 #[derive(Clone, Debug)]
 pub struct Enrolment {
     authority: Authority,
+    limits: Limits,
     rules: Enrol,
 }
 
@@ -51,7 +53,12 @@ impl Enrolment {
     /// Enrolment by `rules`, for certificates of `authority`.
     #[must_use]
     pub fn new(authority: Authority, rules: Enrol) -> Self {
-        Self { authority, rules }
+        let limits = Limits::new(rules.rate_per_address, rules.burst_per_address);
+        Self {
+            authority,
+            limits,
+            rules,
+        }
     }
 
     /// The rules.
@@ -64,6 +71,11 @@ impl Enrolment {
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// How often one may ask.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Decides about a request. One transaction: a refusal leaves no trace, and a token is used up

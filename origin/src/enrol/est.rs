@@ -1,6 +1,7 @@
 //! EST on the wire: base64 in one line, certs-only PKCS#7, `202` with `Retry-After` (RFC 7030).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -35,6 +36,7 @@ pub async fn answer_enrol(
     address: IpAddr,
     body: &[u8],
 ) -> Result<Reply, EnrolError> {
+    enrolment.check_version(headers)?;
     let csr = csr::parse(&pkcs7::from_base64(body, ENROL_BODY_BYTES_MAX)?)?;
     let token = token(headers)?;
     let decision = enrolment
@@ -57,9 +59,11 @@ pub async fn answer_enrol(
 pub async fn answer_reenrol(
     enrolment: &Enrolment,
     role: EnrolRole,
+    headers: &HeaderMap,
     peer: Option<&Peer>,
     body: &[u8],
 ) -> Result<Reply, EnrolError> {
+    enrolment.check_version(headers)?;
     let peer = peer.ok_or(EnrolError::NotAuthenticated)?;
     let csr = csr::parse(&pkcs7::from_base64(body, ENROL_BODY_BYTES_MAX)?)?;
     let decision = enrolment.renew(party(role), &csr, peer).await?;
@@ -79,7 +83,7 @@ fn answer(enrolment: &Enrolment, decision: Decision) -> Reply {
             let mut reply =
                 Response::new(full(Bytes::from_static(b"an operator has to approve\n")));
             *reply.status_mut() = StatusCode::ACCEPTED;
-            let wait = HeaderValue::from(enrolment.rules().retry_after.as_secs());
+            let wait = retry_after(enrolment.rules().retry_after);
             reply.headers_mut().insert(RETRY_AFTER, wait);
             reply
         }
@@ -97,7 +101,7 @@ fn certificates(certs: &[Vec<u8>], kind: &'static str) -> Reply {
 }
 
 /// The token in `Authorization: Basic base64("larder:" + token)` (RFC 7617).
-fn token(headers: &HeaderMap) -> Result<Option<Token>, EnrolError> {
+pub(super) fn token(headers: &HeaderMap) -> Result<Option<Token>, EnrolError> {
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(None);
     };
@@ -112,6 +116,13 @@ fn token(headers: &HeaderMap) -> Result<Option<Token>, EnrolError> {
         }
     };
     parse().ok_or(EnrolError::Token).map(Some)
+}
+
+/// A time to wait in whole seconds, up to a quarter longer than `wait`: who was turned away
+/// together should not come back together.
+pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from(seconds + fastrand::u64(0..=seconds / 4))
 }
 
 /// What a device says of itself in `User-Agent` (RFC 9110 §10.1.5). Nobody has checked it: a

@@ -1,5 +1,8 @@
 //! Why somebody gets no certificate, in two messages: one for the peer, one for us.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use certs::csr::CsrError;
 use certs::name::NameError;
 use certs::pkcs7::Pkcs7Error;
@@ -46,6 +49,22 @@ pub enum EnrolError {
         /// The name that was claimed.
         id: String,
     },
+    /// Too many requests from there.
+    #[error("cannot answer {who} so often: it may ask again in {} s", wait.as_secs_f32().ceil())]
+    TooFast {
+        /// Who asks.
+        who: IpAddr,
+        /// When it may ask again.
+        wait: Duration,
+    },
+    /// It speaks a version of the protocol that the operator allows no more.
+    #[error("cannot speak version {speaks} of the protocol: want at least {min}")]
+    TooOld {
+        /// What it speaks.
+        speaks: u32,
+        /// What it must.
+        min: u32,
+    },
     /// Too many requests wait for an operator.
     #[error("cannot queue another request: {limit} wait already")]
     TooMany {
@@ -83,6 +102,14 @@ impl EnrolError {
                 "renewal needs the old certificate: use simpleenroll",
             ),
             Self::Taken { .. } => Fault::new(Code::Conflict, self.to_string()),
+            Self::TooFast { .. } => Fault::new(Code::TooMany, "too many requests: slow down"),
+            Self::TooOld { speaks, min } => Fault::new(
+                Code::TooOld,
+                format!(
+                    "this program speaks version {speaks} of the protocol, and this deployment \
+                     wants at least {min}: upgrade it"
+                ),
+            ),
             Self::TooMany { .. } => {
                 Fault::new(Code::Busy, "too many requests wait for an operator")
             }
@@ -90,6 +117,15 @@ impl EnrolError {
             // Which of them is not for strangers to know.
             Self::Token => Fault::new(Code::Unauthorised, "the token is missing or not valid"),
         }
+    }
+
+    /// When the peer may ask again; `usual` where nothing else is known.
+    #[must_use]
+    pub fn retry_after(&self, usual: Duration) -> Option<Duration> {
+        if let Self::TooFast { wait, .. } = self {
+            return Some(*wait);
+        }
+        self.fault().code.is_retryable().then_some(usual)
     }
 
     /// Its name in metrics.

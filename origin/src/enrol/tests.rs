@@ -178,6 +178,63 @@ async fn the_queue_is_bounded_for_one_address() {
 }
 
 #[tokio::test]
+async fn who_speaks_too_old_a_version_is_told_to_upgrade() {
+    let bed = Bed::new().await;
+    let mut rules = bed.enrolment.rules().clone();
+    rules.protocol_min = 2;
+    let strict = super::Enrolment::new(bed.authority.clone(), rules);
+    let told = |enrolment: &super::Enrolment, stated: Option<&str>| {
+        let mut headers = http::HeaderMap::new();
+        if let Some(stated) = stated {
+            headers.insert(protocol::VERSION_HEADER, stated.parse().unwrap());
+        }
+        let checked = enrolment.check_version(&headers);
+        checked.map_err(|refusal| refusal.fault().to_string())
+    };
+    let refused = "this program speaks version 1 of the protocol, and this deployment wants at \
+                   least 2: upgrade it (too-old)";
+    for (stated, expected) in [
+        (None, Err(refused.to_owned())),
+        (Some("1"), Err(refused.to_owned())),
+        (Some("x"), Err(refused.to_owned())),
+        (Some("2"), Ok(())),
+        (Some("3"), Ok(())),
+    ] {
+        assert_eq!(told(&strict, stated), expected, "{stated:?}");
+        assert_eq!(told(&bed.enrolment, stated), Ok(()), "{stated:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_good_token_is_counted_apart_from_its_address() {
+    let bed = Bed::new().await;
+    let mut rules = bed.enrolment.rules().clone();
+    (rules.rate_per_address, rules.burst_per_address) = (1, 1);
+    let tight = super::Enrolment::new(bed.authority.clone(), rules);
+    let route = protocol::Route::Enrol(protocol::EnrolRole::Client);
+    let admit = async |token: Option<&protocol::Token>| {
+        let mut headers = http::HeaderMap::new();
+        if let Some(token) = token {
+            let secret = format!("larder:{}", token.reveal());
+            let secret = certs::pkcs7::to_base64(secret.as_bytes());
+            let basic = format!("Basic {secret}").parse().unwrap();
+            headers.insert(http::header::AUTHORIZATION, basic);
+        }
+        let address = [192, 0, 2, 1].into();
+        let admitted = tight.admit(Some(&route), &headers, address, None).await;
+        admitted.map_err(|refusal| refusal.label())
+    };
+    let invented = protocol::Token::new([7; 16]);
+    assert_eq!(admit(Some(&invented)).await, Ok(()));
+    assert_eq!(admit(None).await, Err("too-many"));
+    assert_eq!(admit(Some(&invented)).await, Err("too-many"));
+    let good = bed.token(true).await;
+    assert_eq!(admit(Some(&good)).await, Ok(()));
+    assert_eq!(admit(Some(&good)).await, Err("too-many"));
+    assert_eq!(admit(Some(&bed.token(true).await)).await, Ok(()));
+}
+
+#[tokio::test]
 async fn renewal_takes_the_old_key_or_a_new_one() {
     let bed = Bed::new().await;
     let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());

@@ -45,14 +45,18 @@ pub(super) fn enrol(
             let Some(parts) = parts.get() else {
                 return travelling(starting());
             };
-            let (head, body) = match whole(request).await {
-                Ok(request) => request,
-                Err(refusal) => return travelling(fault(&refusal)),
-            };
             let (address, peer) = (
                 session.remote().ip().to_canonical(),
                 session.peer().cloned(),
             );
+            let (head, body) = request.into_parts();
+            if let Err(refusal) = parts.api.admit(&head, address, peer.as_ref()).await {
+                return travelling(refusal);
+            }
+            let (head, body) = match whole(Request::from_parts(head, body)).await {
+                Ok(request) => request,
+                Err(refusal) => return travelling(fault(&refusal)),
+            };
             travelling(
                 parts
                     .api

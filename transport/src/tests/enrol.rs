@@ -77,6 +77,7 @@ async fn office(
         respond::bytes(StatusCode::OK, "application/pkcs7-mime", text)
     };
     let route = Route::parse(request.uri().path());
+    assert_eq!(request.headers()[protocol::VERSION_HEADER], "1");
     let denied = |code| respond::fault(&Fault::new(code, "no"));
     match route {
         Ok(Route::CaCerts) => {

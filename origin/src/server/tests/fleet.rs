@@ -1,5 +1,9 @@
 //! What operators see of tokens and devices, over the admin socket.
 
+use std::collections::BTreeMap;
+
+use protocol::Code;
+
 use super::*;
 use crate::fleet::{Revocation, RevokedAll, TokenView, Tokens};
 
@@ -105,5 +109,46 @@ async fn many_are_revoked_at_once_or_none_is() {
     let shown: DeviceView = served.admin.get("/devices/two").await.unwrap();
     assert_eq!(shown.revoked_for.as_deref(), Some("key_compromise"));
     assert!(shown.to_string().contains("key_compromise"), "{shown}");
+    assert_eq!(served.origin.drain(GRACE).await, Drained::InTime);
+}
+
+/// Bytes of memory that this process has in use.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[tokio::test]
+async fn ten_thousand_requests_from_one_address_are_refused_in_flat_memory() {
+    let served = Served::start().await;
+    let device = served.device(served.join("client", true).await).await;
+    let source = served.source(&device, device.join.addresses.clone());
+    let request = |n: u32| csr::make(&Key::generate().unwrap(), &format!("d{n}")).unwrap();
+    let mut heard = BTreeMap::<&str, u32>::new();
+    let mut before = 0;
+    for n in 0..10_000_u32 {
+        if n == 1000 {
+            before = resident();
+        }
+        let request = request(n);
+        let asked = source.simple_enroll(EnrolRole::Client, &request, None);
+        let word = match asked.await {
+            Ok(Enrolled::Pending { .. }) => "pending",
+            Err(CallError::Fault { fault }) => fault.code.name(),
+            other => panic!("{other:?}"),
+        };
+        *heard.entry(word).or_default() += 1;
+    }
+    let grown = resident().saturating_sub(before);
+    // As many wait as may from one address; the burst and a little more hears that, nobody else.
+    assert_eq!(heard["pending"], 32, "{heard:?}");
+    assert!(heard[Code::TooMany.name()] > 5000, "{heard:?}");
+    let pending: Devices = served.admin.get("/devices?state=pending").await.unwrap();
+    assert_eq!(pending.devices.len(), 32);
+    // Other tests run in this process too; nine thousand bodies would be 590 MB.
+    assert!(grown < 64 << 20, "{grown} bytes more after 9000 requests");
+    // Who was invited gets in from the same address all the while.
+    assert!(served.enrol(&device, EnrolRole::Client, "invited").await);
     assert_eq!(served.origin.drain(GRACE).await, Drained::InTime);
 }
