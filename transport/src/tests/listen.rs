@@ -209,7 +209,9 @@ async fn p21_no_handshake_that_races_a_new_list_survives_it() {
     let listener = bed
         .listen(&booster, data(), Limits::default(), &recorder, serve)
         .await;
-    let sources: Vec<crate::Source> = (0..60)
+    // Two files for each of those who meet.
+    service::raise_open_files();
+    let sources: Vec<crate::Source> = (0..1000)
         .map(|_| {
             bed.source(
                 listener.local_addr(),
@@ -221,7 +223,7 @@ async fn p21_no_handshake_that_races_a_new_list_survives_it() {
         .collect();
     let knock = futures_util::future::join_all(sources.iter().map(crate::Source::hello));
     let revoke = async {
-        recorder.until(|records| records.accepted >= 10).await;
+        recorder.until(|records| records.accepted >= 300).await;
         bed.publish(&bed.client, 2, &[thief.serial]);
     };
     let ((), answers) = tokio::join!(revoke, knock);
