@@ -167,6 +167,53 @@ fn nothing_unfinished_and_no_machine_of_ours_is_in_the_tree() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+#[test]
+fn p18_no_code_of_ours_speaks_before_the_client_is_known() {
+    // Put together here, so that this file does not hold what it looks for.
+    let early = [
+        ["into_", "0rtt"].concat(),
+        ["send_half_rtt_data = ", "true"].concat(),
+        ["max_early_data_size = ", "1"].concat(),
+    ];
+    let mut faults = Vec::new();
+    for path in files(&["rs"]) {
+        let text = read(&root().join(&path));
+        faults.extend(early.iter().filter(|it| text.contains(*it)).map(|it| {
+            let path = path.display();
+            format!("{path}: {it}")
+        }));
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn every_trap_has_tests_of_its_name() {
+    let page = read(&root().join("docs/threats.md"));
+    let code: String = files(&["rs"])
+        .iter()
+        .map(|path| read(&root().join(path)))
+        .collect();
+    let mut faults = Vec::new();
+    for trap in 1..=24 {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| P{trap} |")));
+        let named = row.unwrap_or_default().split('`').skip(1).step_by(2);
+        let tests: Vec<&str> = named
+            .filter(|name| name.starts_with(&format!("p{trap}_")))
+            .collect();
+        if tests.is_empty() {
+            faults.push(format!("P{trap} names no test"));
+        }
+        for test in tests {
+            if !code.contains(&format!("fn {test}(")) {
+                faults.push(format!("P{trap}: there is no {test}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
 /// Whether `line` holds an absolute path that begins with `home`.
 fn begins_a_path(line: &str, home: &str) -> bool {
     line.match_indices(home).any(|(at, _)| {

@@ -21,6 +21,7 @@ struct Serving<'a> {
 pub(super) async fn run(place: &Place, output: Output) -> anyhow::Result<()> {
     let config = place.config()?;
     logs::init(config.log().format, &config.log().filter)?;
+    service::raise_open_files();
     let grace = config.stop_grace();
     let origin = Origin::bind(config, Clock::system())
         .await
