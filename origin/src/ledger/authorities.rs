@@ -116,10 +116,9 @@ pub async fn put_crl(db: &mut SqliteConnection, new: &StoredCrl) -> Result<(), L
         what: "a CRL number",
     })?;
     query(
-        "INSERT INTO crls (issuer, number, this_update, next_update, der) \
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (issuer) DO UPDATE SET \
-         number = excluded.number, this_update = excluded.this_update, \
-         next_update = excluded.next_update, der = excluded.der",
+        // An update on conflict would hold a list of 42 MB twice more.
+        "INSERT OR REPLACE INTO crls (issuer, number, this_update, next_update, der) \
+         VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(new.issuer.as_slice())
     .bind(number)

@@ -187,6 +187,14 @@ pub async fn revoked(
     issuer: &[u8; 32],
     expired_before: i64,
 ) -> Result<Vec<RevokedCert>, LedgerError> {
+    let count =
+        query("SELECT count(*) AS n FROM revocations WHERE issuer = $1 AND not_after >= $2")
+            .bind(issuer.as_slice())
+            .bind(expired_before)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(failed("count the revoked certificates"))?;
+    let count: u32 = value(&count, "n")?;
     let mut rows = query(
         "SELECT serial, revoked_at, reason FROM revocations \
          WHERE issuer = $1 AND not_after >= $2 ORDER BY serial",
@@ -194,7 +202,7 @@ pub async fn revoked(
     .bind(issuer.as_slice())
     .bind(expired_before)
     .fetch(db);
-    let mut entries = Vec::new();
+    let mut entries = Vec::with_capacity(count as usize);
     while let Some(row) = rows.next().await {
         let row = row.map_err(failed("list the revoked certificates"))?;
         entries.push(RevokedCert {
