@@ -276,9 +276,13 @@ impl Connector {
                 .await
                 .map_err(broken)?;
             self.tasks.start_brief("http2", |stop| async move {
-                let _streams = streams;
+                let spoken = async {
+                    note(connection.await);
+                    // Its last answer may not have reached whoever waits for it.
+                    streams.settle().await;
+                };
                 tokio::select! {
-                    ended = connection => note(ended),
+                    () = spoken => {}
                     () = stop.cancelled() => {}
                 }
             });

@@ -12,6 +12,7 @@ use service::CancellationToken;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Bytes that went over some TCP connections, all together.
 #[derive(Debug, Default)]
@@ -190,6 +191,17 @@ impl Streams {
     pub(crate) fn executor(&self) -> OwnedExecutor {
         self.0.clone()
     }
+
+    /// Waits, once the connection has ended, until what had arrived before is handed on.
+    pub(crate) async fn settle(&self) {
+        let mut tasks = {
+            let mut tasks = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        let all = async { while tasks.join_next().await.is_some() {} };
+        // Those that are not done by then have nothing left to wait for: they end with the set.
+        let _late = timeout(SETTLE_MAX, all).await.is_err();
+    }
 }
 
 impl Drop for Streams {
@@ -199,6 +211,8 @@ impl Drop for Streams {
     }
 }
 
+/// Without a connection there is nothing to wait for but a turn on the processor.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// For callers. A line of 1 Gbit/s at 60 ms holds 8 MiB: smaller windows would leave it idle.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Four such streams at full speed.

@@ -353,3 +353,23 @@ async fn a_head_without_end_ends_the_connection() {
     let parting = line.until(&[], |frame| frame.kind == GOAWAY).await;
     assert!(parting.is_some_and(|frame| frame.payload[7] != 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_answer_that_is_followed_by_the_end_of_the_connection_arrives() {
+    let bed = Bed::new();
+    let (booster, client) = (bed.own(Role::Booster, "oslo"), bed.own(Role::Client, "a"));
+    let farewell = async |_: Request<Incoming>, session: Arc<Session>| {
+        session.retire();
+        respond::fault(&Fault::new(Code::Forbidden, "not today"))
+    };
+    let recorder = Arc::new(Recorder::default());
+    let listener = bed
+        .listen(&booster, data(), Limits::default(), &recorder, farewell)
+        .await;
+    for _ in 0..100 {
+        let own = Some(&client);
+        let source = bed.source(listener.local_addr(), &booster.identity, own, true);
+        let told = timeout(SOON, source.hello()).await.unwrap().unwrap_err();
+        assert!(matches!(told, crate::CallError::Fault { .. }), "{told:?}");
+    }
+}
