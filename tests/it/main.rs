@@ -5,6 +5,7 @@ mod coalesce;
 mod kills;
 mod lies;
 mod memory;
+mod offline;
 mod reports;
 mod tidy;
 mod trust;

@@ -65,6 +65,18 @@ impl Testbed {
     ///
     /// Fails if the origin cannot start.
     pub async fn start_at(addresses: &[SocketAddr]) -> anyhow::Result<Self> {
+        Self::start_behind(addresses, &[]).await
+    }
+
+    /// The same, with an origin that says it serves content at `content`, and enrols at `enrol`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the origin cannot start.
+    pub async fn start_behind(
+        content: &[SocketAddr],
+        enrol: &[SocketAddr],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("larder").tempdir()?;
         let offset = Arc::new(AtomicI64::new(0));
         let data = folder.path().join("origin");
@@ -75,10 +87,14 @@ impl Testbed {
         };
         let clock = Clock::fixed_offset(Arc::clone(&offset));
         init(&data, new, clock.now()).await?;
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let texts = |addresses: &[SocketAddr]| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        let (content, enrol) = (texts(content), texts(enrol));
         let settings = format!(
-            "data = {data:?}\nops.listen = {ANY:?}\nenrol.listen = {ANY:?}\n\
-             content.listen = {ANY:?}\ncontent.addresses = {addresses:?}\n"
+            "data = {data:?}\nops.listen = {ANY:?}\n\
+             enrol.listen = {ANY:?}\nenrol.addresses = {enrol:?}\n\
+             content.listen = {ANY:?}\ncontent.addresses = {content:?}\n"
         );
         let file = folder.path().join("origin.toml");
         std::fs::write(&file, settings)?;
