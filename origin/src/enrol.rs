@@ -2,6 +2,8 @@
 //! certificate, a place in the queue of an operator, or a refusal.
 
 mod admit;
+#[cfg(test)]
+mod cuts;
 mod decide;
 mod est;
 mod limits;
