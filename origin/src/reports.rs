@@ -5,6 +5,7 @@
 //! boosters, clients ── POST /v1/reports ─────────┴──► ledger ──► `reports list`
 //! ```
 
+mod pace;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -15,9 +16,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::Peer;
 use http::{Response, StatusCode};
-use protocol::{Code, Fault, Reports as Body};
+use protocol::report::Matter;
+use protocol::{Code, Fault, Reported, Reports as Body};
 use service::{CancellationToken, Clock, Report};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 use transport::{HandshakeSink, Refusals, Refused, Session};
 
@@ -26,6 +28,8 @@ use crate::authority::Authority;
 use crate::ledger::reports::{self as table, Wanted};
 use crate::ledger::{Ledger, LedgerError, commit};
 use crate::metrics::Metrics;
+
+use pace::Pace;
 
 pub use view::{CertificateClaims, ReportView, ReportsView};
 
@@ -37,6 +41,10 @@ pub struct Reports {
     metrics: Metrics,
     /// How we are called as a reporter ourselves.
     own_name: String,
+    pace: Arc<Pace>,
+    /// Held while reports are written: in the queue for the ledger's writer they have one place,
+    /// however many report, and a revocation waits for no more than one of them.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Which reports an operator wants to see.
@@ -61,6 +69,8 @@ impl Reports {
             ledger: authority.ledger().clone(),
             metrics,
             own_name: format!("origin/{}", authority.deployment().origin_id),
+            pace: Arc::default(),
+            turn: Arc::default(),
         }
     }
 
@@ -76,6 +86,9 @@ impl Reports {
             return fault(&Fault::new(Code::BadRequest, "want reports"));
         };
         let reporter = table::reporter(peer.identity());
+        if !self.pace.take(&reporter, Instant::now()) {
+            return fault(&Fault::new(Code::TooMany, "reports come too fast"));
+        }
         match self.keep(&reporter, &body).await {
             Ok(true) => {
                 let mut reply = Response::new(crate::api::full(Bytes::new()));
@@ -93,12 +106,14 @@ impl Reports {
 
     /// Keeps what our own listeners refuse, as it comes, until it is stopped.
     pub async fn run(self, refusals: Refusals, stop: CancellationToken) {
+        let mut is_kept = true;
         loop {
             tokio::select! {
-                () = refusals.changed() => {}
+                () = refusals.changed(), if is_kept => {}
+                () = sleep(OWN_RETRY), if !is_kept => {}
                 () = stop.cancelled() => break,
             }
-            self.keep_own(&refusals).await;
+            is_kept = self.keep_own(&refusals).await;
             // Whoever knocks once knocks again: one transaction for the lot.
             tokio::select! {
                 () = sleep(OWN_PAUSE) => {}
@@ -134,7 +149,7 @@ impl Reports {
     pub async fn tidy(&self) -> Result<(), LedgerError> {
         let mut tx = self.ledger.write().await?;
         let before = self.clock.now() - KEEP_SECONDS;
-        let gone = table::prune(&mut tx, before, ROWS_MAX).await?;
+        let gone = table::prune(&mut tx, before, ROWS_EACH, ROWS_MAX).await?;
         commit(tx).await?;
         if gone > 0 {
             info!(gone, "forgot old reports");
@@ -142,38 +157,61 @@ impl Reports {
         Ok(())
     }
 
-    async fn keep_own(&self, refusals: &Refusals) {
-        while let Some(batch) = refusals.batch() {
-            match self.keep(&self.own_name, &batch).await {
-                Ok(true) => refusals.delivered(&batch),
-                Ok(false) => return,
-                Err(failure) => {
-                    error!(error = %Report(&failure), "cannot keep our own reports");
-                    return;
+    /// Keeps all that waits, in one transaction: who knocks without a pause must not keep us at it
+    /// without one. Says whether nothing is left that was there at first.
+    async fn keep_own(&self, refusals: &Refusals) -> bool {
+        let waiting = refusals.waiting();
+        if waiting.reports.is_empty() {
+            return true;
+        }
+        match self.keep(&self.own_name, &waiting).await {
+            Ok(is_kept) => {
+                if is_kept {
+                    refusals.delivered(&waiting);
                 }
+                is_kept
+            }
+            Err(failure) => {
+                error!(error = %Report(&failure), "cannot keep our own reports");
+                false
             }
         }
     }
 
-    /// Keeps what `reporter` reports; nothing of it if it has reported too much already.
+    /// Keeps what `reporter` reports, and says whether that is all of it: what is there already is
+    /// counted on, and of the rest as much is kept as one party may report in an hour.
     async fn keep(&self, reporter: &str, body: &Body) -> Result<bool, LedgerError> {
+        let _turn = self.turn.lock().await;
         let now = self.clock.now();
         let mut tx = self.ledger.write().await?;
-        let lately = table::count_since(&mut tx, reporter, now - 3600).await?;
-        if lately >= HOURLY_MAX {
-            return Ok(false);
-        }
-        let mut new = Vec::new();
+        let mut lately = table::count_since(&mut tx, reporter, now - 3600).await?;
+        let (mut new, mut is_all) = (Vec::new(), true);
         for report in &body.reports {
-            if table::put(&mut tx, reporter, report, now).await? {
-                new.push(report);
+            if table::raise(&mut tx, reporter, report).await? {
+                continue;
             }
+            if lately >= hourly_max(report) {
+                is_all = false;
+                continue;
+            }
+            table::put(&mut tx, reporter, report, now).await?;
+            lately += 1;
+            new.push(report);
         }
         commit(tx).await?;
         for report in new {
             self.metrics.reported(report);
         }
-        Ok(true)
+        Ok(is_all)
+    }
+}
+
+/// From how many reports of one party within an hour on one like `report` is too many: strangers
+/// who show any number of certificates must not keep those from being heard of who hold a key.
+fn hourly_max(report: &Reported) -> i64 {
+    match &report.matter {
+        Matter::Refusal(refusal) if !refusal.possession_proved => UNPROVED_HOURLY_MAX,
+        Matter::Refusal(_) | Matter::Notice(_) => HOURLY_MAX,
     }
 }
 
@@ -204,11 +242,17 @@ impl HandshakeSink for Hearing {
 
 /// Between two transactions for what our own listeners refuse.
 const OWN_PAUSE: Duration = Duration::from_millis(500);
+/// How long to wait with what could not be kept: the disk is full, or the hour's measure is.
+const OWN_RETRY: Duration = Duration::from_secs(60);
 /// What one party may report anew within an hour: it merges for an hour, and gathers 256.
 const HOURLY_MAX: i64 = 1024;
+/// How many of these, if they prove nothing.
+const UNPROVED_HOURLY_MAX: i64 = 768;
 /// As long as certificates are remembered after their end.
 const KEEP_SECONDS: i64 = 90 * 86_400;
-/// Some 100 MB at the most, were each with a certificate of its own.
+/// Were each with a certificate of its own, some 100 MB with usual ones, and 900 MB with the longest.
 const ROWS_MAX: u32 = 100_000;
+/// What one party may hold of that: nobody's flood pushes out what others have reported.
+const ROWS_EACH: u32 = 10_000;
 const LIST_DEFAULT: u32 = 100;
 const LIST_MAX: u32 = 10_000;

@@ -37,17 +37,16 @@ pub fn reporter(name: &Identity) -> String {
     format!("{}/{}", name.role, name.id)
 }
 
-/// Keeps `report`. If it is there already, its counter and last time may rise, and nothing else
-/// changes. Says whether it is new.
+/// Counts `report` on, if it is there already: its counter and last time may rise, and nothing else
+/// changes. Says whether it is there.
 ///
 /// # Errors
 ///
 /// Fails if the database does.
-pub async fn put(
+pub async fn raise(
     db: &mut SqliteConnection,
     reporter: &str,
     report: &Reported,
-    now: i64,
 ) -> Result<bool, LedgerError> {
     let known = query(
         "UPDATE reports SET count = max(count, $3), last_at = max(last_at, $4) \
@@ -60,9 +59,20 @@ pub async fn put(
     .execute(&mut *db)
     .await
     .map_err(failed("count a report"))?;
-    if known.rows_affected() > 0 {
-        return Ok(false);
-    }
+    Ok(known.rows_affected() > 0)
+}
+
+/// Keeps `report`, which is not there yet.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn put(
+    db: &mut SqliteConnection,
+    reporter: &str,
+    report: &Reported,
+    now: i64,
+) -> Result<(), LedgerError> {
     let (kind, detail, refusal) = match &report.matter {
         Matter::Refusal(refusal) => (REFUSAL, None, Some(refusal)),
         Matter::Notice(notice) => (&notice.kind[..], Some(&notice.detail), None),
@@ -103,7 +113,7 @@ pub async fn put(
         .await
         .map_err(failed("keep a certificate that was reported"))?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// How many reports of `reporter` came at `since` or later.
@@ -152,8 +162,9 @@ pub async fn list(
     rows.iter().map(kept).collect()
 }
 
-/// Forgets reports that came before `before`, the oldest beyond `rows_max`, and certificates that
-/// no report names any more. How many reports are gone.
+/// Forgets reports that came before `before`, of each reporter what is beyond `rows_each` (what
+/// proves nothing first, then the oldest), of all the oldest beyond `rows_max`, and certificates
+/// that no report names any more. How many reports are gone.
 ///
 /// # Errors
 ///
@@ -161,6 +172,7 @@ pub async fn list(
 pub async fn prune(
     db: &mut SqliteConnection,
     before: i64,
+    rows_each: u32,
     rows_max: u32,
 ) -> Result<u64, LedgerError> {
     let what = "forget reports";
@@ -169,6 +181,8 @@ pub async fn prune(
         .execute(&mut *db)
         .await
         .map_err(failed(what))?;
+    // Before the next: nobody's flood may push out what others have reported.
+    let talkative = prune_each(db, rows_each).await?;
     let many = query(
         "DELETE FROM reports WHERE received_at < (SELECT received_at FROM reports \
          ORDER BY received_at DESC LIMIT 1 OFFSET $1)",
@@ -177,7 +191,7 @@ pub async fn prune(
     .execute(&mut *db)
     .await
     .map_err(failed(what))?;
-    let gone = old.rows_affected() + many.rows_affected();
+    let gone = old.rows_affected() + talkative + many.rows_affected();
     if gone > 0 {
         query(
             "DELETE FROM report_certificates WHERE sha256 NOT IN \
@@ -186,6 +200,31 @@ pub async fn prune(
         .execute(db)
         .await
         .map_err(failed(what))?;
+    }
+    Ok(gone)
+}
+
+async fn prune_each(db: &mut SqliteConnection, rows_each: u32) -> Result<u64, LedgerError> {
+    let what = "forget reports of one party";
+    let talkative = query("SELECT reporter FROM reports GROUP BY reporter HAVING count(*) > $1")
+        .bind(rows_each)
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed(what))?;
+    let mut gone = 0;
+    for row in talkative {
+        let reporter: &str = value(&row, "reporter")?;
+        let done = query(
+            "DELETE FROM reports WHERE reporter = $1 AND id IN \
+             (SELECT id FROM reports WHERE reporter = $1 \
+             ORDER BY possession_proved IS 0, received_at DESC LIMIT -1 OFFSET $2)",
+        )
+        .bind(reporter)
+        .bind(rows_each)
+        .execute(&mut *db)
+        .await
+        .map_err(failed(what))?;
+        gone += done.rows_affected();
     }
     Ok(gone)
 }

@@ -231,3 +231,123 @@ async fn old_reports_and_their_certificates_are_forgotten() {
     let listed = list(&reports, &Query::default()).await;
     assert_eq!(listed[0].claims_unverified, None);
 }
+
+/// One refusal of a listener of ours, as it comes from a stranger.
+fn stranger() -> Refused {
+    Refused {
+        remote: "192.0.2.1:4000".parse().unwrap(),
+        by_peer: false,
+        reason: certs::RefusalReason::NoCertificate,
+        stage: transport::Handshake::Failed,
+        possession_proved: false,
+        evidence: None,
+        peer: None,
+    }
+}
+
+#[tokio::test]
+async fn who_knocks_without_a_pause_does_not_keep_us_at_it() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let refusals = Refusals::new(reports.clock.clone());
+    let stop = CancellationToken::new();
+    let run = reports.clone().run(refusals.clone(), stop.clone());
+    let knock = async {
+        // Somebody knocks again before each step of ours.
+        loop {
+            refusals.note(&stranger());
+            if refusals.counts().delivered >= 2 {
+                stop.cancel();
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        // Until it has seen that it shall stop.
+        loop {
+            refusals.note(&stranger());
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            () = run => {}
+            () = knock => {}
+        }
+    };
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, ended).await.unwrap();
+    assert!(refusals.counts().delivered <= 4, "with a pause between");
+    assert_eq!(list(&reports, &Query::default()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn strangers_leave_room_for_those_who_prove_something() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let one = |id: u32, possession_proved| {
+        let mut one = refusal(0, "protocol", b"cert");
+        one.id = format!("{id:032x}");
+        if let Matter::Refusal(it) = &mut one.matter {
+            it.possession_proved = possession_proved;
+        }
+        one
+    };
+    let strangers: Vec<_> = (0..1024).map(|id| one(id, false)).collect();
+    let kept = reports.keep("booster/berlin", &body(&strangers)).await;
+    assert!(!kept.unwrap());
+    let proved = body(&[one(5_000, true)]);
+    let kept = reports.keep("booster/berlin", &proved).await;
+    assert!(kept.unwrap());
+    // What is there is counted on, even now.
+    let mut again = one(1, false);
+    again.count = 9;
+    let kept = reports.keep("booster/berlin", &body(&[again])).await;
+    assert!(kept.unwrap());
+    let query = Query {
+        limit: Some(2000),
+        ..Query::default()
+    };
+    let listed = list(&reports, &query).await;
+    assert_eq!(listed.len(), 769);
+    assert_eq!(listed.iter().filter(|it| it.count == 9).count(), 1);
+}
+
+#[tokio::test]
+async fn nobodys_flood_pushes_out_what_others_reported() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let many = |from: u32, count: u32| {
+        let one = |id: u32| Reported {
+            id: format!("{id:032x}"),
+            ..refusal(0, "protocol", b"cert")
+        };
+        body(&(from..from + count).map(one).collect::<Vec<_>>())
+    };
+    for (reporter, count) in [("booster/oslo", 5), ("booster/berlin", 40)] {
+        let kept = reports.keep(reporter, &many(0, count)).await;
+        assert!(kept.unwrap());
+        bed.pass(1);
+    }
+    let mut tx = reports.ledger.write().await.unwrap();
+    let gone = table::prune(&mut tx, 0, 10, 20).await.unwrap();
+    commit(tx).await.unwrap();
+    assert_eq!(gone, 30);
+    let listed = list(&reports, &Query::default()).await;
+    let of = |reporter| listed.iter().filter(|it| it.reporter == reporter).count();
+    assert_eq!((of("booster/oslo"), of("booster/berlin")), (5, 10));
+}
+
+#[tokio::test]
+async fn what_a_reporter_said_lately_is_counted_by_an_index() {
+    let bed = Bed::new().await;
+    let mut db = bed.authority.ledger().read().await.unwrap();
+    let plan = sqlx::query(
+        "EXPLAIN QUERY PLAN SELECT count(*) AS n FROM reports \
+         WHERE reporter = 'booster/oslo' AND received_at >= 5",
+    );
+    let row = plan.fetch_one(&mut *db).await.unwrap();
+    let plan: String = sqlx::Row::get(&row, "detail");
+    assert!(plan.contains("(reporter=? AND received_at>?)"), "{plan}");
+}
