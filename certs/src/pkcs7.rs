@@ -9,16 +9,22 @@ use crate::der::{self, DerError, Reader};
 
 /// Writes certificates as a certs-only SignedData in DER.
 pub fn encode<C: AsRef<[u8]>>(certs: &[C]) -> Vec<u8> {
-    let certs: Vec<u8> = certs
-        .iter()
-        .flat_map(|cert| cert.as_ref().iter().copied())
-        .collect();
+    bag(certs, der::CONTEXT_0)
+}
+
+/// Writes revocation lists as a SignedData in DER that holds nothing else.
+pub fn encode_crls<C: AsRef<[u8]>>(crls: &[C]) -> Vec<u8> {
+    bag(crls, CRLS)
+}
+
+fn bag<I: AsRef<[u8]>>(items: &[I], place: u8) -> Vec<u8> {
+    let items: Vec<&[u8]> = items.iter().map(AsRef::as_ref).collect();
     let content_info = der::write(der::SEQUENCE, &der::write(der::OID, DATA));
     let signed_data = [
         der::write(der::INTEGER, &[1]),
         der::write(der::SET, &[]),
         content_info,
-        der::write(der::CONTEXT_0, &certs),
+        der::write(place, &items.concat()),
         der::write(der::SET, &[]),
     ]
     .concat();
@@ -123,6 +129,8 @@ impl From<DerError> for Pkcs7Error {
 pub const PKCS7_BYTES_MAX: usize = 64 << 10;
 const CERTS_MAX: usize = 16;
 
+/// Where lists stand in a SignedData: `crls [1] IMPLICIT` (RFC 5652 §5.1).
+const CRLS: u8 = 0xa1;
 /// 1.2.840.113549.1.7.1 (RFC 5652 §4).
 const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
 /// 1.2.840.113549.1.7.2 (RFC 5652 §5.1).
@@ -134,6 +142,14 @@ mod tests {
 
     fn cert(fill: u8, length: usize) -> Vec<u8> {
         der::write(der::SEQUENCE, &vec![fill; length])
+    }
+
+    #[test]
+    fn lists_stand_where_no_certificate_does() {
+        let bag = encode_crls(&[b"\x30\x00", b"\x30\x00"]);
+        assert_eq!(decode(&bag), Err(Pkcs7Error::Empty));
+        // RFC 5652 §5.1: `crls [1] IMPLICIT`, then no signers.
+        assert!(bag.ends_with(b"\xa1\x04\x30\x00\x30\x00\x31\x00"));
     }
 
     #[test]

@@ -198,6 +198,7 @@ pub fn route_seeds() -> Vec<Vec<u8>> {
     let tools = "tools".parse().expect("a plain name");
     [
         Route::CaCerts,
+        Route::Crls,
         Route::CheckIn,
         Route::Crl([7; 32]),
         Route::Deployment,

@@ -28,7 +28,7 @@ use transport::{HandshakeSink, ListenSettings, Listener, Refusals};
 
 use crate::LEDGER_FILE;
 use crate::admin::{Admin, BODY_BYTES_MAX, SOCKET_FILE};
-use crate::api::Api;
+use crate::api::{Api, UnderWay};
 use crate::authority::{Authority, AuthorityError};
 use crate::config::{self, Config};
 use crate::documents::{Addresses, DocumentError, Documents};
@@ -317,6 +317,7 @@ async fn furnish(
         content: made.api,
         documents: documents.clone(),
         enrolment,
+        lists: UnderWay::default(),
         metrics,
         reports,
     };

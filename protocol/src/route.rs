@@ -14,6 +14,8 @@ pub enum Route {
     CheckIn,
     /// The CRL of one issuer: SHA-256 of its public key info.
     Crl([u8; 32]),
+    /// The CRLs of all, as EST clients ask for them (RFC 8295 §5).
+    Crls,
     /// The deployment document.
     Deployment,
     /// A first certificate (RFC 7030 §4.2.1).
@@ -101,6 +103,7 @@ impl Route {
             Self::CaCerts => "cacerts",
             Self::CheckIn => "check-in",
             Self::Crl(_) => "crl",
+            Self::Crls => "crls",
             Self::Deployment => "deployment",
             Self::Enrol(_) => "enrol",
             Self::Hello => "hello",
@@ -120,6 +123,7 @@ impl fmt::Display for Route {
             Self::CaCerts => f.write_str("/.well-known/est/cacerts"),
             Self::CheckIn => f.write_str("/v1/check-in"),
             Self::Crl(issuer) => write!(f, "/v1/crl/{}", Digest::from_raw(*issuer).hex()),
+            Self::Crls => f.write_str("/.well-known/est/crls"),
             Self::Deployment => f.write_str("/v1/deployment"),
             Self::Enrol(role) => write!(f, "/.well-known/est/{}/simpleenroll", role.label()),
             Self::Hello => f.write_str("/v1/hello"),
@@ -145,9 +149,11 @@ fn est(rest: &str) -> Option<Route> {
             .find(|role| role.label() == label)
     };
     match rest.split_once('/') {
-        // A label selects a profile; the CA certificates are the same under each.
+        // A label selects a profile; CA certificates and lists are the same under each.
         None if rest == "cacerts" => Some(Route::CaCerts),
+        None if rest == "crls" => Some(Route::Crls),
         Some((label, "cacerts")) => role(label).map(|_| Route::CaCerts),
+        Some((label, "crls")) => role(label).map(|_| Route::Crls),
         Some((label, "simpleenroll")) => role(label).map(Route::Enrol),
         Some((label, "simplereenroll")) => role(label).map(Route::Reenrol),
         // Without a label, as stock EST clients ask, a client is meant.
@@ -188,6 +194,7 @@ mod tests {
             Route::CaCerts,
             Route::CheckIn,
             Route::Crl([7; 32]),
+            Route::Crls,
             Route::Deployment,
             Route::Enrol(EnrolRole::Booster),
             Route::Hello,
@@ -208,6 +215,7 @@ mod tests {
             cacerts /.well-known/est/cacerts
             check-in /v1/check-in
             crl /v1/crl/0707070707070707070707070707070707070707070707070707070707070707
+            crls /.well-known/est/crls
             deployment /v1/deployment
             enrol /.well-known/est/booster/simpleenroll
             hello /v1/hello

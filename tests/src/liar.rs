@@ -103,7 +103,12 @@ async fn answer(lie: &Lie, origin: &Source, deployment: &str, path: &str) -> any
             }
             twisted(lie, bytes)
         }
-        Route::CaCerts | Route::CheckIn | Route::Enrol(_) | Route::Reenrol(_) | Route::Reports => {
+        Route::CaCerts
+        | Route::CheckIn
+        | Route::Crls
+        | Route::Enrol(_)
+        | Route::Reenrol(_)
+        | Route::Reports => {
             anyhow::bail!("a liar does not enrol")
         }
     };

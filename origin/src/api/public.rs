@@ -1,16 +1,16 @@
 //! Answers to anybody: what authenticates itself needs no certificate to be read.
 
-use certs::{IssuerId, Peer, Role};
+use certs::{IssuerId, Peer, Role, pkcs7};
 use content::Digest;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use protocol::{
     CRL_TYPE, CheckIn, CheckInAnswer, Code, Fault, Hello, PROTOCOL_VERSION, STATEMENT_TYPE,
 };
 use service::Report;
 use tracing::error;
 
-use super::reply::{Body, Reply, document, fault, full};
+use super::reply::{Body, Reply, UnderWay, document, fault, full};
 use crate::authority::Authority;
 use crate::documents::Documents;
 
@@ -45,7 +45,12 @@ pub fn answer_deployment(documents: &Documents, asked: &HeaderMap) -> Reply {
 
 /// `GET /v1/crl/{issuer}`: the list of one issuer.
 #[must_use]
-pub fn answer_crl(authority: &Authority, issuer: [u8; 32], asked: &HeaderMap) -> Reply {
+pub fn answer_crl(
+    authority: &Authority,
+    lists: &UnderWay,
+    issuer: [u8; 32],
+    asked: &HeaderMap,
+) -> Reply {
     match authority
         .trust()
         .crls()
@@ -53,10 +58,29 @@ pub fn answer_crl(authority: &Authority, issuer: [u8; 32], asked: &HeaderMap) ->
     {
         Some(crl) => {
             let tag = Digest::from_raw(*crl.digest()).hex();
-            document(crl.der().into_owned(), CRL_TYPE, &tag, asked)
+            let list = lists.share(&tag, || crl.der().into_owned());
+            document(list, CRL_TYPE, &tag, asked)
         }
         None => fault(&Fault::new(Code::NotFound, "no such issuer")),
     }
+}
+
+/// `GET /.well-known/est/crls`: the lists of all issuers in one bag (RFC 8295 §5), in base64 as
+/// everything in EST.
+#[must_use]
+pub fn answer_crls(authority: &Authority, lists: &UnderWay, asked: &HeaderMap) -> Reply {
+    let all = authority.trust().crls().all();
+    let digests: Vec<u8> = all.iter().flat_map(|crl| *crl.digest()).collect();
+    let tag = Digest::of(&digests).hex();
+    let bag = lists.share(&tag, || {
+        let lists: Vec<_> = all.iter().map(|crl| crl.der()).collect();
+        pkcs7::to_base64(&pkcs7::encode_crls(&lists)).into_bytes()
+    });
+    let mut reply = document(bag, "application/pkcs7-mime", &tag, asked);
+    let encoding = HeaderName::from_static("content-transfer-encoding");
+    let base64 = HeaderValue::from_static("base64");
+    reply.headers_mut().insert(encoding, base64);
+    reply
 }
 
 /// `POST /v1/check-in`: a party says how it is. A booster can speak only for itself.
@@ -89,4 +113,41 @@ fn json(body: Vec<u8>) -> Reply {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use http::header::{ETAG, IF_NONE_MATCH};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::testing::Bed;
+
+    #[tokio::test]
+    async fn one_bag_holds_the_lists_of_all_issuers() {
+        let bed = Bed::new().await;
+        let (authority, lists) = (&bed.authority, UnderWay::default());
+        let asked = HeaderMap::new();
+        let reply = answer_crls(authority, &lists, &asked);
+        assert_eq!(reply.headers()["content-transfer-encoding"], "base64");
+        let tag = reply.headers()[ETAG].clone();
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let bag = pkcs7::from_base64(&body, body.len()).unwrap();
+        let all = authority.trust().crls().all();
+        assert_eq!(all.len(), 4);
+        for crl in &all {
+            let der = crl.der();
+            assert!(bag.windows(der.len()).any(|part| part == &*der));
+        }
+        // Who has it need not get it again.
+        let mut asked = HeaderMap::new();
+        asked.insert(IF_NONE_MATCH, tag);
+        let reply = answer_crls(authority, &lists, &asked);
+        assert_eq!(reply.status(), StatusCode::NOT_MODIFIED);
+        bed.pass(7200);
+        authority.refresh_crls().await.unwrap();
+        let reply = answer_crls(authority, &lists, &asked);
+        assert_eq!(reply.status(), StatusCode::OK);
+    }
 }

@@ -1,5 +1,8 @@
 //! Answers, made.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -11,6 +14,37 @@ pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error
 
 /// An answer.
 pub type Reply = Response<Body>;
+
+/// Long bodies that are on their way: who asks for the same at the same time gets the same bytes,
+/// so that many slow readers of a list of 42 MB cost no more memory than one.
+#[derive(Clone, Debug, Default)]
+pub struct UnderWay {
+    bodies: Arc<Mutex<BTreeMap<String, Weak<Vec<u8>>>>>,
+}
+
+impl UnderWay {
+    /// The body called `tag`, which `make` makes if nobody is reading it.
+    pub fn share(&self, tag: &str, make: impl FnOnce() -> Vec<u8>) -> Bytes {
+        // Held while it is made: who comes meanwhile waits for this one.
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = bodies.get(tag).and_then(Weak::upgrade).unwrap_or_else(|| {
+            bodies.retain(|_, body| body.strong_count() > 0);
+            let body = Arc::new(make());
+            bodies.insert(tag.to_owned(), Arc::downgrade(&body));
+            body
+        });
+        Bytes::from_owner(Shared(body))
+    }
+}
+
+/// What keeps a body for as long as somebody reads it.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// A body that is in memory.
 #[must_use]
@@ -67,4 +101,26 @@ fn lists(held: &HeaderValue, tag: &HeaderValue) -> bool {
     held.split(',')
         .map(str::trim)
         .any(|held| held == "*" || held.trim_start_matches("W/").as_bytes() == tag.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_the_same_at_the_same_time_reads_the_same_bytes() {
+        let under_way = UnderWay::default();
+        let made = |byte: u8| move || vec![byte; 3];
+        let [first, other] = [("a", 1), ("b", 2)].map(|(tag, byte)| {
+            let body = under_way.share(tag, made(byte));
+            assert_eq!(body, [byte; 3].as_slice());
+            body
+        });
+        let again = under_way.share("a", || unreachable!("it is on its way"));
+        assert_eq!(again.as_ptr(), first.as_ptr());
+        drop((first, again));
+        // Nobody reads it any more, so nobody kept it.
+        assert_eq!(under_way.share("a", made(3)), [3; 3].as_slice());
+        drop(other);
+    }
 }

@@ -12,8 +12,8 @@ use service::Report;
 use tracing::{debug, error, info};
 
 use super::content::ContentApi;
-use super::public::{answer_check_in, answer_crl, answer_deployment, answer_hello};
-use super::reply::{Reply, fault};
+use super::public::{answer_check_in, answer_crl, answer_crls, answer_deployment, answer_hello};
+use super::reply::{Reply, UnderWay, fault};
 use crate::documents::Documents;
 use crate::enrol::{self, EnrolError, Enrolment};
 use crate::metrics::Metrics;
@@ -28,6 +28,8 @@ pub struct Api {
     pub documents: Documents,
     /// Certificates for devices.
     pub enrolment: Enrolment,
+    /// Revocation lists on their way.
+    pub lists: UnderWay,
     /// What is counted.
     pub metrics: Metrics,
     /// What parties report.
@@ -130,8 +132,11 @@ impl Api {
             }
             Route::CaCerts if is_read(head) => enrol::answer_ca_certs(&self.enrolment),
             Route::Timestamp if is_read(head) => self.content.answer(route, head).await,
+            Route::Crls if is_read(head) => {
+                answer_crls(self.enrolment.authority(), &self.lists, &head.headers)
+            }
             Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
-            Route::CaCerts | Route::Timestamp => not_allowed(),
+            Route::CaCerts | Route::Crls | Route::Timestamp => not_allowed(),
             Route::Reports => match peer {
                 Some(peer) => self.reported(head, peer, body).await,
                 None => fault(&Fault::new(Code::Forbidden, "reports need a certificate")),
@@ -162,7 +167,7 @@ impl Api {
                 }
             }
             // Enrolment has a listener of its own.
-            Route::CaCerts | Route::Enrol(_) | Route::Reenrol(_) => nowhere(),
+            Route::CaCerts | Route::Crls | Route::Enrol(_) | Route::Reenrol(_) => nowhere(),
             Route::Reports => self.reported(head, peer, body).await,
         }
     }
@@ -181,9 +186,10 @@ impl Api {
             _ if !is_read(head) => not_allowed(),
             Route::Hello => answer_hello(authority, self.enrolment.rules().protocol_min),
             Route::Deployment => answer_deployment(&self.documents, &head.headers),
-            Route::Crl(issuer) => answer_crl(authority, issuer, &head.headers),
+            Route::Crl(issuer) => answer_crl(authority, &self.lists, issuer, &head.headers),
             Route::CaCerts
             | Route::CheckIn
+            | Route::Crls
             | Route::Enrol(_)
             | Route::Pack(..)
             | Route::Reenrol(_)

@@ -35,6 +35,8 @@ impl Enrolment {
                 (Asker::known(peer.cert_sha256()), REQUEST)
             }
             Some(Route::Reenrol(_)) => (Asker::at(address), REQUEST),
+            // A list may have 42 MB.
+            Some(Route::Crl(_) | Route::Crls) => (Asker::at(address), REQUEST),
             _ => (Asker::at(address), READ),
         };
         let taken = self.limits().take(asker, cost, Instant::now());

@@ -323,16 +323,18 @@ impl Shared {
                 self.reported.lock().unwrap().extend(Reports::decode(&body));
                 respond::status(StatusCode::NO_CONTENT)
             }
-            Route::Deployment | Route::Snapshot(_) | Route::Statement(_) | Route::Timestamp => {
-                match self.source.small(&route) {
-                    Some((etag, bytes)) => {
-                        let mut response = ok(bytes.to_vec());
-                        response.headers_mut().insert("etag", etag.parse().unwrap());
-                        response
-                    }
-                    None => respond::status(StatusCode::NOT_FOUND),
+            Route::Crls
+            | Route::Deployment
+            | Route::Snapshot(_)
+            | Route::Statement(_)
+            | Route::Timestamp => match self.source.small(&route) {
+                Some((etag, bytes)) => {
+                    let mut response = ok(bytes.to_vec());
+                    response.headers_mut().insert("etag", etag.parse().unwrap());
+                    response
                 }
-            }
+                None => respond::status(StatusCode::NOT_FOUND),
+            },
         }
     }
 
