@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use certs::RefusalReason;
+use content::Digest;
+use origin::reports::{ReportView, ReportsView};
 use tests::scrape::metric;
 use tests::testbed::{Testbed, until};
 
 use crate::curl::{Curl, host, roots_of};
-use crate::openssl::{Pair, openssl};
+use crate::openssl::{Pair, certs_in, openssl};
 use crate::program::Program;
 use guests::Guest;
 
@@ -210,6 +212,38 @@ async fn must_treat_all(door: &Door, guests: &[Guest]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each of `guests` that `doors` refused is one report of `reporter` at the origin, which counts the
+/// visitors.
+async fn must_be_reported(
+    bed: &Testbed,
+    reporter: &str,
+    doors: &[Door],
+    guests: &[Guest],
+) -> anyhow::Result<()> {
+    let mut expected = Vec::new();
+    for guest in guests {
+        let refusing = doors.iter().filter(|door| door.refuses(guest).is_some());
+        let count = refusing.count() * VISITORS.len();
+        let cert = guest.pair.as_ref().map(|pair| certs_in(&pair.cert));
+        let cert = cert.transpose()?.map(|chain| Digest::of(&chain[0]).hex());
+        if let (Some(reason), 1..) = (guest.reason, count) {
+            expected.push((cert, reason.to_string(), count as u64));
+        }
+    }
+    expected.sort();
+    let path = format!("/reports?within=3600&limit=1000&reporter={reporter}");
+    let look = async || {
+        let view: Option<ReportsView> = bed.admin().get(&path).await.ok();
+        let reports = view.map(|view| view.reports).unwrap_or_default();
+        let line = |it: ReportView| (it.cert_sha256, it.reason.unwrap_or_default(), it.count);
+        let mut lines: Vec<_> = reports.into_iter().map(line).collect();
+        lines.sort();
+        lines
+    };
+    until(look, |lines| *lines == expected).await;
+    Ok(())
+}
+
 /// A deployment with the clients `c1` and `c2`, of which `c2` is revoked.
 async fn bed() -> anyhow::Result<(Testbed, PathBuf)> {
     let bed = Testbed::start().await?;
@@ -223,9 +257,11 @@ async fn bed() -> anyhow::Result<(Testbed, PathBuf)> {
 async fn nine_certificates_at_the_origins_listeners() -> anyhow::Result<()> {
     let (bed, roots) = bed().await?;
     let guests = guests::all(&bed).await?;
-    for door in Door::origins(&bed, &roots) {
-        must_treat_all(&door, &guests).await?;
+    let doors = Door::origins(&bed, &roots);
+    for door in &doors {
+        must_treat_all(door, &guests).await?;
     }
+    must_be_reported(&bed, "origin/origin", &doors, &guests).await?;
     bed.stop().await;
     Ok(())
 }
@@ -243,6 +279,7 @@ async fn nine_certificates_at_a_booster() -> anyhow::Result<()> {
         reason: Some(RefusalReason::WrongRole),
     });
     must_treat_all(&door, &guests).await?;
+    must_be_reported(&bed, "booster/b1", std::slice::from_ref(&door), &guests).await?;
     // The ninth: nothing is wrong with the client, but the list is too old to say so.
     bed.kill_origin();
     bed.pass(WEEK_AND_DAY);
