@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::Peer;
 use http::{Response, StatusCode};
-use protocol::report::Matter;
 use protocol::{Code, Fault, Reported, Reports as Body};
 use service::{CancellationToken, Clock, Report};
 use tokio::time::{Instant, sleep};
@@ -209,9 +208,10 @@ impl Reports {
 /// From how many reports of one party within an hour on one like `report` is too many: strangers
 /// who show any number of certificates must not keep those from being heard of who hold a key.
 fn hourly_max(report: &Reported) -> i64 {
-    match &report.matter {
-        Matter::Refusal(refusal) if !refusal.possession_proved => UNPROVED_HOURLY_MAX,
-        Matter::Refusal(_) | Matter::Notice(_) => HOURLY_MAX,
+    if report.matter.is_telling() {
+        HOURLY_MAX
+    } else {
+        UNTELLING_HOURLY_MAX
     }
 }
 
@@ -246,8 +246,8 @@ const OWN_PAUSE: Duration = Duration::from_millis(500);
 const OWN_RETRY: Duration = Duration::from_secs(60);
 /// What one party may report anew within an hour: it merges for an hour, and gathers 256.
 const HOURLY_MAX: i64 = 1024;
-/// How many of these, if they prove nothing.
-const UNPROVED_HOURLY_MAX: i64 = 768;
+/// How many of these, if they tell of nobody in particular.
+const UNTELLING_HOURLY_MAX: i64 = 768;
 /// As long as certificates are remembered after their end.
 const KEEP_SECONDS: i64 = 90 * 86_400;
 /// Were each with a certificate of its own, some 100 MB with usual ones, and 900 MB with the longest.

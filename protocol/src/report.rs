@@ -141,6 +141,17 @@ impl Reported {
 }
 
 impl Matter {
+    /// Whether it tells of somebody in particular. What says that a stranger knocked who proved
+    /// nothing, or that the reporter's own revocation lists were old, goes first where there is no
+    /// room for all.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        match self {
+            Self::Notice(_) => true,
+            Self::Refusal(it) => it.possession_proved && it.reason != Refusal::CRL_STALE,
+        }
+    }
+
     fn is_in_bounds(&self) -> bool {
         match self {
             Self::Refusal(refusal) => refusal.is_in_bounds(),
@@ -159,6 +170,8 @@ impl Notice {
 }
 
 impl Refusal {
+    /// The reason of those whom nothing is held against but the age of the reporter's own lists.
+    pub const CRL_STALE: &str = "crl_stale";
     /// The most bytes of a certificate in DER that is sent along.
     pub const CERT_BYTES_MAX: usize = 8 << 10;
 

@@ -2,8 +2,8 @@
 //!
 //! The same certificate refused for the same reason to the same network is one report with a
 //! counter, for an hour; then a new one begins. What arrived is kept for that hour too, so that its
-//! counter goes on. Room is bounded: when it ends, what has arrived goes first, then what proves
-//! least, then what is oldest; what goes unheard is counted.
+//! counter goes on, which is told once a minute. Room is bounded: when it ends, what has arrived
+//! goes first, then what tells least, then what is oldest; what goes unheard is counted.
 
 mod gathered;
 #[cfg(test)]
@@ -124,26 +124,30 @@ impl Refusals {
         self.gather(Matter::Notice(notice), String::new());
     }
 
-    /// Waits until something has been noted since the last time.
+    /// Waits until something has been noted, or has arrived, since the last time.
     pub async fn changed(&self) {
         self.shared.changed.notified().await;
     }
 
-    /// What waits, the oldest first, as much of it as fits into a body; none if nothing waits.
+    /// What should go to the origin now, what tells most first, as much of it as fits into a body;
+    /// none if there is nothing. A counter that only went on waits for a minute after the last.
     #[must_use]
     pub fn batch(&self) -> Option<Reports> {
-        self.gathered().batch(Reports::BYTES_MAX)
+        let now = self.shared.clock.now();
+        self.gathered().batch(now)
     }
 
     /// Takes note that `reports` have arrived.
     pub fn delivered(&self, reports: &Reports) {
-        self.gathered().delivered(reports);
+        let now = self.shared.clock.now();
+        self.gathered().delivered(reports, now);
+        self.shared.changed.notify_one();
     }
 
-    /// All that waits, to be written down.
+    /// All that waits, the oldest first, to be written down.
     #[must_use]
     pub fn waiting(&self) -> Reports {
-        self.gathered().batch(usize::MAX).unwrap_or_default()
+        self.gathered().waiting()
     }
 
     /// Takes up what an earlier run left waiting.

@@ -35,6 +35,8 @@ struct Entry {
     report: Reported,
     /// How many of its count have arrived.
     arrived: u64,
+    /// When they did, in Unix seconds.
+    arrived_at: i64,
     /// The how-manieth it is: what was first goes first.
     number: u64,
 }
@@ -63,25 +65,33 @@ impl Entry {
         self.report.count > self.arrived
     }
 
+    /// Whether it should go to the origin at `now`: it has not been told of, or was long enough ago.
+    fn is_due(&self, now: i64) -> bool {
+        let is_told = self.arrived > 0 && is_within(COUNT_SECONDS, self.arrived_at, now);
+        self.is_waiting() && !is_told
+    }
+
     /// Who goes first when there is no more room: the least of all.
     fn worth(&self) -> (bool, bool, i64) {
-        let proves = match &self.report.matter {
-            Matter::Notice(_) => true,
-            Matter::Refusal(refusal) => refusal.possession_proved,
-        };
-        (self.is_waiting(), proves, self.report.last_at)
+        let is_telling = self.report.matter.is_telling();
+        (self.is_waiting(), is_telling, self.report.last_at)
     }
+}
+
+/// Whether `now` is less than `seconds` after `at`. It is not if the clock has been set back: it
+/// would stay so for as long as the clock was ahead.
+fn is_within(seconds: i64, at: i64, now: i64) -> bool {
+    (0..seconds).contains(&now.saturating_sub(at))
 }
 
 impl Gathered {
     pub(super) fn note(&mut self, key: Key, matter: Matter, now: i64) {
-        if let Some(entry) = self.entries.get_mut(&key) {
-            let is_over = now - entry.report.first_at >= WINDOW_SECONDS;
-            if entry.is_waiting() || !is_over {
-                entry.report.count += 1;
-                entry.report.last_at = entry.report.last_at.max(now);
-                return;
-            }
+        if let Some(entry) = self.entries.get_mut(&key)
+            && (entry.is_waiting() || is_within(WINDOW_SECONDS, entry.report.first_at, now))
+        {
+            entry.report.count = entry.report.count.saturating_add(1);
+            entry.report.last_at = entry.report.last_at.max(now);
+            return;
         }
         self.enter(
             key,
@@ -101,6 +111,7 @@ impl Gathered {
         let entry = Entry {
             report,
             arrived: 0,
+            arrived_at: 0,
             number: self.entered,
         };
         self.entries.insert(key, entry);
@@ -110,31 +121,32 @@ impl Gathered {
                 break;
             };
             if let Some(entry) = self.entries.remove(&key) {
-                self.dropped += entry.report.count - entry.arrived;
+                let unheard = entry.report.count - entry.arrived;
+                self.dropped = self.dropped.saturating_add(unheard);
             }
         }
     }
 
-    /// What waits, the oldest first, as much as fits into `bytes_max` of a body.
-    pub(super) fn batch(&self, bytes_max: usize) -> Option<Reports> {
-        let waiting = self.entries.values().filter(|entry| entry.is_waiting());
-        let mut waiting: Vec<&Entry> = waiting.collect();
+    /// All that waits, the oldest first.
+    pub(super) fn waiting(&self) -> Reports {
+        let mut waiting: Vec<&Entry> = self.entries.values().filter(|it| it.is_waiting()).collect();
         waiting.sort_by_key(|entry| entry.number);
-        if bytes_max != usize::MAX {
-            waiting.truncate(Reports::COUNT_MAX);
+        Reports {
+            dropped: self.dropped,
+            reports: waiting.into_iter().map(to_send).collect(),
         }
+    }
+
+    /// What is due at `now`, as much as fits into a body: what tells most first, lest what tells
+    /// little stands before it; then the oldest.
+    pub(super) fn batch(&self, now: i64) -> Option<Reports> {
+        let mut due: Vec<&Entry> = self.entries.values().filter(|it| it.is_due(now)).collect();
+        due.sort_by_key(|entry| (!entry.report.matter.is_telling(), entry.number));
+        due.truncate(Reports::COUNT_MAX);
         let (mut bytes, mut reports) = (FRAME_BYTES, Vec::new());
-        for entry in waiting {
-            let mut report = entry.report.clone();
-            if entry.arrived > 0
-                && let Matter::Refusal(refusal) = &mut report.matter
-            {
-                // It is there already.
-                refusal.cert = None;
-            }
-            let length = report.encoded_bytes() + 1;
-            bytes = bytes.saturating_add(length);
-            if bytes > bytes_max {
+        for report in due.into_iter().map(to_send) {
+            bytes = bytes.saturating_add(report.encoded_bytes() + 1);
+            if bytes > Reports::BYTES_MAX {
                 break;
             }
             reports.push(report);
@@ -145,12 +157,12 @@ impl Gathered {
         })
     }
 
-    pub(super) fn delivered(&mut self, reports: &Reports) {
+    pub(super) fn delivered(&mut self, reports: &Reports, now: i64) {
         for arrived in &reports.reports {
             let mut entries = self.entries.values_mut();
             let entry = entries.find(|entry| entry.report.id == arrived.id);
             if let Some(entry) = entry.filter(|entry| entry.arrived < arrived.count) {
-                entry.arrived = arrived.count;
+                (entry.arrived, entry.arrived_at) = (arrived.count, now);
                 self.delivered += 1;
             }
         }
@@ -158,9 +170,15 @@ impl Gathered {
 
     pub(super) fn restore(&mut self, reports: Reports) {
         self.dropped = self.dropped.saturating_add(reports.dropped);
-        for report in reports.reports {
+        for mut report in reports.reports {
             // Its network is not known any more: what comes later is a report of its own.
             let key = Key::new(&report.matter, report.id.clone());
+            // Of a notice, that has been given again already, it is the same.
+            if let Some(again) = self.entries.remove(&key) {
+                let unheard = again.report.count - again.arrived;
+                report.count = report.count.saturating_add(unheard);
+                report.last_at = report.last_at.max(again.report.last_at);
+            }
             self.enter(key, report);
         }
     }
@@ -175,8 +193,23 @@ impl Gathered {
     }
 }
 
+/// A report as it is sent.
+fn to_send(entry: &Entry) -> Reported {
+    let mut report = entry.report.clone();
+    if entry.arrived > 0
+        && let Matter::Refusal(refusal) = &mut report.matter
+    {
+        // It is there already.
+        refusal.cert = None;
+    }
+    report
+}
+
 /// How long the same thing is the same report: an hour of somebody who knocks is one line.
 const WINDOW_SECONDS: i64 = 3600;
+/// How long a counter that has been told may go on before it is told again: somebody who knocks
+/// every second is worth a body a minute on a thin line.
+const COUNT_SECONDS: i64 = 60;
 /// With certificates of 8 KiB each, some 3 MiB.
 pub(super) const ENTRIES_MAX: usize = 256;
 /// What a body holds besides the reports: braces, and the number of those dropped.

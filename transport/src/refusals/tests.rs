@@ -96,7 +96,80 @@ fn what_comes_while_a_batch_is_under_way_waits_for_the_next() {
     let under_way = bed.refusals.batch().unwrap();
     bed.refuse("10.0.0.1", 1, true);
     bed.refusals.delivered(&under_way);
+    assert_eq!(bed.refusals.waiting().reports[0].count, 2);
+    assert_eq!(bed.refusals.batch(), None, "told a moment ago");
+    bed.pass(60);
     assert_eq!(bed.counts(), [2]);
+}
+
+#[test]
+fn what_tells_of_somebody_goes_before_what_tells_of_nobody() {
+    let bed = Bed::new();
+    for host in 0..100 {
+        bed.refuse(&format!("10.0.{host}.1"), 2, false);
+    }
+    bed.refuse("10.0.0.1", 1, true);
+    let batch = bed.refusals.batch().unwrap();
+    let proves = |report: &protocol::Reported| match &report.matter {
+        Matter::Refusal(refusal) => refusal.possession_proved,
+        Matter::Notice(_) => false,
+    };
+    assert!(batch.reports.len() < 100, "not all fit into a body");
+    assert!(proves(&batch.reports[0]));
+    // All are written down, the oldest first.
+    assert!(bed.refusals.waiting().reports.last().is_some_and(proves));
+}
+
+#[test]
+fn a_branch_that_is_closed_does_not_push_out_what_was_seen_before() {
+    let bed = Bed::new();
+    bed.refuse("10.0.0.1", 1, true);
+    for device in 0..300_u32 {
+        bed.pass(1);
+        bed.refusals.note(&Refused {
+            remote: "10.0.0.2:4000".parse().unwrap(),
+            by_peer: false,
+            reason: RefusalReason::CrlStale,
+            stage: Handshake::Failed,
+            possession_proved: true,
+            evidence: Some(Evidence {
+                cert_sha256: [device.to_be_bytes(); 8].concat().try_into().unwrap(),
+                leaf_der: vec![0; 700],
+                possession_proved: true,
+                reason: Some(RefusalReason::CrlStale),
+            }),
+            peer: None,
+        });
+    }
+    assert!(bed.refusals.counts().dropped > 0);
+    let first = bed.refusals.batch().unwrap().reports.remove(0);
+    assert!(matches!(first.matter, Matter::Refusal(it) if it.reason == "revoked"));
+}
+
+#[test]
+fn a_clock_that_is_set_back_begins_a_new_report() {
+    let bed = Bed::new();
+    bed.pass(1_000_000);
+    bed.refuse("10.0.0.1", 1, true);
+    let ahead = bed.deliver().reports.remove(0);
+    bed.pass(-1_000_000);
+    bed.refuse("10.0.0.1", 1, true);
+    let right = bed.deliver().reports.remove(0);
+    assert_ne!(right.id, ahead.id);
+    assert!(right.first_at < ahead.first_at);
+}
+
+#[test]
+fn a_notice_given_before_the_last_runs_are_taken_up_is_counted() {
+    let bed = Bed::new();
+    bed.refusals.notice("renewal_overdue", "since Monday");
+    bed.refusals.notice("renewal_overdue", "since Monday");
+    let kept = bed.refusals.waiting();
+    let next = Bed::new();
+    next.refusals.notice("renewal_overdue", "since Monday");
+    next.refusals.restore(kept.clone());
+    let arrived = next.deliver().reports.remove(0);
+    assert_eq!((arrived.count, &arrived.id), (3, &kept.reports[0].id));
 }
 
 #[test]
