@@ -156,7 +156,15 @@ impl Origin {
         };
         let documents = open_documents(&config, &authority, &bound).await?;
         let tasks = Tasks::new();
-        let (ready, intake) = furnish(&config, &authority, &documents, &tasks, metrics).await?;
+        let made = furnish(
+            &config,
+            &authority,
+            &documents,
+            &tasks,
+            metrics,
+            refusals.clone(),
+        );
+        let (ready, intake) = made.await?;
         let upkeep = Upkeep::new(&ready.api, &health, [&content, &enrol]);
         upkeep.once().await;
         tasks.start("upkeep", |stop| upkeep.run(stop));
@@ -300,6 +308,7 @@ async fn furnish(
     documents: &Documents,
     tasks: &Tasks,
     metrics: Metrics,
+    refusals: Refusals,
 ) -> Result<(Parts, Intake), StartError> {
     let spawner = tasks.spawner();
     let made = content::open(config, authority, documents, spawner.clone()).await?;
@@ -319,6 +328,7 @@ async fn furnish(
         enrolment,
         lists: UnderWay::default(),
         metrics,
+        refusals,
         reports,
     };
     Ok((Parts { admin, api }, made.intake))

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method};
 use protocol::{Code, Fault, Route};
 use service::Report;
 use tracing::{debug, error, info};
+use transport::Refusals;
 
 use super::content::ContentApi;
 use super::public::{answer_check_in, answer_crl, answer_crls, answer_deployment, answer_hello};
@@ -32,6 +33,8 @@ pub struct Api {
     pub lists: UnderWay,
     /// What is counted.
     pub metrics: Metrics,
+    /// Whom we refused, and what else an operator should know of.
+    pub refusals: Refusals,
     /// What parties report.
     pub reports: Reports,
 }
@@ -122,13 +125,13 @@ impl Api {
                 let enrolment = &self.enrolment;
                 let headers = &head.headers;
                 let asked = enrol::answer_enrol(enrolment, role, headers, *address, body).await;
-                self.enrolled(asked).await
+                self.enrolled(asked, *address).await
             }
             Route::Reenrol(role) => {
                 let peer = peer.as_ref();
                 let asked =
                     enrol::answer_reenrol(&self.enrolment, role, &head.headers, peer, body).await;
-                self.enrolled(asked).await
+                self.enrolled(asked, *address).await
             }
             Route::CaCerts if is_read(head) => enrol::answer_ca_certs(&self.enrolment),
             Route::Timestamp if is_read(head) => self.content.answer(route, head).await,
@@ -200,8 +203,11 @@ impl Api {
         }
     }
 
-    /// Counts and logs what became of an enrolment, and tells the peer its part of it.
-    async fn enrolled(&self, asked: Result<Reply, EnrolError>) -> Reply {
+    /// Counts, logs and reports what became of an enrolment, and tells the peer its part of it.
+    async fn enrolled(&self, asked: Result<Reply, EnrolError>, address: IpAddr) -> Reply {
+        if let Err(EnrolError::Taken { id }) = &asked {
+            self.refusals.notice(NAME_CONFLICT, &conflict(address, id));
+        }
         let (label, reply) = match asked {
             Ok(reply) if reply.status() == http::StatusCode::ACCEPTED => ("pending", reply),
             Ok(reply) => ("issued", reply),
@@ -250,6 +256,16 @@ impl std::fmt::Debug for Api {
             .finish_non_exhaustive()
     }
 }
+
+/// Who asks for a name that is not theirs, in words that are the same each time: one report says it
+/// all. The name is a stranger's text, and so is shown with its quotes.
+fn conflict(address: IpAddr, id: &str) -> String {
+    let id: String = id.chars().take(64).collect();
+    format!("{address} asks for the name {id:?} with a key that is not its own")
+}
+
+/// The kind of a notice in `docs/protocol.md`.
+const NAME_CONFLICT: &str = "name_conflict";
 
 fn is_read(head: &Parts) -> bool {
     head.method == Method::GET || head.method == Method::HEAD

@@ -6,6 +6,7 @@ use protocol::Code;
 
 use super::*;
 use crate::fleet::{Revocation, RevokedAll, TokenView, Tokens};
+use crate::reports::ReportsView;
 
 #[tokio::test]
 async fn tokens_are_listed_and_revoked_and_never_shown_again() {
@@ -150,5 +151,37 @@ async fn ten_thousand_requests_from_one_address_are_refused_in_flat_memory() {
     assert!(grown < 64 << 20, "{grown} bytes more after 9000 requests");
     // Who was invited gets in from the same address all the while.
     assert!(served.enrol(&device, EnrolRole::Client, "invited").await);
+    assert_eq!(served.origin.drain(GRACE).await, Drained::InTime);
+}
+
+#[tokio::test]
+async fn who_asks_for_anothers_name_is_refused_and_reported() {
+    let served = Served::start().await;
+    let device = served.device(served.join("client", true).await).await;
+    assert!(served.enrol(&device, EnrolRole::Client, "laptop").await);
+    let thief = served.device(served.join("client", true).await).await;
+    let source = served.source(&thief, thief.join.addresses.clone());
+    for _ in 0..2 {
+        let request = csr::make(&thief.key, "laptop").unwrap();
+        let asked = source.simple_enroll(EnrolRole::Client, &request, thief.join.token.as_ref());
+        let refusal = asked.await.unwrap_err().to_string();
+        assert!(refusal.contains("(conflict)"), "{refusal}");
+    }
+    let reported = async {
+        loop {
+            let kept: ReportsView = served
+                .admin
+                .get("/reports?reason=name_conflict")
+                .await
+                .unwrap();
+            if !kept.reports.is_empty() {
+                break kept.to_string();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let reported = timeout(GRACE, reported).await.unwrap();
+    assert!(reported.contains("laptop"), "{reported}");
+    assert!(reported.contains("127.0.0.1"), "{reported}");
     assert_eq!(served.origin.drain(GRACE).await, Drained::InTime);
 }
