@@ -123,7 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Serve => serve(config, clock, output).await,
         Command::Status => {
-            let status = status(&config, clock.now()).await?;
+            let status = status(&config, &clock).await?;
             Ok(output.result(&status)?)
         }
     }

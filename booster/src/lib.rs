@@ -7,6 +7,7 @@ pub mod cache;
 pub mod catalogue;
 mod check_in;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod metrics;
 pub mod offline;

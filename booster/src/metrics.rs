@@ -13,6 +13,8 @@ pub struct Metrics {
     pub crl_age: IntGaugeVec,
     /// Whether two thirds of its life are over, which renewal should never let happen: 0 or 1.
     pub certificate_overdue: IntGauge,
+    /// By how many seconds our clock was ahead of the origin's; negative if it was behind.
+    pub clock_skew: IntGauge,
     /// The number of the revocation list in force, by `ca`: `root`, `node`, `client`, `content`.
     pub crl_number: IntGaugeVec,
     /// When the next revocation list is due, in Unix seconds, by `ca`.
@@ -66,6 +68,7 @@ impl Metrics {
                 "certificate_renewal_overdue",
                 "Whether the booster's own certificate should have been renewed long ago",
             )?,
+            clock_skew: registry.gauge("clock_skew_seconds", "Own clock less the origin's")?,
             crl_number: registry.gauges("crl_number", "Revocation list in force", &["ca"])?,
             crl_next_update: registry.gauges(
                 "crl_next_update_timestamp_seconds",

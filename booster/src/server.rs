@@ -254,7 +254,7 @@ impl Parts {
     async fn tell_status(&self, bound: Bound, health: &Health) -> Option<UnixServer> {
         let (identity, catalogue) = (Arc::clone(&self.identity), self.catalogue.clone());
         let (cache, health) = (self.cache.clone(), health.clone());
-        let offline = self.offline.clone();
+        let (offline, watch) = (self.offline.clone(), self.clock_watch());
         let status = move || {
             let named = |found: Vec<(&str, String)>| {
                 let found = found.into_iter();
@@ -269,7 +269,7 @@ impl Parts {
                 ops: Some(bound.ops.to_string()),
                 stored_bytes: Some(cache.stored_bytes()),
                 timestamp_expires: last.map(|view| view.timestamp.expires),
-                ..crate::status::of_identity(&identity, offline.outlook())
+                ..crate::status::of_identity(&identity, offline.outlook(), watch.status())
             }
         };
         let served = crate::status::serve(self.data.root(), status).await;

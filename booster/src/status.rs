@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use member::{Data, Identity, IdentityError, Kind, State};
+use member::{ClockStatus, Glance, Identity, Kind, OpenError};
 use serde::{Deserialize, Serialize};
+use service::Clock;
 use service::unix::{CallError, Patience, UnixServer, call};
 use thiserror::Error;
 
@@ -19,6 +20,8 @@ use crate::revocation::ca_label;
 /// How a booster is.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Status {
+    /// What is known of the clock of its machine.
+    pub clock: ClockStatus,
     /// Until when its certificate counts, in Unix seconds.
     pub certificate_expires: i64,
     /// Where it serves content; none if it does not run.
@@ -88,6 +91,9 @@ impl fmt::Display for Status {
         if let Some(bytes) = self.stored_bytes {
             write!(f, "\ncache        {}", config::Bytes(bytes))?;
         }
+        if let Some(trouble) = self.clock.trouble() {
+            write!(f, "\nclock        {trouble}")?;
+        }
         for (check, why) in &self.degraded {
             write!(f, "\ndegraded     {check}: {why}")?;
         }
@@ -98,28 +104,28 @@ impl fmt::Display for Status {
     }
 }
 
-/// Tells how the booster with these settings is. `now` is in Unix seconds.
+/// Tells how the booster with these settings is.
 ///
 /// # Errors
 ///
 /// Fails if it has not enrolled, or if what it left cannot be used.
-pub async fn status(config: &Config, now: i64) -> Result<Status, StatusError> {
+pub async fn status(config: &Config, clock: &Clock) -> Result<Status, StatusError> {
     let request = Request::get("/status")
         .body(Full::<Bytes>::default())
         .expect("a constant request is in order");
     match call(&socket(config.data()), request, PATIENCE).await {
         Ok(answer) => serde_json::from_slice(answer.body()).map_err(|_| StatusError::Answer),
-        Err(CallError::Connect { .. }) => at_rest(config, now),
+        Err(CallError::Connect { .. }) => at_rest(config, clock),
         Err(source) => Err(StatusError::Call { source }),
     }
 }
 
 /// What one that does not run left behind.
-fn at_rest(config: &Config, now: i64) -> Result<Status, StatusError> {
-    let (data, grace) = (Data::new(config.data(), Kind::Booster), config.crl_grace());
-    let identity = Identity::load(&data.identity(), Kind::Booster, grace, now)?
-        .ok_or(StatusError::NotEnrolled)?;
-    State::new(data.state()).load_crls(&identity.trust, now);
+fn at_rest(config: &Config, clock: &Clock) -> Result<Status, StatusError> {
+    let grace = config.crl_grace();
+    let glance = Glance::of(config.data(), Kind::Booster, grace, clock)?;
+    let identity = glance.identity.ok_or(StatusError::NotEnrolled)?;
+    let outlook = Outlook::of(&identity.trust, grace, glance.clock.now());
     Ok(Status {
         content: None,
         enrol: None,
@@ -129,12 +135,12 @@ fn at_rest(config: &Config, now: i64) -> Result<Status, StatusError> {
         running: false,
         stored_bytes: None,
         timestamp_expires: None,
-        ..of_identity(&identity, Outlook::of(&identity.trust, grace, now))
+        ..of_identity(&identity, outlook, glance.clock_status)
     })
 }
 
 /// What the identity alone says, as of one that runs.
-pub(crate) fn of_identity(identity: &Identity, revocation: Outlook) -> Status {
+pub(crate) fn of_identity(identity: &Identity, revocation: Outlook, clock: ClockStatus) -> Status {
     let trust = &identity.trust;
     let cas = trust.roots().into_iter().chain(trust.issuing_cas());
     let lists = cas.filter_map(|ca| {
@@ -147,6 +153,7 @@ pub(crate) fn of_identity(identity: &Identity, revocation: Outlook) -> Status {
         })
     });
     Status {
+        clock,
         certificate_expires: identity.expires(),
         content: None,
         deployment: identity.name.deployment.to_string(),
@@ -197,7 +204,7 @@ pub enum StatusError {
     },
     /// What it left cannot be used.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Open(#[from] OpenError),
     /// It has not enrolled.
     #[error("cannot find a booster there: run larder-booster enrol first")]
     NotEnrolled,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use content::{FilesetName, RevisionNumber};
+use member::{Kind, skew};
 use serde::Serialize;
 use service::Clock;
 use thiserror::Error;
@@ -160,8 +161,18 @@ impl fmt::Display for PullReport {
 /// next try.
 pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, PullError> {
     let begun = Instant::now();
-    let mut session = open(&request, clock).await?;
+    let mut session = match open(&request, clock).await {
+        Ok(session) => session,
+        Err(error) => {
+            // By a clock that is far ahead we do not even know ourselves.
+            let _told_by_status = skew::look(&request.data, Kind::Client, clock).await;
+            return Err(error);
+        }
+    };
     let pulled = pull_as(&mut session, request).await;
+    let failed = pulled.as_ref().err();
+    let failed = failed.is_some_and(PullError::may_be_of_time);
+    session.compare_clock(failed).await;
     // However it ended: whom we turned from on the way, the origin should hear of.
     session.tell_origin().await;
     let report = pulled?;
@@ -309,6 +320,11 @@ pub enum PullError {
 }
 
 impl PullError {
+    /// Whether a clock that is off may be what it comes of.
+    fn may_be_of_time(&self) -> bool {
+        matches!(self, Self::Session(_)) || !self.bypasses().is_empty()
+    }
+
     /// Why each source was gone round, if the pull failed for want of one.
     #[must_use]
     pub fn bypasses(&self) -> &[Bypass] {

@@ -10,7 +10,7 @@ use certs::trust::Revocation;
 use content::statement::{Deployment, Statement};
 use member::{
     Courier, Data, Due, Identity, IdentityError, Kind, Lock, Member, OpenError, Proof, RenewError,
-    StandingError, State, StateError, renew, standing,
+    Skew, StandingError, State, StateError, renew, skew, standing,
 };
 use service::{Clock, Report};
 use thiserror::Error;
@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) enrol_bytes: u64,
     /// What keeps others away.
     pub(crate) lock: Arc<Lock>,
+    /// Whether the clock should be held against the origin's.
+    clock_is_due: bool,
     courier: Courier,
     refusals: Refusals,
 }
@@ -56,7 +58,9 @@ impl Session {
         } = member;
         let refusals = Refusals::new(clock.clone());
         let courier = Courier::open(&data.state(), &refusals);
+        let clock_is_due = Skew::kept(&data.state()).is_some_and(Skew::is_large);
         Ok(Self {
+            clock_is_due,
             data,
             identity,
             state,
@@ -103,6 +107,18 @@ impl Session {
                 Ok(())
             }
             Due::Over => self.renew(Proof::Key).await,
+        }
+    }
+
+    /// Holds the clock of this machine against the origin's if it was off before, if the origin has
+    /// just been spoken to, or if something `failed` that may be its fault.
+    pub(crate) async fn compare_clock(&mut self, failed: bool) {
+        if !failed && !std::mem::take(&mut self.clock_is_due) {
+            return;
+        }
+        let skew = skew::look(self.data.root(), Kind::Client, &self.clock).await;
+        if let Some(skew) = skew.filter(|skew| skew.is_large()) {
+            skew.tell(&self.refusals);
         }
     }
 
@@ -167,6 +183,7 @@ impl Session {
         let fetched = standing::fetch(&source, trust, &self.state, Kind::Client, now).await;
         self.enrol_bytes += source.meter().bytes();
         fetched?;
+        self.clock_is_due = true;
         self.identity.keep_cas()?;
         self.document = self.state.document(&self.judge(), self.clock.now());
         Ok(())
@@ -181,6 +198,7 @@ impl Session {
         let renewed = renew(&self.identity, proof, &source, &self.clock).await;
         self.enrol_bytes += source.meter().bytes();
         renewed?;
+        self.clock_is_due = true;
         Ok(())
     }
 }

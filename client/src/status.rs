@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use content::statement::{Statement, Timestamp};
-use member::{Data, Identity, Kind, State};
+use member::{ClockStatus, Glance, Identity, Kind};
 use serde::Serialize;
 use service::Clock;
 
@@ -18,6 +18,8 @@ use crate::session::SessionError;
 /// What is known without asking anybody. Times are Unix seconds.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Status {
+    /// What is known of the clock of this machine.
+    pub clock: ClockStatus,
     /// Who this device is; none before enrolment.
     pub device: Option<DeviceStatus>,
     /// When the newest timestamp that was verified was made; none if there was none yet.
@@ -87,15 +89,17 @@ pub struct InstalledStatus {
 ///
 /// Fails if what is kept there cannot be read or is damaged.
 pub fn status(data: &Path, grace: Duration, clock: &Clock) -> Result<Status, PullError> {
-    let data = Data::new(data, Kind::Client);
+    let Glance {
+        clock,
+        clock_status,
+        identity,
+        state,
+        ..
+    } = Glance::of(data, Kind::Client, grace, clock).map_err(SessionError::Open)?;
     let now = clock.now();
-    let state = State::new(data.state());
-    let identity = Identity::load(&data.identity(), Kind::Client, Duration::ZERO, now)
-        .map_err(SessionError::Identity)?;
     let marks = state.marks().map_err(SessionError::State)?;
     let (mut boosters, mut last) = (Vec::new(), None);
     if let Some(identity) = &identity {
-        state.load_crls(&identity.trust, now);
         let judge = transport::ContentJudge::new(Arc::clone(&identity.trust));
         if let Some(document) = state.document(&judge, now) {
             boosters.extend(document.boosters.iter().map(|booster| booster.id.clone()));
@@ -106,7 +110,7 @@ pub fn status(data: &Path, grace: Duration, clock: &Clock) -> Result<Status, Pul
         let opened = envelope.map(|envelope| Statement::<Timestamp>::open(&envelope, &judge, at));
         last = opened.and_then(Result::ok);
     }
-    let records = Record::list(&crate::session::installed(data.root()))
+    let records = Record::list(&crate::session::installed(data))
         .map_err(crate::install::TargetError::Record)?;
     let installed = records.iter().filter_map(|record| {
         let revision = record.installed()?;
@@ -117,6 +121,7 @@ pub fn status(data: &Path, grace: Duration, clock: &Clock) -> Result<Status, Pul
         })
     });
     Ok(Status {
+        clock: clock_status,
         device: identity.map(|identity| device(&identity, now)),
         verified_at: Some(marks.issued()).filter(|issued| *issued > 0),
         timestamp: last.map(|last| timestamp(&last, grace, now)),
@@ -148,6 +153,9 @@ impl fmt::Display for Status {
                 let over = if device.expired { " (over)" } else { "" };
                 write!(f, "  certified    until {}{over}", time(device.not_after))?;
             }
+        }
+        if let Some(trouble) = self.clock.trouble() {
+            write!(f, "\n  clock        {trouble}")?;
         }
         if let Some(at) = self.verified_at {
             write!(f, "\n  last word    of the origin from {}", time(at))?;

@@ -264,6 +264,14 @@ pub enum IdentityError {
     Trust(#[from] TrustError),
 }
 
+impl IdentityError {
+    /// Whether all is in order but the time: no root is in date.
+    #[must_use]
+    pub fn is_out_of_date(&self) -> bool {
+        matches!(self, Self::Trust(TrustError::NoRoot))
+    }
+}
+
 const KEY: &str = "key.pem";
 const CERT: &str = "cert.pem";
 const ROOTS: &str = "roots.pem";

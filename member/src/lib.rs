@@ -17,6 +17,7 @@ pub mod identity;
 mod kind;
 pub mod open;
 pub mod renew;
+pub mod skew;
 pub mod standing;
 pub mod state;
 
@@ -25,7 +26,8 @@ pub use data::{Data, DataError, Lock};
 pub use enrol::{EnrolError, EnrolNote, EnrolReport, EnrolRequest, enrol};
 pub use identity::{Identity, IdentityError, Joined};
 pub use kind::Kind;
-pub use open::{Member, OpenError};
+pub use open::{Glance, Member, OpenError};
 pub use renew::{Due, Proof, RenewError, renew};
+pub use skew::{ClockStatus, Skew};
 pub use standing::StandingError;
 pub use state::{State, StateError};

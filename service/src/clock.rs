@@ -90,13 +90,19 @@ impl Clock {
     /// Seconds since 1970, negative before.
     #[must_use]
     pub fn now(&self) -> i64 {
+        let (told, floor) = (self.told(), self.floor.as_ref());
+        floor.map_or(told, |floor| told.max(floor.now()))
+    }
+
+    /// What the machine's own clock says, whatever anybody has vouched for: to tell how far it is
+    /// off, and never to judge by.
+    #[must_use]
+    pub fn told(&self) -> i64 {
         let offset = self
             .offset
             .as_ref()
             .map_or(0, |offset| offset.load(Ordering::Relaxed));
-        let told = unix_seconds(SystemTime::now()).saturating_add(offset);
-        let floor = self.floor.as_ref();
-        floor.map_or(told, |floor| told.max(floor.now()))
+        unix_seconds(SystemTime::now()).saturating_add(offset)
     }
 }
 
@@ -132,6 +138,7 @@ mod tests {
         offset.store(-86_400, Ordering::Relaxed);
         assert!(bare.now() < proved - 80_000);
         assert!((proved..proved + 5).contains(&clock.now()));
+        assert!(clock.told() < proved - 80_000);
         // Who shares it shares its floor, however it was come by.
         clock.floored(proved + 50).raise_floor(proved + 70);
         clock.raise_floor(proved);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod branch;
+mod clocks;
 mod coalesce;
 mod kills;
 mod lies;

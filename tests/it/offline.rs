@@ -111,7 +111,11 @@ impl Far {
 
 /// Waits until the booster shows that phase on its metrics page and tells it as its status.
 async fn shown(booster: &Booster, config: &booster::Config, phase: Phase) {
-    let look = async || booster::status::status(config, 0).await.unwrap();
+    let look = async || {
+        booster::status::status(config, &service::Clock::system())
+            .await
+            .unwrap()
+    };
     until(look, |status| status.revocation.phase == phase).await;
     let ops = booster.addresses().ops;
     let state = format!("state=\"{}\"", phase.as_str());

@@ -1,14 +1,14 @@
 //! What a booster is made of, put together.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certs::Role;
 use certs::tls::{self, Expected, TlsError};
 use certs::trust::Revocation as Strictness;
 use content::statement::Deployment;
-use member::{Data, Identity, Kind, Lock, Member};
+use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, skew};
 use service::metrics::Registry;
 use service::{Clock, Report, Tasks};
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use super::BindError;
 use crate::api::Api;
 use crate::cache::{Cache, StoreError, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
+use crate::clock::ClockWatch;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::offline::{Offline, Phase, Seen};
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub(super) registry: Registry,
     pub(super) renewal: Renewal,
     pub(super) revocation: Revocation,
+    skew: Arc<Mutex<Option<Skew>>>,
     pub(super) sources: Sources,
 }
 
@@ -104,11 +106,10 @@ impl Parts {
         };
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
         let cache = open_cache(config, &data, &sources, tasks, &metrics, clock.now()).await?;
-        let judge = ContentJudge::new(Arc::clone(&identity.trust));
         let catalogue = Catalogue::open(catalogue::Parts {
             cache: cache.clone(),
             clock: clock.clone(),
-            judge: AnyJudge(Arc::new(judge)),
+            judge: AnyJudge(Arc::new(ContentJudge::new(Arc::clone(&identity.trust)))),
             lists: Arc::new(revocation.clone()),
             spawner: tasks.spawner(),
             state,
@@ -128,10 +129,24 @@ impl Parts {
             registry,
             renewal,
             revocation,
+            skew: Arc::default(),
             sources,
         };
         parts.find_origin().await;
         Ok(parts)
+    }
+
+    /// What holds the clock against the origin's.
+    pub(super) fn clock_watch(&self) -> ClockWatch {
+        ClockWatch {
+            clock: self.clock.clone(),
+            folder: self.data.state(),
+            identity: Arc::clone(&self.identity),
+            last: Arc::clone(&self.skew),
+            metrics: self.metrics.clone(),
+            public: Arc::clone(&self.sources.public),
+            refusals: self.refusals.clone(),
+        }
     }
 
     /// Learns where the origin serves content: from the document that we have, else from the one
@@ -266,11 +281,15 @@ async fn open_cache(
 
 /// Who we are, and what the last run knew.
 async fn open(config: &Config, clock: &Clock) -> Result<Member, BindError> {
-    let (data, grace, clock) = (config.data().to_owned(), config.crl_grace(), clock.clone());
-    let opened = off_runtime(move || Member::open(&data, Kind::Booster, grace, &clock));
+    let (data, grace, own) = (config.data().to_owned(), config.crl_grace(), clock.clone());
+    let opened = off_runtime(move || Member::open(&data, Kind::Booster, grace, &own));
     let opened = opened
         .await
         .ok_or_else(|| BindError::Stopped(std::io::ErrorKind::Interrupted.into()))?;
+    if let Err(OpenError::NoRoot { .. }) = opened {
+        // By how much the clock is ahead, `status` can then say.
+        let _told_by_status = skew::look(config.data(), Kind::Booster, clock).await;
+    }
     Ok(opened?)
 }
 

@@ -1,5 +1,6 @@
 //! A booster between a small origin and its clients, over real sockets on loopback.
 
+mod clocks;
 mod offline;
 mod origin;
 
@@ -129,14 +130,14 @@ async fn a_booster_enrols_serves_and_starts_again_without_its_origin() {
         (counted.served_pack_bytes, counted.upstream_pack_bytes),
         (total, total)
     );
-    let shown = status(&bed.config(), 0).await.unwrap();
+    let shown = status(&bed.config(), &Clock::system()).await.unwrap();
     assert!(shown.running && shown.lists.len() == 4, "{shown:?}");
     let number = |ca| booster.metrics().crl_number.with_label_values(&[ca]).get();
     assert_eq!(["root", "node", "client", "content"].map(number), [1; 4]);
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 
     bed.origin.stop().await;
-    let shown = status(&bed.config(), bed.origin.clock.now()).await.unwrap();
+    let shown = status(&bed.config(), &bed.origin.clock).await.unwrap();
     assert!(!shown.running && shown.id == "berlin", "{shown:?}");
     let booster = bed.boost().await;
     let client = bed.client(&device, &booster);
@@ -204,7 +205,7 @@ async fn a_booster_that_slept_for_a_month_recovers_unaided() {
     let device = bed.origin.device("laptop");
     let client = bed.client(&device, &booster);
     assert_eq!(soon(client.hello()).await.unwrap().id, "berlin");
-    let shown = status(&bed.config(), 0).await.unwrap();
+    let shown = status(&bed.config(), &Clock::system()).await.unwrap();
     assert!(shown.certificate_expires > bed.origin.clock.now() + 10 * DAY);
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
@@ -240,7 +241,12 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
     let config = bed.config();
     let now = bed.origin.clock.now();
     soon(async {
-        while status(&config, 0).await.unwrap().certificate_expires < now + 13 * DAY {
+        while status(&config, &Clock::system())
+            .await
+            .unwrap()
+            .certificate_expires
+            < now + 13 * DAY
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
@@ -253,7 +259,7 @@ async fn a_new_certificate_that_does_not_work_leaves_the_old_one_and_the_origin_
     let bed = Bed::start().await;
     bed.origin.pass(10, 2);
     let device = bed.origin.device("laptop");
-    let before = status(&bed.config(), bed.origin.clock.now()).await.unwrap();
+    let before = status(&bed.config(), &bed.origin.clock).await.unwrap();
     bed.origin.shared.spoils.store(true, Ordering::Relaxed);
     let booster = bed.boost().await;
     let overdue = || {
@@ -270,7 +276,7 @@ async fn a_new_certificate_that_does_not_work_leaves_the_old_one_and_the_origin_
     })
     .await;
     assert_eq!(booster.metrics().certificate_overdue.get(), 1);
-    let after = status(&bed.config(), 0).await.unwrap();
+    let after = status(&bed.config(), &Clock::system()).await.unwrap();
     assert_eq!(after.certificate_expires, before.certificate_expires);
     bed.get(&bed.client(&device, &booster)).await;
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);

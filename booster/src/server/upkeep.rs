@@ -37,6 +37,8 @@ impl Parts {
         tasks.start("revocation", |stop| revocation.run(interval, stop));
         let renewal = self.renewal.clone();
         tasks.start("renewal", |stop| renewal.run(stop));
+        let watch = self.clock_watch();
+        tasks.start("clock", |stop| watch.run(stop));
         let mut content = Place::new(bound.content, &config.content().addresses);
         if content.said.is_empty() {
             content.said.clone_from(&self.identity.joined.advertise);

@@ -30,7 +30,7 @@ async fn shown(booster: &Booster, config: &Config, phase: Phase) {
     .await;
     let sum = Phase::ALL.map(|each| state.with_label_values(&[each.as_str()]).get());
     assert_eq!(sum.iter().sum::<i64>(), 1);
-    let status = soon(status(config, 0)).await.unwrap();
+    let status = soon(status(config, &Clock::system())).await.unwrap();
     assert_eq!(status.revocation.phase, phase);
     let named = |checks: &[(String, String)]| checks.iter().any(|(it, _)| it.contains("lists"));
     assert_eq!(named(&status.degraded), phase == Phase::Grace, "{status:?}");
@@ -105,7 +105,7 @@ async fn a_booster_that_starts_in_grace_remembers_whom_it_saw() {
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
     bed.origin.stop().await;
     bed.pass(DAY + 100);
-    let at_rest = status(&bed.config(), bed.origin.clock.now()).await.unwrap();
+    let at_rest = status(&bed.config(), &bed.origin.clock).await.unwrap();
     assert_eq!(at_rest.revocation.phase, Phase::Closed, "without grace");
 
     let config = bed.with_grace(2);
@@ -114,7 +114,7 @@ async fn a_booster_that_starts_in_grace_remembers_whom_it_saw() {
         .unwrap();
     shown(&booster, &config, Phase::Grace).await;
     let address = booster.local_addr().to_string();
-    let told = status(&config, 0).await.unwrap().to_string();
+    let told = status(&config, &Clock::system()).await.unwrap().to_string();
     assert!(
         told.contains("only clients that were seen before"),
         "{told}"

@@ -13,7 +13,7 @@ use certs::{IssuerId, pkcs7};
 use content::statement::IssuerMinimum;
 use http::request::Parts;
 use http::{Response, StatusCode};
-use protocol::{CheckInAnswer, Join, Reports, Route, Token};
+use protocol::{CheckInAnswer, Hello, Join, Reports, Route, Token};
 use service::Clock;
 use transport::source::CallLimits;
 use transport::{Body, ListenSettings, Listener, Source, SourceSettings, read_body, respond};
@@ -304,7 +304,7 @@ impl Shared {
                     .into_owned())
             }
             Route::Enrol(_) | Route::Reenrol(_) => self.enrol(&route, &body, peer),
-            Route::Hello => ok(b"{}".to_vec()),
+            Route::Hello => ok(self.hello().encode()),
             Route::Pack(fileset, id) => {
                 let range = head.headers.get("range").map(|it| it.to_str().unwrap());
                 let from = range.map_or(0, |range| {
@@ -335,6 +335,17 @@ impl Shared {
                 }
                 None => respond::status(StatusCode::NOT_FOUND),
             },
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            deployment: "acme".to_owned(),
+            role: "origin".to_owned(),
+            id: "origin".to_owned(),
+            protocol_min: protocol::PROTOCOL_VERSION,
+            protocol_max: protocol::PROTOCOL_VERSION,
+            time: self.clock.now(),
         }
     }
 
