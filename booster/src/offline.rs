@@ -80,7 +80,15 @@ impl Outlook {
             closed_at: None,
         };
         let mut judged = false;
-        for ca in judging(trust, now) {
+        let judging: Vec<_> = judging(trust, now).collect();
+        let listed = |ca: &CaCert| trust.crls().current(ca.id()).is_some();
+        for ca in &judging {
+            // A CA that was announced a moment ago: until its list is here, those whom it certifies
+            // are refused one by one, and nobody else.
+            let mut like_it = judging.iter().filter(|other| other.kind() == ca.kind());
+            if !listed(ca) && like_it.any(|other| listed(other)) {
+                continue;
+            }
             judged |= ca.kind() == Some(CaKind::Client);
             let crl = trust.crls().current(ca.id());
             let due_at = crl.map(|crl| crl.next_update());

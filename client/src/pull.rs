@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use content::{FilesetName, RevisionNumber};
+use member::roots;
 use member::{Kind, skew};
 use serde::Serialize;
 use service::Clock;
 use thiserror::Error;
-use tracing::warn;
 
 pub use index::AssembleError;
 #[cfg(test)]
@@ -224,12 +224,8 @@ async fn find(
     };
     let found = catalogue.look_up(sources, &request.fileset, request.number);
     let (document, stated) = found.await?;
-    for root in &document.roots {
-        // The old root vouches for the new one by having signed the document.
-        if let Err(error) = session.identity.trust.add_root(root, session.clock.now()) {
-            warn!(%error, "leaving out a root of the deployment document");
-        }
-    }
+    let now = session.clock.now();
+    roots::follow(&session.identity.trust, &document, now);
     session
         .identity
         .keep_cas()

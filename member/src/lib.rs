@@ -17,6 +17,7 @@ pub mod identity;
 mod kind;
 pub mod open;
 pub mod renew;
+pub mod roots;
 pub mod skew;
 pub mod standing;
 pub mod state;

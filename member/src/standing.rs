@@ -14,6 +14,7 @@ use tracing::debug;
 use transport::{CallError, ContentJudge, Fetched, Source};
 
 use crate::kind::Kind;
+use crate::roots;
 use crate::state::{State, StateError};
 
 /// The issuers whose lists a member of this kind judges others by, roots first: their lists say
@@ -58,6 +59,21 @@ pub async fn fetch(
     kind: Kind,
     now: i64,
 ) -> Result<(), StandingError> {
+    if fetch_once(source, trust, state, kind, now).await? {
+        // What hangs on a root that we have just heard of could not be taken the first time.
+        fetch_once(source, trust, state, kind, now).await?;
+    }
+    Ok(())
+}
+
+/// Says whether the document has brought or taken roots.
+async fn fetch_once(
+    source: &Source,
+    trust: &Arc<Trust>,
+    state: &State,
+    kind: Kind,
+    now: i64,
+) -> Result<bool, StandingError> {
     for ca in source.cacerts().await? {
         if let Err(failure) = trust.add_issuing_ca(&ca, now) {
             // The roots are among them, and whatever no root has signed is passed over.
@@ -72,15 +88,16 @@ pub async fn fetch(
         }
     }
     let Fetched::New { bytes, .. } = source.deployment(None).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let judge = ContentJudge::new(Arc::clone(trust));
     let document: Statement<Deployment> = Statement::open(&bytes, &judge, now)?;
     let kept = state.document(&judge, now);
-    if kept.is_none_or(|kept| kept.version <= document.version) {
-        state.put_document(&bytes)?;
+    if kept.is_some_and(|kept| kept.version > document.version) {
+        return Ok(false);
     }
-    Ok(())
+    state.put_document(&bytes)?;
+    Ok(roots::follow(trust, &document, now))
 }
 
 /// The ETag under which the origin serves the list with that digest.

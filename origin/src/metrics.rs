@@ -1,8 +1,9 @@
 //! What the origin counts. Every name begins with `larder_origin_`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use certs::{RefusalReason, Trust};
+use certs::{Crl, RefusalReason};
 use http::StatusCode;
 use protocol::Reported;
 use protocol::report::Matter;
@@ -189,20 +190,26 @@ impl Metrics {
         if let Some((_, not_after)) = authority.own_certificate().validity() {
             self.certificate_not_after.set(not_after);
         }
-        let trust = authority.trust();
-        for ca in trust.roots().iter().chain(&trust.issuing_cas()) {
-            let name = ca.kind().map_or("root", |kind| label(kind));
-            self.ca_not_after
-                .with_label_values(&[name])
-                .set(ca.not_after());
+        let (trust, active) = (authority.trust(), authority.ca_certificates());
+        let cas = trust.roots().into_iter().chain(trust.issuing_cas());
+        let cas = cas.filter(|ca| active.iter().any(|der| der == ca.der()));
+        // Of two generations of a kind, that which needs somebody sooner.
+        let mut shown: BTreeMap<&str, (i64, Vec<Arc<Crl>>)> = BTreeMap::new();
+        for ca in cas {
+            let name = ca.kind().map_or("root", label);
+            let (ends, crls) = shown.entry(name).or_insert((i64::MAX, Vec::new()));
+            *ends = ca.not_after().min(*ends);
+            crls.extend(trust.crls().current(ca.id()));
         }
-        for crl in trust.crls().all() {
-            let name = issuer_name(trust, crl.issuer());
-            let number = i64::try_from(crl.number()).unwrap_or(i64::MAX);
-            self.crl_number.with_label_values(&[name]).set(number);
-            self.crl_next_update
-                .with_label_values(&[name])
-                .set(crl.next_update());
+        for (name, (ends, crls)) in shown {
+            self.ca_not_after.with_label_values(&[name]).set(ends);
+            if let Some(number) = crls.iter().map(|crl| crl.number()).max() {
+                let number = i64::try_from(number).unwrap_or(i64::MAX);
+                self.crl_number.with_label_values(&[name]).set(number);
+            }
+            if let Some(until) = crls.iter().map(|crl| crl.next_update()).min() {
+                self.crl_next_update.with_label_values(&[name]).set(until);
+            }
         }
     }
 }
@@ -237,14 +244,7 @@ impl HandshakeSink for Sink {
     }
 }
 
-/// Issuers by kind: their key's digest would say nothing to anybody on a dashboard.
-fn issuer_name(trust: &Trust, issuer: certs::IssuerId) -> &'static str {
-    trust
-        .issuer(issuer)
-        .and_then(|ca| ca.kind())
-        .map_or("root", label)
-}
-
+/// CAs by kind: their key's digest would say nothing to anybody on a dashboard.
 fn label(kind: certs::CaKind) -> &'static str {
     match kind {
         certs::CaKind::Node => "node",

@@ -9,5 +9,6 @@ mod lies;
 mod memory;
 mod offline;
 mod reports;
+mod rotation;
 mod tidy;
 mod trust;

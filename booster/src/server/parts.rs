@@ -345,16 +345,10 @@ pub(super) fn apply(document: &Deployment, identity: &Identity, sources: &Source
             "the deployment document names another origin: ignored"
         );
     }
-    let known = identity.trust.roots().len();
-    for root in &document.roots {
-        if let Err(failure) = identity.trust.add_root(root, now) {
-            warn!(error = %Report(&failure), "cannot trust a root of the deployment document");
-        }
-    }
-    if identity.trust.roots().len() != known
+    if roots::follow(&identity.trust, document, now)
         && let Err(failure) = identity.keep_cas()
     {
-        warn!(error = %Report(&failure), "cannot keep a new root");
+        warn!(error = %Report(&failure), "cannot keep the roots");
     }
 }
 
