@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use certs::tls::{Capture, Evidence, Expected};
+use certs::tls::{Capture, CertCell, Evidence, Expected};
 use certs::trust::Revocation;
 use certs::{Peer, RefusalReason, Trust};
 use http::{Request, Response};
@@ -44,6 +44,8 @@ pub(crate) struct Judgement {
     pub(crate) revocation: Revocation,
     pub(crate) clock: Clock,
     pub(crate) expected: Expected,
+    /// Our own certificate, if we show one.
+    pub(crate) own: Option<Arc<CertCell>>,
     /// Who hears of those whom we turn from.
     pub(crate) refusals: Option<Refusals>,
 }
@@ -69,7 +71,12 @@ pub(crate) struct Lease {
     peer: Option<Peer>,
     reused: bool,
     sender: Sender,
+    shown: Shown,
 }
+
+/// Which of our certificates a connection was opened with, by the first and the last second of its
+/// life. The other side judges us by that one for as long as the connection lives.
+pub(crate) type Shown = Option<(i64, i64)>;
 
 /// The alert that ended a connection, once there was one.
 pub(crate) type Alert = Arc<OnceLock<AlertDescription>>;
@@ -172,9 +179,10 @@ impl Connector {
     }
 
     async fn lease(&self, fresh: bool, deadline: Instant) -> Result<Lease, CallError> {
+        let shown = self.shown();
         if fresh {
             self.pool.clear();
-        } else if let Some(lease) = self.pool.take().await {
+        } else if let Some(lease) = self.pool.take(shown).await {
             if self.may_speak_to(lease.peer.as_ref()).is_ok() {
                 return Ok(lease);
             }
@@ -182,12 +190,18 @@ impl Connector {
             self.pool.clear();
         }
         let deadline = deadline.min(Instant::now() + self.connect_timeout);
-        let lease = self.dial(deadline).await?;
+        let mut lease = self.dial(deadline).await?;
+        // Of two, the older one: to take a new connection for an old one costs a handshake.
+        lease.shown = shown;
         if let Sender::Http2(sender) = &lease.sender {
-            self.pool
-                .share(sender.clone(), Arc::clone(&lease.alert), lease.peer.clone());
+            let (alert, peer) = (Arc::clone(&lease.alert), lease.peer.clone());
+            self.pool.share(sender.clone(), alert, peer, shown);
         }
         Ok(lease)
+    }
+
+    fn shown(&self) -> Shown {
+        self.judgement.as_ref()?.own.as_ref()?.validity()
     }
 
     fn may_speak_to(&self, peer: Option<&Peer>) -> Result<(), RefusalReason> {
@@ -302,6 +316,7 @@ impl Connector {
             peer,
             reused: false,
             sender,
+            shown: None,
         })
     }
 }
@@ -341,7 +356,10 @@ impl Returnable {
     /// The answer has been read: the connection may serve the next call.
     pub(crate) fn give_back(self) {
         if let Sender::Http1(sender) = self.lease.sender {
-            self.pool.put(sender, self.lease.alert, self.lease.peer);
+            let Lease {
+                alert, peer, shown, ..
+            } = self.lease;
+            self.pool.put(sender, alert, peer, shown);
         }
     }
 

@@ -132,6 +132,7 @@ impl Source {
             revocation,
             clock,
             expected: expected.clone(),
+            own,
             refusals,
         });
         let meter = Arc::new(Meter::default());

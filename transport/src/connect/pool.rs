@@ -7,7 +7,7 @@ use certs::Peer;
 use hyper::client::conn::{http1, http2};
 use tokio::time::{Instant, timeout};
 
-use super::{Alert, Lease, Sender};
+use super::{Alert, Lease, Sender, Shown};
 use crate::body::Body;
 
 /// A few idle HTTP/1.1 connections, or one HTTP/2 connection that all share.
@@ -26,6 +26,7 @@ struct Idle {
     sender: http1::SendRequest<Body>,
     alert: Alert,
     peer: Option<Peer>,
+    shown: Shown,
     since: Instant,
 }
 
@@ -33,17 +34,20 @@ struct Shared {
     sender: http2::SendRequest<Body>,
     alert: Alert,
     peer: Option<Peer>,
+    shown: Shown,
 }
 
 impl Pool {
-    /// A connection that seems to be alive, the last used first.
-    pub(super) async fn take(&self) -> Option<Lease> {
-        if let Some(lease) = self.take_shared() {
+    /// A connection that seems to be alive, the last used first, and that was opened with the
+    /// certificate `shown`. One opened with an older one ends when what is on it has ended: it would
+    /// be cut off with that certificate's life.
+    pub(super) async fn take(&self, shown: Shown) -> Option<Lease> {
+        if let Some(lease) = self.take_shared(shown) {
             return Some(lease);
         }
         loop {
             let mut idle = self.pop()?;
-            let fresh = idle.since.elapsed() < IDLE_MAX;
+            let fresh = idle.since.elapsed() < IDLE_MAX && idle.shown == shown;
             // It becomes ready as soon as its task has seen the end of the last answer.
             if fresh && matches!(timeout(READY_MAX, idle.sender.ready()).await, Ok(Ok(()))) {
                 return Some(Lease {
@@ -51,28 +55,43 @@ impl Pool {
                     peer: idle.peer,
                     reused: true,
                     sender: Sender::Http1(idle.sender),
+                    shown,
                 });
             }
         }
     }
 
-    pub(super) fn put(&self, sender: http1::SendRequest<Body>, alert: Alert, peer: Option<Peer>) {
+    pub(super) fn put(
+        &self,
+        sender: http1::SendRequest<Body>,
+        alert: Alert,
+        peer: Option<Peer>,
+        shown: Shown,
+    ) {
         let mut kept = self.lock();
         if !sender.is_closed() && kept.idle.len() < IDLE_CONNECTIONS_MAX {
             kept.idle.push(Idle {
                 sender,
                 alert,
                 peer,
+                shown,
                 since: Instant::now(),
             });
         }
     }
 
-    pub(super) fn share(&self, sender: http2::SendRequest<Body>, alert: Alert, peer: Option<Peer>) {
+    pub(super) fn share(
+        &self,
+        sender: http2::SendRequest<Body>,
+        alert: Alert,
+        peer: Option<Peer>,
+        shown: Shown,
+    ) {
         self.lock().shared = Some(Shared {
             sender,
             alert,
             peer,
+            shown,
         });
     }
 
@@ -82,10 +101,10 @@ impl Pool {
         kept.shared = None;
     }
 
-    fn take_shared(&self) -> Option<Lease> {
+    fn take_shared(&self, shown: Shown) -> Option<Lease> {
         let mut kept = self.lock();
         let shared = kept.shared.as_ref()?;
-        if shared.sender.is_closed() {
+        if shared.sender.is_closed() || shared.shown != shown {
             kept.shared = None;
             return None;
         }
@@ -94,6 +113,7 @@ impl Pool {
             peer: shared.peer.clone(),
             reused: true,
             sender: Sender::Http2(shared.sender.clone()),
+            shown,
         })
     }
 

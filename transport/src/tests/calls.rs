@@ -343,3 +343,29 @@ fn a_statement_counts_if_a_content_signer_signed_it() {
     assert!(!check(Role::Signer, b"massage"));
     assert!(!check(Role::Booster, b"message"));
 }
+
+async fn check_renewal(http2: bool) {
+    let scene = Scene::new().await;
+    let source = scene.source(http2);
+    let connections = || source.meter().connections.load(Ordering::Relaxed);
+    let (fileset, pack) = (fileset("whole"), pack_id());
+    let under_way = source.pack(&fileset, &pack, None, false);
+    let mut under_way = under_way.await.unwrap();
+    source.hello().await.unwrap();
+    let before = connections();
+    let (role, now) = (Role::Client, scene.bed.clock.now());
+    let new = scene.bed.own_at(role, "laptop-7", now + 60);
+    scene.client.cell.replace(&new.chain, &new.key).unwrap();
+    source.hello().await.unwrap();
+    assert_eq!(connections(), before + 1, "the new one is shown");
+    source.hello().await.unwrap();
+    assert_eq!(connections(), before + 1, "once");
+    while under_way.next().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn a_connection_of_a_certificate_that_was_renewed_takes_no_more_calls() {
+    // It would be cut off, and reported, when the old certificate ends.
+    check_renewal(false).await;
+    check_renewal(true).await;
+}
