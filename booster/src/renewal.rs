@@ -33,22 +33,24 @@ impl Renewal {
         let jitter = fastrand::f64();
         loop {
             self.show();
-            let wait = if self.identity.due(self.clock.now(), jitter) == Due::NotYet {
-                backoff.succeeded();
-                LOOK_PAUSE
-            } else if let Err(failure) = self.renew().await {
-                warn!(error = %Report(&failure), "cannot renew the certificate");
-                if self.identity.is_overdue(self.clock.now()) {
-                    self.identity.report_overdue(&self.refusals);
-                }
-                backoff.failed(fastrand::f64())
-            } else {
-                continue;
-            };
+            if self.identity.due(self.clock.now(), jitter) != Due::NotYet {
+                self.try_to_renew().await;
+            }
+            let due = self.identity.due(self.clock.now(), jitter);
             tokio::select! {
-                () = sleep(wait) => {}
+                () = sleep(rest(&mut backoff, due, fastrand::f64())) => {}
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    async fn try_to_renew(&self) {
+        let Err(failure) = self.renew().await else {
+            return;
+        };
+        warn!(error = %Report(&failure), "cannot renew the certificate");
+        if self.identity.is_overdue(self.clock.now()) {
+            self.identity.report_overdue(&self.refusals);
         }
     }
 
@@ -71,8 +73,34 @@ impl Renewal {
     }
 }
 
+/// How long to wait when the certificate is `due` after all that was tried. It may be so when it is
+/// brand-new, to a clock that is days ahead: to ask at once again would never end.
+fn rest(backoff: &mut Backoff, due: Due, random: f64) -> Duration {
+    match due {
+        Due::NotYet => {
+            backoff.succeeded();
+            LOOK_PAUSE
+        }
+        Due::Now | Due::Over => backoff.failed(random),
+    }
+}
+
 /// How often to look whether it is time: a clock may be set, or a machine wake from sleep.
 const LOOK_PAUSE: Duration = Duration::from_secs(60);
 const BACKOFF_FIRST: Duration = Duration::from_secs(5);
 /// Half of a life of 14 days is left to try in.
 const BACKOFF_LONGEST: Duration = Duration::from_secs(900);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_due_when_it_is_new_is_not_renewed_without_end() {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        let mut rest = |due| rest(&mut backoff, due, 1.0).as_secs();
+        assert_eq!([Due::Now; 4].map(&mut rest), [5, 10, 20, 40]);
+        assert_eq!(rest(Due::NotYet), 60);
+        assert_eq!(rest(Due::Over), 5);
+    }
+}
