@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use content::{FilesetName, RevisionNumber};
-use member::roots;
-use member::{Kind, skew};
+use member::{Kind, roots, skew};
 use serde::Serialize;
 use service::Clock;
 use thiserror::Error;

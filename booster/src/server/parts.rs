@@ -8,7 +8,7 @@ use certs::Role;
 use certs::tls::{self, Expected, TlsError};
 use certs::trust::Revocation as Strictness;
 use content::statement::Deployment;
-use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, skew};
+use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, roots, skew};
 use service::metrics::Registry;
 use service::{Clock, Report, Tasks};
 use tokio::time::timeout;
