@@ -7,7 +7,7 @@
 //! ```text
 //! DATA/lock                                                     one program at a time
 //! DATA/identity/  key.pem cert.pem roots.pem cas.pem join.json  0700, files 0600
-//! DATA/state/     marks <issuer>.crl timestamp.json deployment.json
+//! DATA/state/     marks <issuer>.crl timestamp.json deployment.json clock.json
 //! ```
 
 pub mod courier;
