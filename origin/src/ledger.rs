@@ -88,6 +88,8 @@ const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// SQLite's page cache for each connection: 16 MiB, written as SQLite wants it (negative: KiB).
 const CACHE_KIB: &str = "-16384";
+/// The same for each connection that reads: all of them take part in a commit, turn by turn.
+const READER_CACHE_KIB: &str = "-4096";
 /// Pages of the log after which SQLite copies them into the database: 32 MiB, so that a page which
 /// a publish touches often is copied once.
 const LOG_PAGES: &str = "8192";
@@ -140,7 +142,11 @@ impl Ledger {
             })?;
         let reader = pool()
             .max_connections(READERS_MAX)
-            .connect_with(options.read_only(true))
+            .connect_with(
+                options
+                    .read_only(true)
+                    .pragma("cache_size", READER_CACHE_KIB),
+            )
             .await
             .map_err(fail)?;
         Ok(Self { reader, writer })
