@@ -203,7 +203,7 @@ fn connector(
     Ok(config)
 }
 
-/// aws-lc-rs, built to prefer X25519MLKEM768 and to accept X25519.
+/// aws-lc-rs, built to prefer X25519MLKEM768 and to accept X25519, P-256 and P-384.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -106,5 +106,6 @@ async fn fill(
     Ok(commit(tx).await?)
 }
 
-/// `serve` signs others within an hour, with the life that its settings name.
-const FIRST_CRL_LIFE: Duration = Duration::from_secs(86_400);
+/// The default of the settings: a branch that is cut off in the first hour has as long as any other.
+/// `serve` signs others within the hour, with the life that its settings name.
+const FIRST_CRL_LIFE: Duration = Duration::from_secs(7 * 86_400);
