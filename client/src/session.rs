@@ -235,7 +235,8 @@ pub enum SessionError {
     },
 }
 
-/// How long somebody who waits for a pull waits for the origin to hear of others.
-const TELL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody who waits for a pull waits for the origin to hear of others: where the line
+/// swallows everything, finding that out takes five seconds, and the relay's turn comes after it.
+const TELL_PATIENCE: Duration = Duration::from_secs(15);
 /// Boosters whose relay is tried if the origin cannot be reached.
 const RELAYS_MAX: usize = 8;

@@ -238,8 +238,50 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use certs::tls::Expected;
+    use certs::trust::Revocation;
+    use certs::{Key, Role, Serial, issue};
     use service::Clock;
+    use tokio::net::TcpListener;
+    use transport::SourceSettings;
+    use transport::source::CallLimits;
+
+    use super::*;
+
+    /// Calls to an origin at the address of `listener`.
+    fn source(listener: &TcpListener) -> Arc<Source> {
+        let (clock, key) = (Clock::system(), Key::generate().unwrap());
+        let serial = Serial::from_random([1; 16]);
+        let root = issue::root(&"d1".parse().unwrap(), 1, key, serial, clock.now()).unwrap();
+        let trust = crate::identity::new_trust(&[root.cert_der()], clock.now()).unwrap();
+        let made = Source::new(SourceSettings {
+            addresses: vec![listener.local_addr().unwrap().to_string()],
+            expected: Expected::AnyOf(Role::Origin),
+            revocation: Revocation::BestEffort,
+            trust: Arc::new(trust),
+            own: None,
+            clock,
+            http2: false,
+            limits: CallLimits::default(),
+            refusals: None,
+        });
+        Arc::new(made.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_way_that_swallows_everything_leaves_time_for_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let refusals = Refusals::new(Clock::system());
+        refusals.notice("clock_skew", "an hour");
+        let mut courier = Courier::open(folder.path(), &refusals);
+        // They take connections and never say a word.
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ways = [source(&first), source(&next)];
+        courier.flush(&ways, Duration::from_millis(400)).await;
+        let tried = timeout(Duration::from_secs(5), next.accept()).await;
+        tried.unwrap().unwrap();
+    }
 
     #[tokio::test]
     async fn what_waits_is_written_down_and_taken_up_again() {
