@@ -21,6 +21,7 @@ use certs::crl::SignCrlError;
 use certs::issue::IssueError;
 use certs::key::KeyError;
 use certs::keyfile::KeyFileError;
+use certs::pkcs11::{Pkcs11UriError, TokenError};
 use certs::signer::SignerError;
 use certs::tls::{CellError, CertCell};
 use certs::trust::{TrustCrlError, TrustError};
@@ -105,12 +106,26 @@ pub enum AuthorityError {
     /// What was published cannot be kept.
     #[error("cannot keep what was published")]
     Published(#[from] PublishedError),
+    /// A file cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A CRL could not be signed.
     #[error("cannot sign a revocation list")]
     SignCrl(#[from] SignCrlError),
     /// The content signer cannot be used.
     #[error("cannot use the content signer")]
     Signer(#[from] SignerError),
+    /// A key in a token cannot be used.
+    #[error("cannot use a key in a token")]
+    Token(#[from] TokenError),
+    /// A key in a token is not named as it should be.
+    #[error("cannot tell which key in which token is meant")]
+    TokenUri(#[from] Pkcs11UriError),
     /// Our own CA is not to be trusted.
     #[error("cannot trust our own authority")]
     Trust(#[from] TrustError),

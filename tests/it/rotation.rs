@@ -153,7 +153,7 @@ async fn a_new_root_takes_over_and_no_good_client_is_refused() {
 
     let ledger = run.bed.origin().authority().ledger().clone();
     let (data, now) = (run.bed.path("origin"), run.bed.clock().now());
-    rotate(&data, &ledger, Which::Root, None, OVERLAP, now)
+    rotate(&data, &ledger, &Which::Root, None, OVERLAP, now)
         .await
         .unwrap();
     run.reload().await;

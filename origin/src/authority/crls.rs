@@ -164,8 +164,9 @@ pub(super) async fn sign_crl(
     Ok(signed)
 }
 
-/// Does `work`, which takes a second for a list of a million, where it holds up nobody else.
-fn heavy<T>(work: impl FnOnce() -> T) -> T {
+/// Does `work`, which takes a second for a list of a million, or waits for a token that keeps the
+/// key, where it holds up nobody else.
+pub(super) fn heavy<T>(work: impl FnOnce() -> T) -> T {
     // A runtime of one thread, as tests have, knows no other place.
     if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
         block_in_place(work)

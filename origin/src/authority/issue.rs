@@ -7,6 +7,7 @@ use sqlx::SqliteConnection;
 use std::time::Duration;
 use tracing::info;
 
+use super::crls::heavy;
 use super::keys::{Keys, new_serial};
 use super::{Authority, AuthorityError, identity, seconds};
 use crate::audit::{Actor, Draft, Event};
@@ -112,7 +113,7 @@ pub(super) async fn issue_once(
         });
     }
     let serial = new_serial()?;
-    let der = issue::leaf(identity, spki, ca, serial, now, lifetime)?;
+    let der = heavy(|| issue::leaf(identity, spki, ca, serial, now, lifetime))?;
     let certificate = Certificate {
         issuer: *ca.id().as_bytes(),
         serial,

@@ -1,14 +1,16 @@
 //! The keys of a deployment: where they lie, how they are made and read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use certs::ca_cert::{CaCert, CaKind};
 use certs::issue::{self, Ca};
-use certs::key::{self, Key, Passphrase};
+use certs::key::{self, Key, Passphrase, SigningKey};
 use certs::keyfile;
 use certs::name::DeploymentId;
+use certs::pkcs11::{Pkcs11Uri, TokenKey};
 use certs::serial::Serial;
-use content::durable::{self, RealDisk};
+use content::durable::{self, Disk as _, RealDisk};
 
 use super::AuthorityError;
 use crate::ledger::authorities;
@@ -55,16 +57,17 @@ impl Keys {
         let (mut issuing, mut roots) = (Vec::new(), Vec::new());
         // The newest generation of each kind comes first.
         for authority in known.iter().filter(|it| it.retired_at.is_none()) {
-            let path = ca_key_path(folder, &authority.kind, authority.generation);
+            let (kind, generation) = (&authority.kind, authority.generation);
             let issues_from = authority.issues_from;
-            if authority.kind == ROOT {
+            if kind == ROOT {
+                let path = ca_key_path(folder, kind, generation);
                 if path.exists() {
                     keyfile::check_private(&path)?;
                 }
                 let cert = CaCert::parse(&authority.der).map_err(AuthorityError::CaCert)?;
                 roots.push(Root { cert, issues_from });
             } else {
-                let ca = Ca::load(&authority.der, keyfile::load(&path)?)?;
+                let ca = Ca::load(&authority.der, issuing_key(folder, kind, generation)?)?;
                 issuing.push(Issuing { ca, issues_from });
             }
         }
@@ -170,6 +173,50 @@ pub(super) fn make_issuing(
     )?)
 }
 
+/// Makes an issuing CA whose key lies in a token, and writes down where.
+pub(super) fn make_issuing_in_token(
+    folder: &Path,
+    kind: CaKind,
+    generation: u32,
+    token: &Pkcs11Uri,
+    root: &Ca,
+    now: i64,
+) -> Result<Ca, AuthorityError> {
+    let key = TokenKey::open(token, None)?;
+    let path = token_path(folder, kind_name(kind), generation);
+    write(&path, format!("{token}\n").as_bytes())?;
+    Ok(issue::issuing_ca(
+        kind,
+        generation,
+        root,
+        key_of(key),
+        new_serial()?,
+        now,
+    )?)
+}
+
+/// The key of an issuing CA: from its file, or in the token that a file in its place names.
+pub(super) fn issuing_key(
+    folder: &Path,
+    kind: &str,
+    generation: u32,
+) -> Result<Arc<dyn SigningKey>, AuthorityError> {
+    let path = token_path(folder, kind, generation);
+    if !path.exists() {
+        return Ok(keyfile::load(&ca_key_path(folder, kind, generation))?.into());
+    }
+    keyfile::check_private(&path)?;
+    let bytes = RealDisk.read(&path, URI_BYTES_MAX);
+    let bytes = bytes.map_err(|source| AuthorityError::Read { path, source })?;
+    let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+    let token: Pkcs11Uri = text.trim().parse()?;
+    Ok(key_of(TokenKey::open(&token, None)?))
+}
+
+fn key_of(key: TokenKey) -> Arc<dyn SigningKey> {
+    Arc::new(key)
+}
+
 /// Writes a root's key, encrypted if there is a passphrase.
 pub(super) fn write_root_key(
     folder: &Path,
@@ -246,9 +293,16 @@ pub(super) fn ca_key_path(folder: &Path, kind: &str, generation: u32) -> PathBuf
     key_path(folder, &format!("{kind}-g{generation}"))
 }
 
+/// The file that names a CA's key in a token.
+pub(super) fn token_path(folder: &Path, kind: &str, generation: u32) -> PathBuf {
+    folder.join(format!("{kind}-g{generation}.pkcs11"))
+}
+
 fn key_path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.pem"))
 }
 
+/// The longest such name, and a line's end.
+const URI_BYTES_MAX: u64 = 1026;
 const ORIGIN: &str = "origin";
 const SIGNER: &str = "signer";

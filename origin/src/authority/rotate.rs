@@ -14,6 +14,7 @@ mod view;
 use std::path::Path;
 
 use certs::key::Passphrase;
+use certs::pkcs11::Pkcs11Uri;
 use certs::{Ca, CaKind, DeploymentId};
 use serde::Serialize;
 use sqlx::SqliteConnection;
@@ -36,12 +37,14 @@ pub const ROOT_LIST_LIFE: i64 = 396 * 86_400;
 pub const ROOT_LIST_ALARM: i64 = 30 * 86_400;
 
 /// What gets a new generation.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Which {
     /// The root, and below it a new CA of every kind.
     Root,
     /// One issuing CA, under the root in use.
     Issuing(CaKind),
+    /// The same, with a key that lies in a token and stays there.
+    InToken(CaKind, Box<Pkcs11Uri>),
 }
 
 /// A CA that was made.
@@ -155,10 +158,10 @@ pub(super) struct Made {
 impl Which {
     /// The word for it.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Root => ROOT,
-            Self::Issuing(kind) => kind_name(kind),
+            Self::Issuing(kind) | Self::InToken(kind, _) => kind_name(*kind),
         }
     }
 }
@@ -172,7 +175,7 @@ impl Which {
 pub async fn rotate(
     data: &Path,
     ledger: &Ledger,
-    which: Which,
+    which: &Which,
     passphrase: Option<&Passphrase>,
     overlap: i64,
     now: i64,
@@ -201,11 +204,18 @@ pub async fn rotate(
                 .await?
                 .entries
         }
-        Which::Issuing(kind) => {
+        Which::Issuing(kind) | Which::InToken(kind, _) => {
             let root = root_in_use(&folder, &known, passphrase, now)?;
-            let generation = next(&known, kind_name(kind));
-            let ca = keys::make_issuing(&folder, kind, generation, &root, now)?;
-            let entry = entry(kind_name(kind), generation, &ca, issues_from, now);
+            let generation = next(&known, kind_name(*kind));
+            let ca = match which {
+                Which::InToken(_, token) => {
+                    keys::make_issuing_in_token(&folder, *kind, generation, token, &root, now)?
+                }
+                Which::Root | Which::Issuing(_) => {
+                    keys::make_issuing(&folder, *kind, generation, &root, now)?
+                }
+            };
+            let entry = entry(kind_name(*kind), generation, &ca, issues_from, now);
             record(&mut tx, &entry, now).await?;
             vec![entry]
         }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use ::config::Period;
 use certs::CaKind;
+use certs::pkcs11::Pkcs11Uri;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use service::unix::CallError;
@@ -23,7 +24,7 @@ pub(super) enum CaCommand {
     /// List the CAs with their generations, lists and keys
     List,
     /// Announce a new generation, which issues after an overlap
-    Rotate(RotateArgs),
+    Rotate(Box<RotateArgs>),
     /// End an old generation, once its last certificate has ended
     Retire(RetireArgs),
     /// Sign the root's revocation list, which is due once a year
@@ -36,6 +37,10 @@ pub(super) enum CaCommand {
 pub(super) struct RotateArgs {
     /// What to replace; with the root, all that hangs on it
     ca: Kind,
+
+    /// A key in a token that it is to have, as a PKCS#11 URI that names the driver, too
+    #[arg(long, value_name = "URI")]
+    token: Option<Pkcs11Uri>,
 
     /// How long to announce it first; else as the settings say
     #[arg(long)]
@@ -109,8 +114,8 @@ async fn obey(command: CaCommand, place: &Place, output: Output) -> anyhow::Resu
             let overlap = args.overlap.map_or(usual, |it| it.0);
             let overlap = i64::try_from(overlap.as_secs())?;
             let passphrase = args.passphrase.load()?;
-            let (ledger, which) = (open(&config).await?, args.ca.which());
-            let made = rotate::rotate(data, &ledger, which, passphrase.as_ref(), overlap, now);
+            let (ledger, which) = (open(&config).await?, wanted(args.ca, args.token)?);
+            let made = rotate::rotate(data, &ledger, &which, passphrase.as_ref(), overlap, now);
             let announced = closing(&ledger, made).await?;
             let taken_up = tell(place).await?;
             Ok(output.result(&Announced {
@@ -137,6 +142,16 @@ async fn obey(command: CaCommand, place: &Place, output: Output) -> anyhow::Resu
             let done = rotate::encrypt_root_keys(data, &ledger, &passphrase);
             let encrypted = closing(&ledger, done).await?;
             Ok(output.result(&Encrypted { encrypted })?)
+        }
+    }
+}
+
+fn wanted(ca: Kind, token: Option<Pkcs11Uri>) -> anyhow::Result<Which> {
+    match (ca.which(), token) {
+        (which, None) => Ok(which),
+        (Which::Issuing(kind), Some(token)) => Ok(Which::InToken(kind, Box::new(token))),
+        (Which::Root | Which::InToken(..), Some(_)) => {
+            anyhow::bail!("cannot have a root's key in a token: only issuing CAs' keys lie there")
         }
     }
 }
@@ -223,8 +238,7 @@ impl fmt::Display for Ended {
         let Retired { kind, generation } = &self.retired;
         writeln!(
             f,
-            "retired {kind} generation {generation}; keys/{kind}-g{generation}.pem is needed no \
-             more"
+            "retired {kind} generation {generation}: its key is needed no more"
         )?;
         f.write_str(taken_up(self.taken_up))
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use certs::{Ca, CaKind, CrlStore, Trust, keyfile};
+use certs::{Ca, CaKind, CrlStore, Trust};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
@@ -47,8 +47,7 @@ pub async fn retire(
     })?;
     check(&mut tx, &known, ca, now).await?;
     if kind != ROOT {
-        let key = keyfile::load(&keys::ca_key_path(&data.join(KEYS), kind, generation));
-        let key = key.map_err(AuthorityError::from)?;
+        let key = keys::issuing_key(&data.join(KEYS), kind, generation)?;
         let last = Ca::load(&ca.der, key).map_err(AuthorityError::from)?;
         let is_content = kind == kind_name(CaKind::Content);
         sign_crl(&mut tx, &last, is_content, now, LATEST - now).await?;

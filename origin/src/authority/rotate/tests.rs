@@ -15,7 +15,7 @@ fn passphrase(text: &str) -> Passphrase {
 
 async fn begin(bed: &Bed, which: Which) -> Result<Vec<NewCa>, RotateError> {
     let (ledger, now) = (bed.authority.ledger(), bed.authority.clock().now());
-    let made = rotate(bed.folder.path(), ledger, which, None, 21 * DAY, now).await?;
+    let made = rotate(bed.folder.path(), ledger, &which, None, 21 * DAY, now).await?;
     bed.authority.reload().await?;
     Ok(made)
 }
@@ -84,9 +84,9 @@ async fn an_encrypted_root_key_signs_with_its_passphrase_alone() {
     };
     assert_eq!(signed, [expected]);
     let client = Which::Issuing(CaKind::Client);
-    let refused = rotate(data, &ledger, client, None, DAY, later).await;
+    let refused = rotate(data, &ledger, &client, None, DAY, later).await;
     assert!(refused.is_err());
-    let made = rotate(data, &ledger, client, Some(&right), DAY, later).await;
+    let made = rotate(data, &ledger, &client, Some(&right), DAY, later).await;
     assert_eq!(made.unwrap()[0].generation, 2);
 }
 

@@ -45,6 +45,8 @@ pub enum KeyView {
     Encrypted,
     /// In the clear.
     Plain,
+    /// In a token, which a file names.
+    Token,
 }
 
 impl KeyView {
@@ -55,6 +57,7 @@ impl KeyView {
             Self::Absent => "absent",
             Self::Encrypted => "encrypted",
             Self::Plain => "in the clear",
+            Self::Token => "in a token",
         }
     }
 }
@@ -74,7 +77,9 @@ pub async fn view(
     let view = |entry: &authorities::Authority| {
         let cert = CaCert::parse(&entry.der).map_err(AuthorityError::CaCert)?;
         let list = lists.iter().find(|list| list.issuer == entry.issuer);
-        let path = keys::ca_key_path(&data.join(KEYS), &entry.kind, entry.generation);
+        let (folder, kind, generation) = (data.join(KEYS), &entry.kind, entry.generation);
+        let path = keys::ca_key_path(&folder, kind, generation);
+        let in_token = keys::token_path(&folder, kind, generation).exists();
         Ok(CaView {
             kind: entry.kind.clone(),
             generation: entry.generation,
@@ -86,6 +91,7 @@ pub async fn view(
             crl_number: list.map(|list| list.number),
             crl_next_update: list.map(|list| list.next_update),
             key: match keys::key_state(&path) {
+                KeyState::Absent if in_token => KeyView::Token,
                 KeyState::Absent => KeyView::Absent,
                 KeyState::Encrypted => KeyView::Encrypted,
                 KeyState::Plain => KeyView::Plain,
