@@ -251,21 +251,33 @@ impl Source {
         self.get(&Route::Statement(*digest), bytes_max).await
     }
 
+    /// Posts JSON.
+    async fn post(
+        &self,
+        route: &Route,
+        body: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        let (path, body) = (route.to_string(), Bytes::from(body));
+        let make = || {
+            let request = self.connector.request(&path).method(Method::POST);
+            finish(
+                request.header(CONTENT_TYPE, "application/json"),
+                body.clone(),
+            )
+        };
+        self.send(make, deadline).await
+    }
+
     /// Tells how we are.
     ///
     /// # Errors
     ///
     /// Fails as every call does; see [`CallError`].
     pub async fn check_in(&self, check_in: &CheckIn) -> Result<CheckInAnswer, CallError> {
-        let (path, body) = (Route::CheckIn.to_string(), Bytes::from(check_in.encode()));
-        let make = || {
-            self.connector
-                .request(&path)
-                .method(Method::POST)
-                .header(CONTENT_TYPE, "application/json")
-        };
         let deadline = Instant::now() + self.limits.call_timeout;
-        let reply = self.send(|| finish(make(), body.clone()), deadline).await?;
+        let body = check_in.encode();
+        let reply = self.post(&Route::CheckIn, body, deadline).await?;
         let bytes = reply.read(CheckIn::BYTES_MAX, deadline).await?;
         CheckInAnswer::decode(&bytes).ok_or_else(|| CallError::bad("it is no answer to a check-in"))
     }
@@ -276,15 +288,9 @@ impl Source {
     ///
     /// Fails as every call does; see [`CallError`].
     pub async fn report(&self, reports: &Reports) -> Result<(), CallError> {
-        let (path, body) = (Route::Reports.to_string(), Bytes::from(reports.encode()));
-        let make = || {
-            self.connector
-                .request(&path)
-                .method(Method::POST)
-                .header(CONTENT_TYPE, "application/json")
-        };
         let deadline = Instant::now() + self.limits.call_timeout;
-        let reply = self.send(|| finish(make(), body.clone()), deadline).await?;
+        let body = reports.encode();
+        let reply = self.post(&Route::Reports, body, deadline).await?;
         match reply.head.status() {
             StatusCode::NO_CONTENT => reply.read(0, deadline).await.map(drop),
             status => Err(CallError::bad(format!("status {status}"))),
