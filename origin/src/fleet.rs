@@ -65,7 +65,7 @@ pub enum FleetError {
         id: DeviceId,
     },
     /// Some of those that were to be revoked cannot be, so none was.
-    #[error("cannot revoke any of them: {}{}", whom.join(", "), if *more { ", and others" } else { "" })]
+    #[error("cannot revoke any of them: {named}", named = named(whom, *more))]
     NotAll {
         /// Those, each with the reason.
         whom: Vec<String>,
@@ -229,6 +229,12 @@ impl Verdict {
             }
         }
     }
+}
+
+/// Some names, and whether there are others.
+fn named(whom: &[String], more: bool) -> String {
+    let others = if more { ", and others" } else { "" };
+    format!("{}{others}", whom.join(", "))
 }
 
 impl FleetError {
