@@ -283,6 +283,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn without_the_roots_passphrase_its_list_must_be_the_last_that_left() {
+        let bed = Bed::new().await;
+        let (data, now) = (bed.folder.path(), bed.authority.clock().now());
+        let ledger = bed.authority.ledger();
+        let key = Passphrase::new(b"correct horse".to_vec()).unwrap();
+        rotate::encrypt_root_keys(data, ledger, &key).await.unwrap();
+        let backup = data.join("backup.db");
+        sqlx::query("VACUUM INTO $1")
+            .bind(backup.to_str().unwrap())
+            .execute(&mut *ledger.read().await.unwrap())
+            .await
+            .unwrap();
+        restore(data, &backup, None, now).await.unwrap();
+        let ledger = Ledger::open(&data.join(LEDGER_FILE)).await.unwrap();
+        rotate::sign_root_lists(data, &ledger, Some(&key), now)
+            .await
+            .unwrap();
+        ledger.close().await;
+        let issuer = IssuerId::from_bytes(bed.authority.root_pin());
+        let number = |authority: &crate::authority::Authority| {
+            authority.trust().crls().current(issuer).unwrap().number()
+        };
+        let published = number(&bed.reopen().await.unwrap());
+
+        let refusal = restore(data, &backup, None, now).await;
+        assert!(matches!(refusal, Err(RestoreError::Keys(_))), "{refusal:?}");
+        restore(data, &backup, Some(&key), now).await.unwrap();
+        assert!(number(&bed.reopen().await.unwrap()) > published);
+    }
+
+    #[tokio::test]
     async fn a_foreign_backup_is_refused_and_nothing_changes() {
         let (ours, theirs) = (Bed::new().await, Bed::new().await);
         theirs.authority.ledger().close().await;

@@ -1,6 +1,7 @@
 //! The origin as others meet it: over real sockets on loopback.
 
 mod fleet;
+mod roots;
 
 use std::sync::Arc;
 use std::time::Duration;

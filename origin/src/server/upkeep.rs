@@ -104,14 +104,21 @@ impl Upkeep {
         let now = authority.clock().now();
         match authority.root_lists_end() {
             Some(ends) if now < ends - ROOT_LIST_ALARM => self.root_lists.pass(),
-            Some(ends) => {
-                let days = (ends - now).max(0) / DAY;
+            Some(ends) if now < ends => {
+                let days = (ends - now) / DAY;
                 let reason = format!(
                     "the list of a root ends in {days} days, and nobody is let in after it: run \
                      larder-origin ca sign-root-list"
                 );
-                if self.root_lists.fail(&reason) {
+                if self.root_lists.degrade(&reason) {
                     warn!(ends, "{reason}");
+                }
+            }
+            Some(_) => {
+                let reason = "the list of a root has ended, and nobody is let in: run \
+                              larder-origin ca sign-root-list";
+                if self.root_lists.fail(reason) {
+                    error!("{reason}");
                 }
             }
             None => {
