@@ -61,15 +61,6 @@ impl Far {
         (booster.unwrap(), config)
     }
 
-    /// The first lists hold for a day; those after them, signed every hour, for a week.
-    async fn outlive_first_lists(&self, booster: &Booster) {
-        self.bed.pass(2 * HOUR);
-        for ca in ["client", "node", "content"] {
-            let number = booster.metrics().crl_number.with_label_values(&[ca]);
-            until(async || number.get(), |number| *number > 1).await;
-        }
-    }
-
     /// Calls of the device of `data` to the booster, by its own lists of now.
     fn calls(&self, data: &Path, booster: &Booster) -> Source {
         let now = self.bed.clock().now();
@@ -134,7 +125,6 @@ async fn a_branch_that_is_cut_off_goes_from_fresh_over_grace_to_closed_and_back(
     fixture::tree(&bed.path("tree"), 2).unwrap();
     bed.publish("tools", &bed.path("tree")).await.unwrap();
     let (booster, config) = far.booster().await;
-    far.outlive_first_lists(&booster).await;
     let (known, stranger) = (
         bed.enrol_client("known").await.unwrap(),
         bed.enrol_client("stranger").await.unwrap(),
