@@ -20,7 +20,7 @@ use serde::Serialize;
 use sqlx::SqliteConnection;
 use thiserror::Error;
 
-pub use retire::{Retired, retire};
+pub use retire::{Retired, retire, revoke};
 pub use view::{CaView, KeyView, view};
 
 use super::crls::sign_crl;

@@ -26,7 +26,7 @@ pub(super) enum CaCommand {
     /// Announce a new generation, which issues after an overlap
     Rotate(Box<RotateArgs>),
     /// End an old generation, once its last certificate has ended
-    Retire(RetireArgs),
+    Retire(Box<RetireArgs>),
     /// Sign the root's revocation list, which is due once a year
     SignRootList(RootPassphrase),
     /// Encrypt a root's key that lies in the data folder in the clear
@@ -57,6 +57,13 @@ pub(super) struct RetireArgs {
 
     /// Its generation
     generation: u32,
+
+    /// Its key is in wrong hands: revoke it at once, with all that it certified
+    #[arg(long)]
+    stolen: bool,
+
+    #[command(flatten)]
+    passphrase: RootPassphrase,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,9 +131,17 @@ async fn obey(command: CaCommand, place: &Place, output: Output) -> anyhow::Resu
             })?)
         }
         CaCommand::Retire(args) => {
-            let (ledger, kind) = (open(&config).await?, args.ca.which().as_str());
-            let gone = rotate::retire(data, &ledger, kind, args.generation, now);
-            let retired = closing(&ledger, gone).await?;
+            let (ledger, passphrase) = (open(&config).await?, args.passphrase.load()?);
+            let (which, number) = (args.ca.which(), args.generation);
+            let ended = async {
+                match (args.stolen, &which) {
+                    (true, Which::Issuing(kind)) => {
+                        rotate::revoke(data, &ledger, *kind, number, passphrase.as_ref(), now).await
+                    }
+                    (_, which) => rotate::retire(data, &ledger, which.as_str(), number, now).await,
+                }
+            };
+            let retired = closing(&ledger, ended).await?;
             let taken_up = tell(place).await?;
             Ok(output.result(&Ended { retired, taken_up })?)
         }

@@ -76,6 +76,35 @@ pub async fn newest_by_key(
     row.as_ref().map(from_row).transpose()
 }
 
+/// Revokes the certificate `serial` of an issuing CA, which is valid until `not_after`, on the list
+/// of its root. Twice is no error.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn revoke_ca(
+    db: &mut SqliteConnection,
+    root: &[u8; 32],
+    serial: Serial,
+    not_after: i64,
+    reason: RevocationReason,
+    now: i64,
+) -> Result<(), LedgerError> {
+    query(
+        "INSERT INTO revocations (issuer, serial, revoked_at, not_after, reason) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+    )
+    .bind(root.as_slice())
+    .bind(serial.as_bytes().as_slice())
+    .bind(now)
+    .bind(not_after)
+    .bind(reason.code())
+    .execute(db)
+    .await
+    .map_err(failed("revoke a CA"))?;
+    Ok(())
+}
+
 /// When the last certificate of `issuer` ends. `None` if it has none.
 ///
 /// # Errors

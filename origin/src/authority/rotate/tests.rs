@@ -199,6 +199,39 @@ async fn nothing_is_retired_while_a_certificate_of_it_counts() {
 }
 
 #[tokio::test]
+async fn a_stolen_ca_counts_for_nothing_at_once() {
+    let bed = Bed::new().await;
+    let key = certs::Key::generate().unwrap();
+    bed.ask(&key, "laptop", Some(&bed.token(true).await)).await;
+    let (data, ledger) = (bed.folder.path(), bed.authority.ledger());
+    let mut db = ledger.read().await.unwrap();
+    let held = certificates::newest_by_key(&mut db, &key.spki_sha256()).await;
+    drop(db);
+    let (trust, now) = (bed.authority.trust(), bed.authority.clock().now());
+    let leaf = held.unwrap().unwrap().der;
+    let peer = trust.verify_client(&leaf, &[], now).unwrap();
+    let early = revoke(data, ledger, CaKind::Client, 1, None, now).await;
+    assert!(
+        matches!(early, Err(RotateError::Successor { .. })),
+        "{early:?}"
+    );
+    let which = Which::Issuing(CaKind::Client);
+    rotate(data, ledger, &which, None, 0, now).await.unwrap();
+    bed.authority.reload().await.unwrap();
+    assert_eq!(trust.check(&peer, now), Ok(()));
+    revoke(data, ledger, CaKind::Client, 1, None, now)
+        .await
+        .unwrap();
+    bed.authority.reload().await.unwrap();
+    assert_eq!(trust.check(&peer, now), Err(certs::RefusalReason::Revoked));
+    let authority = bed.reopen().await.unwrap();
+    let trust = authority.trust();
+    assert_eq!(trust.check(&peer, now), Err(certs::RefusalReason::Revoked));
+    let (other, token) = (certs::Key::generate().unwrap(), bed.token(true).await);
+    assert_eq!(bed.ask(&other, "desk", Some(&token)).await, "issued desk");
+}
+
+#[tokio::test]
 async fn a_new_root_brings_new_cas_and_the_old_one_goes_last() {
     let bed = Bed::new().await;
     let pin = bed.authority.root_pin();

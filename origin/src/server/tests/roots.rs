@@ -14,7 +14,8 @@ async fn a_roots_list_that_ends_is_an_alarm_a_month_before() {
     let data = folder.path();
     init(data, new_deployment(), clock.now()).await.unwrap();
     let look = async |day: i64| {
-        offset.store(day * DAY, Ordering::Relaxed);
+        // An hour more: what is left is no whole number of days.
+        offset.store(day * DAY + 3600, Ordering::Relaxed);
         let config = Config::on_loopback(data.to_owned());
         let origin = Origin::bind(config, clock.clone()).await.unwrap();
         let found = (origin.health.degraded(), origin.health.failing());
