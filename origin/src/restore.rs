@@ -160,8 +160,8 @@ async fn raise(
     Ok((found, epoch))
 }
 
-/// Signs the roots' lists, with numbers above all that were published. Where the key cannot be used,
-/// the list in the backup does as well, if nothing newer ever left.
+/// Signs the roots' lists, with numbers above all that were published. Where the key cannot be
+/// used, the list in the backup does as well, if nothing newer ever left.
 async fn sign_root_lists(
     data: &Path,
     db: &mut SqliteConnection,
