@@ -143,6 +143,13 @@ impl Enrolment {
             }
         }
         if csr.spki_sha256() != device.spki_sha256 {
+            // Whoever holds a key that was left has no say in the next: it may have been left
+            // because it was stolen. (The same request again, with the old certificate, gets here
+            // no more: its key is the device's by now.)
+            let shown = certificates::key_of(&mut tx, peer.issuer(), peer.serial()).await?;
+            if shown != Some(device.spki_sha256) {
+                return Err(taken());
+            }
             if devices::find_by_key(&mut tx, &csr.spki_sha256())
                 .await?
                 .is_some()

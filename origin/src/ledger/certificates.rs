@@ -76,6 +76,25 @@ pub async fn newest_by_key(
     row.as_ref().map(from_row).transpose()
 }
 
+/// The key (SHA-256 of its public key info) that the certificate `serial` of `issuer` is for.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn key_of(
+    db: &mut SqliteConnection,
+    issuer: certs::IssuerId,
+    serial: Serial,
+) -> Result<Option<[u8; 32]>, LedgerError> {
+    let row = query("SELECT spki_sha256 FROM certificates WHERE issuer = $1 AND serial = $2")
+        .bind(&issuer.as_bytes()[..])
+        .bind(&serial.as_bytes()[..])
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a certificate's key"))?;
+    row.map(|row| blob::<32>(&row, "spki_sha256")).transpose()
+}
+
 /// Revokes the certificate `serial` of an issuing CA, which is valid until `not_after`, on the list
 /// of its root. Twice is no error.
 ///
