@@ -32,6 +32,21 @@ struct Run {
 }
 
 impl Run {
+    /// A deployment with a booster and the clients `daily` and `rare`.
+    async fn start() -> Self {
+        let bed = Testbed::start().await.unwrap();
+        fixture::tree(&bed.path("tree"), 1).unwrap();
+        let booster = bed.booster("booster").await.unwrap();
+        for id in ["daily", "rare"] {
+            bed.enrol_client(id).await.unwrap();
+        }
+        Self {
+            bed,
+            booster: Some(booster),
+            day: 0,
+        }
+    }
+
     /// Waits until the origin's lists hold for another step of time.
     async fn keep_up(&self) {
         let now = self.bed.clock().now();
@@ -113,6 +128,19 @@ impl Run {
             .await
             .unwrap();
     }
+
+    /// By what the origin counts. Whoever hangs up in the middle is no concern here: the pulls came
+    /// to their end.
+    async fn nobody_was_refused(&self) {
+        let ops = self.bed.origin().addresses().ops;
+        let handshakes = "larder_origin_tls_handshakes_total";
+        let reasons = RefusalReason::ALL.into_iter();
+        for reason in reasons.filter(|reason| *reason != RefusalReason::Protocol) {
+            let label = format!("result=\"{reason}\"");
+            let refused = metric(ops, handshakes, &label).await.unwrap();
+            assert_eq!(refused, 0, "the origin refused somebody: {reason}");
+        }
+    }
 }
 
 /// The roots and the issuer of the certificate in the data folder of a member.
@@ -131,21 +159,7 @@ fn held(data: &Path) -> (Vec<IssuerId>, IssuerId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_root_takes_over_and_no_good_client_is_refused() {
-    let bed = Testbed::start().await.unwrap();
-    fixture::tree(&bed.path("tree"), 1).unwrap();
-    let booster = bed.booster("booster").await.unwrap();
-    for id in ["daily", "rare"] {
-        bed.enrol_client(id).await.unwrap();
-    }
-    let booster = Some(booster);
-    let mut run = Run {
-        bed,
-        booster,
-        day: 0,
-    };
-    // The first lists hold for a day only, and are replaced within two hours.
-    run.bed.pass(7200);
-    run.keep_up().await;
+    let mut run = Run::start().await;
     run.publish("before").await;
     run.pull("daily").await;
     let (_, old_issuer) = held(&run.bed.path("daily"));
@@ -203,15 +217,7 @@ async fn a_new_root_takes_over_and_no_good_client_is_refused() {
         assert_ne!(issuer, old_issuer, "{id}");
     }
     assert_ne!(root, IssuerId::from_bytes(old_root));
-    let ops = run.bed.origin().addresses().ops;
-    let handshakes = "larder_origin_tls_handshakes_total";
-    // Whoever hangs up in the middle is no concern here: the pulls above came to their end.
-    let reasons = RefusalReason::ALL.into_iter();
-    for reason in reasons.filter(|reason| *reason != RefusalReason::Protocol) {
-        let label = format!("result=\"{reason}\"");
-        let refused = metric(ops, handshakes, &label).await.unwrap();
-        assert_eq!(refused, 0, "the origin refused somebody: {reason}");
-    }
+    run.nobody_was_refused().await;
     let clients = run.bed.token(Role::Client, true).await.unwrap();
     assert_eq!(IssuerId::from_bytes(clients.pin), root);
 }
