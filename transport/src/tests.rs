@@ -18,6 +18,7 @@ mod enrol;
 mod http2;
 mod listen;
 mod relay;
+mod servers;
 
 /// A pack's worth of bytes in which each place is known by its value.
 fn pack_bytes() -> Vec<u8> {
