@@ -252,3 +252,18 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
         .await
         .expect("it should have come by now")
 }
+
+/// Looks again and again until it sees what is wanted, which is given back; fails if that takes too
+/// long. Between two looks it pauses: what is waited for is the value.
+pub(crate) async fn until<T>(look: impl AsyncFn() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    soon(async {
+        loop {
+            let seen = look().await;
+            if wanted(&seen) {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}

@@ -17,32 +17,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &["content"]),
     ("service", &["config"]),
     ("transport", &["certs", "content", "protocol", "service"]),
-    (
-        "member",
-        &[
-            "certs",
-            "config",
-            "content",
-            "protocol",
-            "service",
-            "transport",
-        ],
-    ),
-    (
-        "origin",
-        &[
-            "certs",
-            "config",
-            "content",
-            "protocol",
-            "service",
-            "transport",
-        ],
-    ),
+    ("member", UP_TO_TRANSPORT),
+    ("origin", UP_TO_TRANSPORT),
     ("booster", BELOW_MEMBERS),
     ("client", BELOW_MEMBERS),
     ("tests", EVERYTHING),
     ("benches", EVERYTHING),
+];
+const UP_TO_TRANSPORT: &[&str] = &[
+    "certs",
+    "config",
+    "content",
+    "protocol",
+    "service",
+    "transport",
 ];
 const BELOW_MEMBERS: &[&str] = &[
     "certs",

@@ -18,7 +18,7 @@ use transport::{CallError, Source};
 
 use super::*;
 use crate::status::status;
-use crate::testing::{fileset, pack, soon};
+use crate::testing::{fileset, pack, soon, until};
 use origin::{DAY, Device, Origin};
 
 const GRACE: Duration = Duration::from_secs(20);
@@ -90,13 +90,7 @@ impl Bed {
             });
             refusals.collect::<Vec<_>>()
         };
-        soon(async {
-            while heard().len() < count {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
-        heard()
+        until(async || heard(), |heard| heard.len() >= count).await
     }
 
     async fn read(&self, source: &Source) -> Result<Vec<u8>, CallError> {
@@ -223,13 +217,8 @@ async fn a_booster_whose_clock_fell_back_goes_on_from_the_last_time_it_knows() {
     let booster = soon(Booster::bind(bed.config(), behind)).await.unwrap();
     bed.get(&bed.client(&device, &booster)).await;
     soon(booster.catalogue().current()).await.unwrap();
-    let failing = || booster.health.failing();
-    soon(async {
-        while !failing().is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let failing = async || booster.health.failing();
+    until(failing, |failing| failing.is_empty()).await;
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
 
@@ -240,17 +229,11 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
     let booster = bed.boost().await;
     let config = bed.config();
     let now = bed.origin.clock.now();
-    soon(async {
-        while status(&config, &Clock::system())
-            .await
-            .unwrap()
-            .certificate_expires
-            < now + 13 * DAY
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let expires = async || {
+        let shown = status(&config, &Clock::system()).await;
+        shown.unwrap().certificate_expires
+    };
+    until(expires, |expires| *expires >= now + 13 * DAY).await;
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
 
@@ -269,12 +252,7 @@ async fn a_new_certificate_that_does_not_work_leaves_the_old_one_and_the_origin_
             matches!(&report.matter, Matter::Notice(notice) if notice.kind == "renewal_overdue")
         })
     };
-    soon(async {
-        while !overdue() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until(async || overdue(), |overdue| *overdue).await;
     assert_eq!(booster.metrics().certificate_overdue.get(), 1);
     let after = status(&bed.config(), &Clock::system()).await.unwrap();
     assert_eq!(after.certificate_expires, before.certificate_expires);
