@@ -85,14 +85,18 @@ impl CaCert {
                 .map_err(|_| CaCertError::NotSelfSigned)?;
         }
         check_path_length(&cert, is_root)?;
+        let life = cert.validity();
+        if life.not_after < life.not_before {
+            return Err(CaCertError::OutOfDate);
+        }
         let serial = crate::Serial::from_der_integer(cert.raw_serial());
         Ok(Self {
             der: der.to_vec(),
             deployment: deployment(&cert)?,
             id: IssuerId::of_spki(cert.public_key().raw),
             kind: if is_root { None } else { Some(kind(&cert)?) },
-            not_after: cert.validity().not_after.timestamp(),
-            not_before: cert.validity().not_before.timestamp(),
+            not_after: life.not_after.timestamp(),
+            not_before: life.not_before.timestamp(),
             serial: serial.map_err(|_| CaCertError::Malformed)?,
             spki_der: cert.public_key().raw.to_vec(),
             subject_der: cert.subject().as_raw().to_vec(),
@@ -220,7 +224,7 @@ pub enum CaCertError {
     /// It claims to be a root, and its signature is not its own.
     #[error("cannot use a root that is not self-signed")]
     NotSelfSigned,
-    /// Before or after its time.
+    /// Before or after its time, or without one: its life ends before it begins.
     #[error("cannot use a CA certificate out of its time")]
     OutOfDate,
     /// A root needs room for one CA below it, an issuing CA has room for none.

@@ -216,11 +216,11 @@ fn p14_certificates_begin_ten_minutes_ago() {
 
 #[test]
 fn p22_a_ca_must_be_allowed_to_sign_certificates_and_lists() {
-    let check = |usages: Vec<KeyUsagePurpose>, want| {
+    let check = |usages: Vec<KeyUsagePurpose>, seconds, want| {
         let mut params = ca_params(&crate::testing::deployment(), "Root", 1, serial());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = usages;
-        set_life(&mut params, NOW, NOW + DAY_SECONDS);
+        set_life(&mut params, NOW, NOW + seconds);
         let der = params
             .self_signed(&KeyPair::generate().unwrap())
             .unwrap()
@@ -229,10 +229,13 @@ fn p22_a_ca_must_be_allowed_to_sign_certificates_and_lists() {
         assert_eq!(CaCert::parse(&der).map(drop), want);
     };
     use KeyUsagePurpose::{CrlSign, KeyCertSign};
-    check(vec![KeyCertSign, CrlSign], Ok(()));
-    check(vec![KeyCertSign], Err(CaCertError::NotACa));
-    check(vec![CrlSign], Err(CaCertError::NotACa));
-    check(vec![], Err(CaCertError::NotACa));
+    let both = || vec![KeyCertSign, CrlSign];
+    check(both(), DAY_SECONDS, Ok(()));
+    check(both(), -DAY_SECONDS, Err(CaCertError::OutOfDate));
+    let not_a_ca = Err(CaCertError::NotACa);
+    check(vec![KeyCertSign], DAY_SECONDS, not_a_ca);
+    check(vec![CrlSign], DAY_SECONDS, not_a_ca);
+    check(vec![], DAY_SECONDS, not_a_ca);
 }
 
 /// A CA of the Client CA's kind that `spoil` has put out of order, and a client under it.
