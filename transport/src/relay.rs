@@ -36,6 +36,8 @@ pub struct RelaySettings {
     pub idle_timeout: Duration,
     /// How long a connection may last. Enrolment takes seconds.
     pub life_max: Duration,
+    /// How long one may still last once the relay has been asked to stop.
+    pub farewell_max: Duration,
 }
 
 impl RelaySettings {
@@ -50,6 +52,9 @@ impl RelaySettings {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             life_max: Duration::from_secs(600),
+            // Enough for a certificate that is on its way; who waits between two questions has
+            // nothing to lose.
+            farewell_max: Duration::from_secs(5),
         }
     }
 }
@@ -121,7 +126,8 @@ impl Relay {
         self.tasks.any_ended().await
     }
 
-    /// Stops accepting, waits for at most `grace`, and cuts off the rest.
+    /// Stops accepting, waits for at most `grace`, and cuts off the rest. A connection is closed
+    /// [`RelaySettings::farewell_max`] after the stop, so that one which stays does not hold it up.
     pub async fn drain(self, grace: Duration) -> Drained {
         self.tasks.drain(grace).await
     }
@@ -137,18 +143,30 @@ async fn accept_all(
     let places = Places::new(settings.connections_max, settings.per_address_max);
     while let Some((stream, remote, place)) = places.next(&listener, &stop).await {
         let (settings, metrics) = (settings.clone(), Arc::clone(&metrics));
-        let started = spawner.start_brief("relayed", |_| async move {
+        let started = spawner.start_brief("relayed", |stop| async move {
             let _place = place;
-            match timeout(settings.life_max, pass_on(stream, &settings, &metrics)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%remote, %error, "a relayed connection broke"),
-                Err(_) => debug!(%remote, "a relayed connection lasted too long"),
+            let passed_on = timeout(settings.life_max, pass_on(stream, &settings, &metrics));
+            tokio::select! {
+                passed_on = passed_on => match passed_on {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => debug!(%remote, %error, "a relayed connection broke"),
+                    Err(_) => debug!(%remote, "a relayed connection lasted too long"),
+                },
+                () = farewell(&stop, settings.farewell_max) => {
+                    debug!(%remote, "closed a relayed connection: the relay stops");
+                }
             }
         });
         if !started {
             return;
         }
     }
+}
+
+/// Resolves `most` after the relay has been asked to stop: TLS is not ours to end politely.
+async fn farewell(stop: &CancellationToken, most: Duration) {
+    stop.cancelled().await;
+    sleep(most).await;
 }
 
 async fn pass_on(

@@ -63,3 +63,30 @@ async fn what_does_not_move_or_lasts_too_long_is_cut_off() {
     check(|settings| settings.idle_timeout = Duration::from_millis(100)).await;
     check(|settings| settings.life_max = Duration::from_millis(100)).await;
 }
+
+#[tokio::test]
+async fn a_stop_lets_what_is_under_way_end_and_closes_who_stays() {
+    let target = TcpListener::bind(loopback()).await.unwrap();
+    let targets = Arc::new(Mutex::new(vec![target.local_addr().unwrap().to_string()]));
+    let mut settings = settings(&targets);
+    settings.farewell_max = Duration::from_secs(3);
+    let relay = Relay::bind(loopback(), settings).await.unwrap();
+    let addr = relay.local_addr();
+    let mut near = TcpStream::connect(addr).await.unwrap();
+    let (mut far, _) = target.accept().await.unwrap();
+    let script = async {
+        // Nobody else is let in, and who is in may still be answered.
+        while TcpStream::connect(addr).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        far.write_all(b"pong").await.unwrap();
+        let mut answer = [0; 4];
+        near.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"pong");
+        let ended = near.read(&mut answer).await;
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    };
+    let both = async { tokio::join!(relay.drain(SOON * 2), script) };
+    let (drained, ()) = timeout(SOON, both).await.unwrap();
+    assert_eq!(drained, Drained::InTime);
+}
