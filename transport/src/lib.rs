@@ -7,6 +7,7 @@ mod body;
 pub mod call;
 mod connect;
 pub mod enrol;
+mod hear;
 mod io;
 mod judge;
 pub mod listen;
@@ -19,6 +20,7 @@ pub mod source;
 
 pub use body::{Body, BoxError, ReadBodyError, read_body};
 pub use call::{CallError, Meter};
+pub use hear::hear;
 pub use io::Traffic;
 pub use judge::ContentJudge;
 pub use listen::{Handshake, HandshakeSink, ListenSettings, Listener, Refused, Session};

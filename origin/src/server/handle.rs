@@ -11,7 +11,7 @@ use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
 use protocol::{Code, ENROL_BODY_BYTES_MAX, Fault};
 use service::unix::RequestBody;
-use transport::{Body, BoxError, ReadBodyError, Session, read_body};
+use transport::{Body, BoxError, ReadBodyError, Session, hear};
 
 use super::Parts;
 use crate::api::{ContentRequest, EnrolRequest, Reply, fault};
@@ -100,7 +100,7 @@ pub(super) fn content(
 /// A request with its body, which is small on every route of ours.
 async fn whole(request: Request<Incoming>) -> Result<(http::request::Parts, Bytes), Fault> {
     let (head, body) = request.into_parts();
-    match read_body(body, ENROL_BODY_BYTES_MAX, BODY_IDLE).await {
+    match hear(body, ENROL_BODY_BYTES_MAX, BODY_IDLE).await {
         Ok(body) => Ok((head, body)),
         Err(ReadBodyError::TooLong { .. }) => {
             Err(Fault::new(Code::TooLarge, "the body is too long"))

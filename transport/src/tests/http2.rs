@@ -31,7 +31,8 @@ const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// An error code (RFC 9113 §7).
+/// Error codes (RFC 9113 §7).
+const NO_ERROR: u8 = 0;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
 impl Frame {
@@ -56,6 +57,13 @@ impl Frame {
     fn get_pack(stream: u32, name: &str) -> Self {
         let path = format!("/v1/filesets/{name}/packs/{}", pack_id().0.hex());
         Self::get(stream, &path)
+    }
+
+    /// The head of a POST of `path`, whose body is to come.
+    fn post(stream: u32, path: &str) -> Self {
+        let mut head = Self::get(stream, path);
+        (head.flags, head.payload[0]) = (END_HEADERS, 0x83);
+        head
     }
 
     fn window(stream: u32, bytes: u32) -> Self {
@@ -372,4 +380,81 @@ async fn an_answer_that_is_followed_by_the_end_of_the_connection_arrives() {
         let told = timeout(SOON, source.hello()).await.unwrap().unwrap_err();
         assert!(matches!(told, crate::CallError::Fault { .. }), "{told:?}");
     }
+}
+
+/// A listener that takes bodies of 64 KiB, and somebody who may connect to it.
+async fn strict() -> Scene {
+    let bed = Bed::new();
+    let (booster, client) = (bed.own(Role::Booster, "oslo"), bed.own(Role::Client, "a"));
+    let take = async |request: Request<Incoming>, _: Arc<Session>| match crate::hear(
+        request.into_body(),
+        64 << 10,
+        SOON,
+    )
+    .await
+    {
+        Ok(_) => respond::status(StatusCode::NO_CONTENT),
+        Err(_) => respond::fault(&Fault::new(Code::TooLarge, "it is too long")),
+    };
+    let (limits, recorder) = (Limits::default(), Arc::new(Recorder::default()));
+    let listener = bed.listen(&booster, data(), limits, &recorder, take).await;
+    Scene {
+        bed,
+        booster,
+        client,
+        listener,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_sends_too_much_is_told_so_over_either_http() {
+    let scene = strict().await;
+    let addr = scene.listener.local_addr();
+    for http2 in [false, true] {
+        for bytes in [65 << 10, 1 << 20] {
+            for _ in 0..10 {
+                let own = Some(&scene.client);
+                let source = scene.bed.source(addr, &scene.booster.identity, own, http2);
+                let connector = &source.connector;
+                let make = || {
+                    let request = connector.request("/v1/reports").method("POST");
+                    crate::source::finish(request, Bytes::from(vec![b'x'; bytes]))
+                };
+                let answer = connector.exchange(make, Instant::now() + SOON).await;
+                let status = answer.map(|(answer, _)| answer.status());
+                assert!(
+                    matches!(status, Ok(StatusCode::PAYLOAD_TOO_LARGE)),
+                    "{bytes} bytes, HTTP/2 {http2}: {status:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_sends_without_end_is_answered_and_then_asked_to_stop() {
+    let scene = strict().await;
+    let mut line = scene.line(1 << 20).await;
+    line.say(&[Frame::post(1, "/v1/reports")]).await;
+    let piece = Frame::new(DATA, 0, 1, &[b'x'; 1000]);
+    let mut kinds = Vec::new();
+    let last = loop {
+        // Said every few milliseconds: it has not come to an end when its time is up.
+        let frame = timeout(SOON, line.next(std::slice::from_ref(&piece))).await;
+        let frame = frame.unwrap().expect("the connection goes on");
+        if frame.stream == 1 && frame.kind != WINDOW_UPDATE {
+            kinds.push(frame.kind);
+        }
+        if frame.kind == RST_STREAM {
+            break frame;
+        }
+    };
+    // RFC 9113 §8.1: first the whole answer, then a reset that blames nobody.
+    assert_eq!(kinds, [HEADERS, DATA, RST_STREAM]);
+    assert_eq!(number(&last.payload), u32::from(NO_ERROR));
+    line.say(&[Frame::post(3, "/v1/reports")]).await;
+    let end = Frame::new(DATA, END_STREAM, 3, b"short");
+    line.say(&[end]).await;
+    let answered = |frame: &Frame| frame.kind == HEADERS && frame.stream == 3;
+    assert!(line.until(&[], answered).await.is_some());
 }
