@@ -20,7 +20,7 @@ use service::{Clock, Report};
 use tracing::{debug, warn};
 use transport::Body;
 
-use crate::cache::Cache;
+use crate::cache::{Asker, Cache};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::metrics::Metrics;
 use crate::offline::Phase;
@@ -39,14 +39,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Answers a request of a client whose certificate has been accepted, if it is `admitted`.
+    /// Answers a request of `asker`, whose certificate has been accepted, if it is `admitted`.
     pub(crate) async fn answer(
         &self,
+        asker: Asker,
         admitted: Result<Phase, Fault>,
         head: Parts,
     ) -> Response<Body> {
         let (kind, answered) = match (Route::parse(head.uri.path()), admitted) {
-            (Ok(route), Ok(phase)) => (route.kind(), self.route(route, &head, phase).await),
+            (Ok(route), Ok(phase)) => (route.kind(), self.route(route, &head, asker, phase).await),
             (Ok(route), Err(told)) => (route.kind(), Err(told)),
             (Err(_), Err(told)) => ("none", Err(told)),
             (Err(failure), Ok(_)) => {
@@ -73,6 +74,7 @@ impl Api {
         &self,
         route: Route,
         head: &Parts,
+        asker: Asker,
         phase: Phase,
     ) -> Result<Response<Body>, Fault> {
         if head.method != Method::GET && head.method != Method::HEAD {
@@ -82,7 +84,7 @@ impl Api {
             Route::Crl(issuer) => self.crl(issuer, head),
             Route::Deployment => self.deployment(head).await,
             Route::Hello => Ok(self.hello(head)),
-            Route::Pack(fileset, id) => self.pack(&fileset, id, head, phase).await,
+            Route::Pack(fileset, id) => self.pack(&fileset, id, head, asker, phase).await,
             Route::Snapshot(digest) | Route::Statement(digest) => {
                 self.object(digest, head, phase).await
             }

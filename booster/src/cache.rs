@@ -7,6 +7,7 @@
 mod fill;
 mod index;
 mod memory;
+mod objects;
 mod promote;
 mod reader;
 mod rope;
@@ -26,13 +27,14 @@ use content::{Digest, FilesetName, PackId};
 use service::Spawner;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::metrics::CacheMetrics;
 use crate::single::SingleFlight;
 use crate::upstream::Upstreams;
 pub use fill::FillError;
 use fill::{Fill, Job, Tail};
+pub use index::{Asker, Standing};
 use index::{Key, Kind};
 use memory::Memory;
 use promote::Promotions;
@@ -276,49 +278,19 @@ impl Cache {
         true
     }
 
-    /// The small object called `digest`, checked. None if it is not here.
-    pub async fn object(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
-        let key = object_key(digest);
-        if let Some(rope) = self.shared.memory.get(key) {
-            return Some(rope.to_bytes());
-        }
-        if !self.shared.store.contains(key) {
-            return None;
-        }
-        // Small is up to 64 MiB here: too much for each of many who ask at once to read it.
-        let read = self.shared.objects.run((digest, bytes_max), || {
-            let shared = Arc::clone(&self.shared);
-            async move { shared.read_object(digest, bytes_max).await }
-        });
-        read.await.flatten()
+    /// Takes note that `asker` has been given a pack, from wherever it came: what only one device
+    /// has asked for is given up before what many have.
+    pub fn used(&self, id: PackId, asker: Asker) {
+        self.shared.store.use_by(id.0, asker);
     }
 
-    /// Whether there is a small object of that name, as far as can be told without reading it.
-    #[must_use]
-    pub fn has_object(&self, digest: Digest) -> bool {
-        let key = object_key(digest);
-        self.shared.memory.get(key).is_some() || self.shared.store.contains(key)
-    }
-
-    /// Keeps a small object, whose digest the caller has checked. That there is no room for it on
-    /// disk is no failure.
-    pub async fn keep_object(&self, digest: Digest, bytes: Bytes) {
-        let rope = Arc::new(Rope::from(bytes.clone()));
-        self.shared.memory.put(object_key(digest), rope);
-        let store = Arc::clone(&self.shared.store);
-        let put = off_runtime(move || store.put_object(digest, &bytes)).await;
-        if let Some(Err(error)) = put {
-            warn!(%error, "cannot keep a small object");
-        }
-    }
-
-    /// Sorts what is kept anew: what `pack_named` or `object_named` does not say yes to is given
-    /// up before anything else.
-    pub fn rank(&self, pack_named: impl Fn(PackId) -> bool, object_named: impl Fn(Digest) -> bool) {
+    /// Sorts what is kept anew by its standing: the superseded is given up first, then what is
+    /// named only by older revisions, then the current, what is pinned last. Pins over 70 % of the
+    /// disk's limit, the least recently used first, count for nothing.
+    pub fn rank(&self, pack: impl Fn(PackId) -> Standing, object: impl Fn(Digest) -> Standing) {
         self.shared.store.rank(|key| match key.kind {
-            Kind::Object => object_named(key.digest),
-            Kind::Pack => pack_named(PackId(key.digest)),
-            Kind::Partial => false,
+            Kind::Object => object(key.digest),
+            Kind::Pack | Kind::Partial => pack(PackId(key.digest)),
         });
     }
 
@@ -412,16 +384,6 @@ impl Shared {
         })
     }
 
-    /// The small object called `digest` out of its file, into memory too.
-    async fn read_object(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
-        let store = Arc::clone(&self.store);
-        let read = off_runtime(move || store.object(digest, bytes_max)).await;
-        let bytes = Bytes::from(read.flatten()?);
-        let rope = Arc::new(Rope::from(bytes.clone()));
-        self.memory.put(object_key(digest), rope);
-        Some(bytes)
-    }
-
     /// Joins the fill of a pack, or starts one. None if the pack has just come; if it is `there`
     /// already and cannot be read, what the fill brings takes its place.
     fn join(
@@ -468,13 +430,6 @@ fn pack_key(id: PackId) -> Key {
     Key {
         kind: Kind::Pack,
         digest: id.0,
-    }
-}
-
-fn object_key(digest: Digest) -> Key {
-    Key {
-        kind: Kind::Object,
-        digest,
     }
 }
 

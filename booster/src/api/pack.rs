@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use transport::{Body, BoxError, respond};
 
 use super::{Api, not_cached, reply, text, told, value};
-use crate::cache::{Extent, FillError, How, Reader};
+use crate::cache::{Asker, Extent, FillError, How, Reader};
 use crate::offline::Phase;
 
 impl Api {
@@ -24,6 +24,7 @@ impl Api {
         fileset: &FilesetName,
         id: PackId,
         head: &Parts,
+        asker: Asker,
         phase: Phase,
     ) -> Result<Response<Body>, Fault> {
         let entry = self.catalogue.pack(fileset, id).await.map_err(told)?;
@@ -58,6 +59,7 @@ impl Api {
             Phase::Grace | Phase::Closed => self.cache.pack_at_hand(entry, extent).await,
         };
         let served = served.map_err(fault)?.ok_or_else(not_cached)?;
+        self.cache.used(id, asker);
         let status = status(served.how());
         let body = stream(served.reader(from, end));
         let body = Body::stream(body, Some(end - from));

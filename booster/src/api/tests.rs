@@ -64,7 +64,7 @@ impl Served {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        soon(self.api.answer(Ok(self.phase), head)).await
+        soon(self.api.answer(Asker::NOBODY, Ok(self.phase), head)).await
     }
 
     /// Holds an answer to its status, its headers, and the length and start of its body.

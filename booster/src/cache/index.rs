@@ -1,5 +1,8 @@
 //! What the cache holds and what it would give up first: decided here, without touching a disk.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 
 use content::Digest;
@@ -22,6 +25,35 @@ pub(crate) struct Key {
     pub(crate) digest: Digest,
 }
 
+/// What the origin's word and the operator's make of a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// A revision that is the latest of its fileset names it, or nothing is known of it yet.
+    Current,
+    /// Only revisions that are kept, but are not the latest, name it.
+    Older,
+    /// Somebody wants it to stay.
+    Pinned,
+    /// Named by no revision that is kept.
+    Superseded,
+}
+
+/// Who asked for a pack: as much of a device's name as is needed to tell one from many.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Asker(u32);
+
+impl Asker {
+    /// Nobody in particular: the booster itself, which fetches something ahead of time.
+    pub const NOBODY: Self = Self(0);
+
+    /// The device of that name.
+    #[must_use]
+    pub fn device(name: &str) -> Self {
+        let [a, b, c, d, ..] = *Digest::of(name.as_bytes()).as_raw();
+        Self(u32::from_be_bytes([a, b, c, d]).max(1))
+    }
+}
+
 /// In which order files are given up, first to last; within a rank the least recently used first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Rank {
@@ -29,13 +61,21 @@ enum Rank {
     Abandoned,
     /// Named by no revision that is kept.
     Superseded,
+    /// Named only by revisions that are not the latest.
+    Older,
+    /// Asked for by one device only.
+    OneClient,
     /// All else.
     Current,
+    /// Pinned, as far as there is room for pins.
+    Pinned,
 }
 
 /// One file. With its place in the map and in the order it takes about 130 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// The first who asked for it.
+    asker: Asker,
     bytes: u64,
     /// When it was made, by the index's own count: tells it from a later file of the same name.
     born: u64,
@@ -43,6 +83,9 @@ struct Entry {
     used: u64,
     holders: u32,
     rank: Rank,
+    /// Whether another than the first asked for it, too.
+    shared: bool,
+    standing: Standing,
     uses: u8,
     verified: bool,
 }
@@ -70,6 +113,8 @@ pub(crate) struct Index {
     bytes: u64,
     bytes_max: u64,
     count: u64,
+    /// Bytes of the files that are pinned.
+    pinned_bytes: u64,
 }
 
 impl Index {
@@ -80,6 +125,7 @@ impl Index {
             bytes: 0,
             bytes_max,
             count: 0,
+            pinned_bytes: 0,
         }
     }
 
@@ -120,21 +166,31 @@ impl Index {
     pub(crate) fn insert(&mut self, key: Key, bytes: u64, verified: bool, holders: u32) -> u64 {
         self.remove(key);
         self.count += 1;
-        let rank = match key.kind {
-            Kind::Object | Kind::Pack => Rank::Current,
-            Kind::Partial => Rank::Abandoned,
+        let standing = Standing::Current;
+        // What a fill's readers have left behind goes over to the pack.
+        let partial = Key {
+            kind: Kind::Partial,
+            ..key
         };
-        let entry = Entry {
+        let before = self
+            .entries
+            .get(&partial)
+            .map_or((Asker::NOBODY, false), |entry| (entry.asker, entry.shared));
+        let mut entry = Entry {
+            asker: before.0,
             bytes,
             born: self.count,
             used: self.count,
             holders,
-            rank,
+            rank: Rank::Current,
+            shared: before.1,
+            standing,
             uses: 0,
             verified,
         };
+        entry.rank = rank_of(key.kind, &entry);
         self.entries.insert(key, entry);
-        self.order.insert((rank, entry.used), key);
+        self.order.insert((entry.rank, entry.used), key);
         self.bytes += bytes;
         entry.born
     }
@@ -189,6 +245,9 @@ impl Index {
             return false;
         };
         self.order.remove(&(entry.rank, entry.used));
+        if entry.rank == Rank::Pinned {
+            self.pinned_bytes -= entry.bytes;
+        }
         self.bytes -= entry.bytes;
         true
     }
@@ -213,15 +272,12 @@ impl Index {
         let wanted = (self.bytes + bytes).saturating_sub(self.bytes_max);
         let mut victims = Vec::new();
         let mut freed = 0;
-        for key in self.order.values() {
+        for key in self.in_order() {
             if freed >= wanted {
                 break;
             }
-            let entry = &self.entries[key];
-            if entry.holders == 0 {
-                freed += entry.bytes;
-                victims.push(*key);
-            }
+            freed += self.entries[&key].bytes;
+            victims.push(key);
         }
         if freed < wanted {
             return Err(NoRoom);
@@ -232,21 +288,85 @@ impl Index {
         Ok(victims)
     }
 
-    /// Sorts packs and objects anew into those that are still `named` by what the origin keeps,
-    /// and those that have been superseded.
-    pub(crate) fn rank(&mut self, named: impl Fn(Key) -> bool) {
-        for (key, entry) in &mut self.entries {
-            let rank = match key.kind {
-                Kind::Partial => Rank::Abandoned,
-                Kind::Object | Kind::Pack if named(*key) => Rank::Current,
-                Kind::Object | Kind::Pack => Rank::Superseded,
+    /// What is not in use, as it would be given up. Pins beyond their share of the limit, the
+    /// least recently used first, count like what is not pinned.
+    fn in_order(&self) -> impl Iterator<Item = Key> {
+        let idle = |(_, key): &(&(Rank, u64), &Key)| self.entries[*key].holders == 0;
+        let split = (Rank::Current, 0);
+        let mut pins = self
+            .order
+            .range((Rank::Pinned, 0)..)
+            .filter(idle)
+            .peekable();
+        let mut current = self
+            .order
+            .range(split..(Rank::Pinned, 0))
+            .filter(idle)
+            .peekable();
+        let mut over = self
+            .pinned_bytes
+            .saturating_sub(self.bytes_max / 10 * PINS_TENTHS_MAX);
+        let ranked = std::iter::from_fn(move || {
+            let (pin, other) = (pins.peek().copied(), current.peek().copied());
+            let pin_goes = match (pin, other) {
+                (Some(((_, pin), _)), Some(((_, other), _))) => over > 0 && pin < other,
+                (pin, None) => pin.is_some(),
+                (None, Some(_)) => false,
             };
-            if rank != entry.rank {
-                self.order.remove(&(entry.rank, entry.used));
-                entry.rank = rank;
-                self.order.insert((rank, entry.used), *key);
+            if !pin_goes {
+                return current.next();
             }
+            over = over.saturating_sub(pin.map_or(0, |(_, key)| self.entries[key].bytes));
+            pins.next()
+        });
+        self.order
+            .range(..split)
+            .filter(idle)
+            .chain(ranked)
+            .map(|(_, key)| *key)
+    }
+
+    /// Takes note that `asker` has been given a pack, or what is there of it: a use.
+    pub(crate) fn use_by(&mut self, digest: Digest, asker: Asker) {
+        let kinds = [Kind::Pack, Kind::Partial].map(|kind| Key { kind, digest });
+        let Some(key) = kinds.into_iter().find(|key| self.contains(*key)) else {
+            return;
+        };
+        self.count += 1;
+        let used = self.count;
+        self.change(key, |entry| {
+            entry.used = used;
+            if entry.asker == Asker::NOBODY {
+                entry.asker = asker;
+            } else if asker != Asker::NOBODY && asker != entry.asker {
+                entry.shared = true;
+            }
+        });
+    }
+
+    /// Sorts packs and objects anew.
+    pub(crate) fn rank(&mut self, standing: impl Fn(Key) -> Standing) {
+        let keys: Vec<Key> = self.entries.keys().copied().collect();
+        for key in keys {
+            self.change(key, |entry| entry.standing = standing(key));
         }
+    }
+
+    /// Changes an entry, and its place in the order with it.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        self.order.remove(&(entry.rank, entry.used));
+        if entry.rank == Rank::Pinned {
+            self.pinned_bytes -= entry.bytes;
+        }
+        change(entry);
+        entry.rank = rank_of(key.kind, entry);
+        if entry.rank == Rank::Pinned {
+            self.pinned_bytes += entry.bytes;
+        }
+        self.order.insert((entry.rank, entry.used), key);
     }
 
     fn current(&mut self, key: Key, born: u64) -> Option<&mut Entry> {
@@ -256,104 +376,16 @@ impl Index {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn key(kind: Kind, name: u8) -> Key {
-        Key {
-            kind,
-            digest: Digest::from_raw([name; 32]),
-        }
-    }
-
-    fn names(keys: &[Key]) -> Vec<u8> {
-        keys.iter().map(|key| key.digest.as_raw()[0]).collect()
-    }
-
-    #[test]
-    fn abandoned_fills_go_first_then_what_is_superseded_then_the_least_recently_used() {
-        let mut index = Index::new(60);
-        for name in 1..=5 {
-            index.insert(key(Kind::Pack, name), 10, true, 0);
-        }
-        index.insert(key(Kind::Partial, 6), 10, false, 0);
-        let born = index.hold(key(Kind::Pack, 1)).unwrap().born;
-        index.release(key(Kind::Pack, 1), born);
-        index.rank(|key| key.digest.as_raw()[0] != 4);
-        let mut order = Vec::new();
-        for name in 7..13 {
-            order.push(names(&index.make_room(10).unwrap()));
-            index.insert(key(Kind::Pack, name), 10, true, 1);
-        }
-        assert_eq!(order, [[6], [4], [2], [3], [5], [1]]);
-        assert_eq!(index.make_room(10), Err(NoRoom));
-        assert_eq!(index.bytes(), 60);
-    }
-
-    #[test]
-    fn what_is_in_use_stays_and_nothing_goes_in_vain() {
-        let mut index = Index::new(30);
-        for name in 1..=3 {
-            index.insert(key(Kind::Pack, name), 10, true, 0);
-        }
-        let held = index.hold(key(Kind::Pack, 1)).unwrap();
-        assert_eq!(index.make_room(25), Err(NoRoom));
-        assert_eq!(index.files(Kind::Pack), 3);
-        assert_eq!(names(&index.make_room(20).unwrap()), [2, 3]);
-        index.release(key(Kind::Pack, 1), held.born);
-        assert_eq!(names(&index.make_room(30).unwrap()), [1]);
-    }
-
-    #[test]
-    fn a_holder_of_a_file_that_has_gone_does_not_let_go_of_its_successor() {
-        let mut index = Index::new(30);
-        let first = index.insert(key(Kind::Pack, 1), 10, true, 1);
-        index.remove(key(Kind::Pack, 1));
-        index.insert(key(Kind::Pack, 1), 10, true, 1);
-        index.release(key(Kind::Pack, 1), first);
-        assert!(!index.remove_born(key(Kind::Pack, 1), first));
-        assert_eq!(index.make_room(30), Err(NoRoom));
-    }
-
-    proptest! {
-        /// Whatever happens, the sum is that of the parts, within the limit once room was made.
-        #[test]
-        fn the_sum_is_exact(
-            steps in proptest::collection::vec((0u8..5, 0u8..8, 1u64..40), 1..200)
-        ) {
-            let mut index = Index::new(100);
-            let mut model: BTreeMap<u8, u64> = BTreeMap::new();
-            for (step, name, bytes) in steps {
-                let pack = key(Kind::Pack, name);
-                match step {
-                    0 | 1 => {
-                        if let Ok(victims) = index.make_room(bytes) {
-                            for victim in names(&victims) {
-                                model.remove(&victim);
-                            }
-                            index.insert(pack, bytes, false, 0);
-                            model.insert(name, bytes);
-                        }
-                    }
-                    2 => {
-                        index.remove(pack);
-                        model.remove(&name);
-                    }
-                    3 => index.rank(|key| key.digest.as_raw()[0] % 2 == 0),
-                    _ => {
-                        if let Some(found) = index.hold(pack) {
-                            prop_assert_eq!(Some(&found.bytes), model.get(&name));
-                            index.release(pack, found.born);
-                        }
-                    }
-                }
-                prop_assert_eq!(index.bytes(), model.values().sum::<u64>());
-                prop_assert!(index.excess() == 0);
-                prop_assert_eq!(index.order.len(), index.entries.len());
-            }
-        }
+fn rank_of(kind: Kind, entry: &Entry) -> Rank {
+    match (kind, entry.standing) {
+        (Kind::Partial, _) => Rank::Abandoned,
+        (_, Standing::Superseded) => Rank::Superseded,
+        (_, Standing::Older) => Rank::Older,
+        (_, Standing::Pinned) => Rank::Pinned,
+        (_, Standing::Current) if entry.asker != Asker::NOBODY && !entry.shared => Rank::OneClient,
+        (_, Standing::Current) => Rank::Current,
     }
 }
+
+/// So many tenths of the limit are for pins.
+const PINS_TENTHS_MAX: u64 = 7;

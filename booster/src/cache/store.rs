@@ -20,7 +20,7 @@ use service::Report;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use super::index::{Found, Index, Key, Kind, NoRoom};
+use super::index::{Asker, Found, Index, Key, Kind, NoRoom, Standing};
 use crate::metrics::CacheMetrics;
 pub(crate) use lease::{Lease, StoredPack, UnusableError};
 pub(crate) use partial::{BeginError, PartialFile};
@@ -146,9 +146,14 @@ impl Store {
         self.index().set_verified(key, false);
     }
 
-    /// Sorts files anew into those that the origin still names and those that it does not.
-    pub(crate) fn rank(&self, named: impl Fn(Key) -> bool) {
-        self.index().rank(named);
+    /// Sorts files anew by what the origin and the operator say of them.
+    pub(crate) fn rank(&self, standing: impl Fn(Key) -> Standing) {
+        self.index().rank(standing);
+    }
+
+    /// Takes note that somebody has been given a pack, or what is there of it.
+    pub(crate) fn use_by(&self, digest: Digest, asker: Asker) {
+        self.index().use_by(digest, asker);
     }
 
     /// Keeps a small object, if there is room; false if not. Touches the disk.

@@ -1,12 +1,14 @@
 //! What the origin names: objects by the snapshot, packs by locators. Decided here, without I/O.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use content::index::ROOT_BYTES_MAX;
 use content::locator::{Locator, PackEntry};
 use content::statement::{Payload as _, Revision, RevisionEntry, Snapshot};
 use content::{Digest, FilesetName, PackId, RevisionNumber};
 use thiserror::Error;
+
+use crate::cache::Standing;
 
 /// Which small object a digest names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -135,10 +137,19 @@ impl Names {
         known.is_none().then_some(entry.statement)
     }
 
-    /// All packs that are named.
-    pub(super) fn packs(&self) -> HashSet<PackId> {
-        let filesets = self.filesets.values();
-        filesets.flat_map(|it| it.packs.keys().copied()).collect()
+    /// All packs that are named, each with its standing.
+    pub(super) fn standings(&self) -> HashMap<PackId, Standing> {
+        let mut standings = HashMap::new();
+        for fileset in self.filesets.values() {
+            for id in fileset.packs.keys() {
+                standings.entry(*id).or_insert(Standing::Older);
+            }
+            let current = fileset.current.and_then(|number| fileset.read.get(&number));
+            for pack in current.iter().flat_map(|read| &read.packs) {
+                standings.insert(pack.id, Standing::Current);
+            }
+        }
+        standings
     }
 
     /// The revisions of a fileset whose locators are still to be read, the current one first.
@@ -337,10 +348,15 @@ mod tests {
             names.pack(&name(), pack(3, 900).id),
             Lookup::Known(pack(3, 900))
         );
-        assert_eq!(names.packs(), [pack(2, 900).id, pack(3, 900).id].into());
+        let standings = [(2, Standing::Older), (3, Standing::Older)];
+        let standings = standings.map(|(it, standing)| (pack(it, 900).id, standing));
+        assert_eq!(names.standings(), standings.into());
         assert_eq!(names.unread(&name()).len(), 1);
+        learn(&mut names, 3, &[pack(3, 900)]).unwrap();
+        let standings = [2, 3].map(|it| names.standings()[&pack(it, 900).id]);
+        assert_eq!(standings, [Standing::Older, Standing::Current]);
         let roots = [1, 2, 3].map(|number| names.object(&digest("root", number)).is_some());
-        assert_eq!(roots, [false, true, false]);
+        assert_eq!(roots, [false, true, true]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::learn::bad;
 use super::{CatalogueError, Document, Shared, View};
-use crate::cache::off_runtime;
+use crate::cache::{Standing, off_runtime};
 use crate::upstream::Fetched;
 
 impl Shared {
@@ -264,10 +264,13 @@ impl Shared {
 
     /// Tells the cache what is still named, so that it gives up the rest first.
     pub(super) fn rank(&self) {
-        let packs = self.names().packs();
+        let packs = self.names().standings();
         self.parts.cache.rank(
-            |id| packs.contains(&id),
-            |digest| self.names().object(&digest).is_some(),
+            |id| packs.get(&id).copied().unwrap_or(Standing::Superseded),
+            |digest| match self.names().object(&digest) {
+                Some(_) => Standing::Current,
+                None => Standing::Superseded,
+            },
         );
     }
 }

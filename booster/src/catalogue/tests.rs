@@ -2,6 +2,7 @@
 
 pub(crate) mod author;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use content::pack::BuiltPack;
@@ -337,7 +338,7 @@ async fn what_no_kept_revision_names_is_superseded() {
     let unknown = bed.find(&packs[0]).await.unwrap_err();
     assert!(matches!(*unknown, CatalogueError::UnknownPack), "{unknown}");
     let shared = &bed.catalogue.shared;
-    let named = shared.names().packs();
+    let named: HashSet<PackId> = shared.names().standings().into_keys().collect();
     assert_eq!(named, [packs[1].header.id(), packs[2].header.id()].into());
 }
 

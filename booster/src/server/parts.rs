@@ -21,7 +21,7 @@ use transport::{
 
 use super::BindError;
 use crate::api::Api;
-use crate::cache::{Cache, StoreError, off_runtime};
+use crate::cache::{Asker, Cache, StoreError, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
 use crate::clock::ClockWatch;
 use crate::config::Config;
@@ -198,7 +198,10 @@ impl Parts {
             move |request, session| {
                 let (head, _body) = request.into_parts();
                 let (api, admitted) = (Arc::clone(&api), offline.admit(&session));
-                async move { api.answer(admitted, head).await }
+                let asker = session.peer().map_or(Asker::NOBODY, |peer| {
+                    Asker::device(peer.identity().id.as_str())
+                });
+                async move { api.answer(asker, admitted, head).await }
             },
             sink,
         );

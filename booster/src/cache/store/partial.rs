@@ -175,8 +175,8 @@ impl PartialFile {
         fs::rename(&self.path, &path)?;
         let bytes = u64::from(self.entry.total_bytes);
         let mut index = store.index();
-        index.remove(self.lease.key);
         let born = index.insert(key, bytes, true, 1);
+        index.remove(self.lease.key);
         drop(index);
         let lease = store.held(key, born, bytes, true);
         drop(files);

@@ -320,7 +320,14 @@ async fn a_new_version_under_a_full_cache_is_fetched_once() {
     bed.settled().await;
     assert_eq!(source.asks().len(), 6);
     let named: Vec<PackId> = new.iter().map(|pack| pack.header.id()).collect();
-    bed.cache.rank(|id| named.contains(&id), |_| true);
+    let standing = |id| {
+        if named.contains(&id) {
+            Standing::Current
+        } else {
+            Standing::Superseded
+        }
+    };
+    bed.cache.rank(standing, |_| Standing::Current);
     for _ in 0..5 {
         for pack in &new {
             bed.get(pack).await;

@@ -1,0 +1,167 @@
+//! What goes first, and what stays.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(kind: Kind, name: u8) -> Key {
+    Key {
+        kind,
+        digest: Digest::from_raw([name; 32]),
+    }
+}
+
+fn unless(superseded: bool) -> Standing {
+    if superseded {
+        Standing::Superseded
+    } else {
+        Standing::Current
+    }
+}
+
+fn names(keys: &[Key]) -> Vec<u8> {
+    keys.iter().map(|key| key.digest.as_raw()[0]).collect()
+}
+
+#[test]
+fn abandoned_fills_go_first_then_what_is_superseded_then_the_least_recently_used() {
+    let mut index = Index::new(60);
+    for name in 1..=5 {
+        index.insert(key(Kind::Pack, name), 10, true, 0);
+    }
+    index.insert(key(Kind::Partial, 6), 10, false, 0);
+    let born = index.hold(key(Kind::Pack, 1)).unwrap().born;
+    index.release(key(Kind::Pack, 1), born);
+    index.rank(|key| unless(key.digest.as_raw()[0] == 4));
+    let mut order = Vec::new();
+    for name in 7..13 {
+        order.push(names(&index.make_room(10).unwrap()));
+        index.insert(key(Kind::Pack, name), 10, true, 1);
+    }
+    assert_eq!(order, [[6], [4], [2], [3], [5], [1]]);
+    assert_eq!(index.make_room(10), Err(NoRoom));
+    assert_eq!(index.bytes(), 60);
+}
+
+#[test]
+fn what_one_device_asked_for_goes_before_what_many_did_and_pins_go_last() {
+    let mut index = Index::new(60);
+    let [one, other] = ["laptop-1", "laptop-2"].map(Asker::device);
+    for name in 1..=6 {
+        index.insert(key(Kind::Pack, name), 10, true, 0);
+    }
+    let uses = [
+        (2, one),
+        (2, other),
+        (3, one),
+        (3, one),
+        (4, Asker::NOBODY),
+        (5, one),
+    ];
+    for (name, asker) in uses {
+        index.use_by(Digest::from_raw([name; 32]), asker);
+    }
+    index.rank(|key| match key.digest.as_raw()[0] {
+        1 => Standing::Pinned,
+        6 => Standing::Older,
+        _ => Standing::Current,
+    });
+    let order: Vec<Key> = index.in_order().collect();
+    assert_eq!(names(&order), [6, 3, 5, 2, 4, 1]);
+}
+
+#[test]
+fn a_fill_hands_its_askers_on_to_its_pack() {
+    let mut index = Index::new(60);
+    let [one, other] = ["laptop-1", "laptop-2"].map(Asker::device);
+    for (name, askers) in [(1, [one, one]), (2, [one, other])] {
+        index.insert(key(Kind::Partial, name), 10, false, 1);
+        for asker in askers {
+            index.use_by(Digest::from_raw([name; 32]), asker);
+        }
+        index.insert(key(Kind::Pack, name), 10, true, 0);
+        index.remove(key(Kind::Partial, name));
+    }
+    let ranks = [1, 2].map(|name| index.entries[&key(Kind::Pack, name)].rank);
+    assert_eq!(ranks, [Rank::OneClient, Rank::Current]);
+}
+
+#[test]
+fn pins_beyond_their_share_of_the_limit_count_for_nothing() {
+    let mut index = Index::new(100);
+    for name in 1..=10 {
+        index.insert(key(Kind::Pack, name), 10, true, 0);
+    }
+    index.use_by(Digest::from_raw([1; 32]), Asker::NOBODY);
+    // Nine are pinned, which is two too many; 10 is younger than those and older than 1.
+    index.rank(|key| match key.digest.as_raw()[0] {
+        10 => Standing::Current,
+        _ => Standing::Pinned,
+    });
+    let order: Vec<Key> = index.in_order().collect();
+    assert_eq!(names(&order), [2, 3, 10, 4, 5, 6, 7, 8, 9, 1]);
+}
+
+#[test]
+fn what_is_in_use_stays_and_nothing_goes_in_vain() {
+    let mut index = Index::new(30);
+    for name in 1..=3 {
+        index.insert(key(Kind::Pack, name), 10, true, 0);
+    }
+    let held = index.hold(key(Kind::Pack, 1)).unwrap();
+    assert_eq!(index.make_room(25), Err(NoRoom));
+    assert_eq!(index.files(Kind::Pack), 3);
+    assert_eq!(names(&index.make_room(20).unwrap()), [2, 3]);
+    index.release(key(Kind::Pack, 1), held.born);
+    assert_eq!(names(&index.make_room(30).unwrap()), [1]);
+}
+
+#[test]
+fn a_holder_of_a_file_that_has_gone_does_not_let_go_of_its_successor() {
+    let mut index = Index::new(30);
+    let first = index.insert(key(Kind::Pack, 1), 10, true, 1);
+    index.remove(key(Kind::Pack, 1));
+    index.insert(key(Kind::Pack, 1), 10, true, 1);
+    index.release(key(Kind::Pack, 1), first);
+    assert!(!index.remove_born(key(Kind::Pack, 1), first));
+    assert_eq!(index.make_room(30), Err(NoRoom));
+}
+
+proptest! {
+    /// Whatever happens, the sum is that of the parts, within the limit once room was made.
+    #[test]
+    fn the_sum_is_exact(
+        steps in proptest::collection::vec((0u8..5, 0u8..8, 1u64..40), 1..200)
+    ) {
+        let mut index = Index::new(100);
+        let mut model: BTreeMap<u8, u64> = BTreeMap::new();
+        for (step, name, bytes) in steps {
+            let pack = key(Kind::Pack, name);
+            match step {
+                0 | 1 => {
+                    if let Ok(victims) = index.make_room(bytes) {
+                        for victim in names(&victims) {
+                            model.remove(&victim);
+                        }
+                        index.insert(pack, bytes, false, 0);
+                        model.insert(name, bytes);
+                    }
+                }
+                2 => {
+                    index.remove(pack);
+                    model.remove(&name);
+                }
+                3 => index.rank(|key| unless(key.digest.as_raw()[0] % 2 == 1)),
+                _ => {
+                    if let Some(found) = index.hold(pack) {
+                        prop_assert_eq!(Some(&found.bytes), model.get(&name));
+                        index.release(pack, found.born);
+                    }
+                }
+            }
+            prop_assert_eq!(index.bytes(), model.values().sum::<u64>());
+            prop_assert!(index.excess() == 0);
+            prop_assert_eq!(index.order.len(), index.entries.len());
+        }
+    }
+}
