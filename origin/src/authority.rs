@@ -7,6 +7,7 @@ mod issue;
 mod keys;
 mod own;
 pub mod rotate;
+mod supersede;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,7 @@ mod decide;
 mod est;
 mod limits;
 mod refusal;
+mod rekeys;
 #[cfg(test)]
 mod tests;
 
@@ -15,3 +16,5 @@ pub use decide::{Decision, Enrolment, Request};
 pub(crate) use est::retry_after;
 pub use est::{answer_ca_certs, answer_enrol, answer_reenrol};
 pub use refusal::EnrolError;
+#[cfg(test)]
+pub(crate) use rekeys::DELAY as SUPERSEDE_DELAY;

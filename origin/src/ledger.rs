@@ -13,6 +13,7 @@ pub mod devices;
 pub mod filesets;
 pub mod packs;
 pub mod publishes;
+pub mod rekeys;
 pub mod reports;
 #[cfg(test)]
 mod tests;

@@ -60,19 +60,24 @@ impl Bed {
 
     /// A token for one client.
     pub(crate) async fn token(&self, auto_approve: bool) -> Token {
-        self.new_token(auto_approve, None).await
+        self.new_token(Role::Client, auto_approve, None).await
     }
 
     /// A token that lets one client in, which must be called `device` if that is said.
     pub(crate) async fn token_for(&self, device: Option<&str>) -> Token {
-        self.new_token(true, device).await
+        self.new_token(Role::Client, true, device).await
     }
 
-    async fn new_token(&self, auto_approve: bool, device: Option<&str>) -> Token {
+    /// A token that lets one party of that role in.
+    pub(crate) async fn token_of(&self, role: Role) -> Token {
+        self.new_token(role, true, None).await
+    }
+
+    async fn new_token(&self, role: Role, auto_approve: bool, device: Option<&str>) -> Token {
         let token = Token::new(certs::key::random().unwrap());
         let now = self.authority.clock().now();
         let record = tokens::Token {
-            role: Role::Client,
+            role,
             auto_approve,
             group: Some("north".to_owned()),
             device: device.map(|id| id.parse().unwrap()),

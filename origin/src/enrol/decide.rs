@@ -9,19 +9,21 @@ use protocol::Token;
 
 use super::limits::Limits;
 use super::refusal::EnrolError;
+use super::rekeys::Rekeys;
 use crate::audit::{Actor, Draft, Event};
 use crate::authority::Authority;
 use crate::config::Enrol;
 use crate::ledger::certificates::Certificate;
 use crate::ledger::devices::{self, Device, State};
 use crate::ledger::tokens::TokenId;
-use crate::ledger::{Write, certificates, commit, tokens};
+use crate::ledger::{Write, certificates, commit, rekeys, tokens};
 
 /// Enrolment at this origin. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Enrolment {
     authority: Authority,
     limits: Limits,
+    pub(super) rekeys: Rekeys,
     rules: Enrol,
 }
 
@@ -57,6 +59,7 @@ impl Enrolment {
         Self {
             authority,
             limits,
+            rekeys: Rekeys::default(),
             rules,
         }
     }
@@ -142,27 +145,9 @@ impl Enrolment {
                 return Err(taken());
             }
         }
-        if csr.spki_sha256() != device.spki_sha256 {
-            // Whoever holds a key that was left has no say in the next: it may have been left
-            // because it was stolen. (The same request again, with the old certificate, gets here
-            // no more: its key is the device's by now.)
-            let shown = certificates::key_of(&mut tx, peer.issuer(), peer.serial()).await?;
-            if shown != Some(device.spki_sha256) {
-                return Err(taken());
-            }
-            if devices::find_by_key(&mut tx, &csr.spki_sha256())
-                .await?
-                .is_some()
-            {
-                return Err(taken());
-            }
-            devices::rekey(&mut tx, id, csr.spki_der(), &csr.spki_sha256()).await?;
-            Event::Rekey
-                .by(&Actor::party(peer.identity()), self.authority.clock().now())
-                .with_digest("before", &device.spki_sha256)
-                .with_digest("key", &csr.spki_sha256())
-                .append(&mut tx)
-                .await?;
+        let is_new = csr.spki_sha256() != device.spki_sha256;
+        if is_new && !self.rekey(&mut tx, &device, csr, peer).await? {
+            return Err(taken());
         }
         devices::seen(&mut tx, id, self.authority.clock().now()).await?;
         let issued = self
@@ -170,7 +155,42 @@ impl Enrolment {
             .issue(&mut tx, role, id, csr.spki_der())
             .await?;
         commit(tx).await?;
+        if is_new {
+            self.rekeys.began(id);
+        }
         Ok(Decision::Issued(issued.certificate))
+    }
+
+    /// Binds `device` to the key in `csr`, if `peer` may wish that. What it had goes on until the
+    /// new one has been seen at work.
+    async fn rekey(
+        &self,
+        tx: &mut Write,
+        device: &Device,
+        csr: &Csr,
+        peer: &Peer,
+    ) -> Result<bool, EnrolError> {
+        // Whoever holds a key that was left has no say in the next: it may have been left because
+        // it was stolen. But until the new one has been seen, nothing shows that anybody ever had
+        // it: the answer, or the new key, may have been lost.
+        let shown = certificates::key_of(tx, peer.issuer(), peer.serial()).await?;
+        let left = rekeys::left(tx, &device.id).await?;
+        let Some(shown) = shown.filter(|it| *it == device.spki_sha256 || Some(*it) == left) else {
+            return Ok(false);
+        };
+        let is_taken = devices::find_by_key(tx, &csr.spki_sha256()).await?;
+        if is_taken.is_some() {
+            return Ok(false);
+        }
+        devices::rekey(tx, &device.id, csr.spki_der(), &csr.spki_sha256()).await?;
+        rekeys::put(tx, &device.id, &shown).await?;
+        Event::Rekey
+            .by(&Actor::party(peer.identity()), self.authority.clock().now())
+            .with_digest("before", &device.spki_sha256)
+            .with_digest("key", &csr.spki_sha256())
+            .append(tx)
+            .await?;
+        Ok(true)
     }
 
     /// A key that asked before.

@@ -224,6 +224,36 @@ pub async fn revoke_holders(
     rows.iter().map(|row| blob(row, "issuer")).collect()
 }
 
+/// Revokes every certificate of `holder` for another key than `key` that is valid after `now`, as
+/// superseded; returns the issuers that have something new to say.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn supersede(
+    db: &mut SqliteConnection,
+    role: Role,
+    holder: &DeviceId,
+    key: &[u8; 32],
+    now: i64,
+) -> Result<Vec<[u8; 32]>, LedgerError> {
+    let rows = query(
+        "INSERT INTO revocations (issuer, serial, revoked_at, not_after, reason) \
+         SELECT issuer, serial, $4, not_after, $5 FROM certificates \
+         WHERE role = $1 AND holder = $2 AND spki_sha256 <> $3 AND not_after > $4 \
+         ON CONFLICT DO NOTHING RETURNING issuer",
+    )
+    .bind(role.as_str())
+    .bind(holder.as_str())
+    .bind(key.as_slice())
+    .bind(now)
+    .bind(RevocationReason::Superseded.code())
+    .fetch_all(db)
+    .await
+    .map_err(failed("revoke what was superseded"))?;
+    rows.iter().map(|row| blob(row, "issuer")).collect()
+}
+
 /// The entries of the next list of `issuer`, in the order of their serials: certificates that were
 /// still valid at `expired_before`. Read one by one: a million take 32 MB, and no more on the way.
 ///

@@ -1,6 +1,7 @@
 //! The origin as others meet it: over real sockets on loopback.
 
 mod fleet;
+mod rekey;
 mod roots;
 
 use std::sync::Arc;

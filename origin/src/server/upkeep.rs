@@ -132,6 +132,7 @@ impl Upkeep {
 
     async fn renew(&self) -> Result<(), UpkeepError> {
         let authority = self.enrolment.authority();
+        self.enrolment.supersede().await?;
         authority.refresh_crls().await?;
         authority.renew_own().await?;
         Ok(())
