@@ -1,4 +1,6 @@
-//! What measures the others: the load generator. The micro-benchmarks stand beside this folder, in
-//! `benches/`; how to run both and how to read them is in the README.
+//! What measures the others: the load generator, and the comparison with other people's servers.
+//! The micro-benchmarks stand beside this folder, in `benches/`; how to run all of it and how to
+//! read it is in the README.
 
+pub mod compare;
 pub mod load;

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-pub use args::{Args, HttpVersion};
+pub use args::{Args, HttpVersion, Suite};
 pub use summary::{Latency, Summary};
 
-use process::CpuTime;
+pub(crate) use process::CpuTime;
 use target::Target;
 use worker::Job;
 

@@ -62,6 +62,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "1.1")]
     pub http: HttpVersion,
 
+    /// Cipher and key exchange that are offered
+    #[arg(long, value_enum, default_value = "usual")]
+    pub suite: Suite,
+
     /// Requests at a time on each connection (HTTP/2 only)
     #[arg(long, default_value = "1", value_parser = value_parser!(u16).range(1..=256))]
     pub streams: u16,
@@ -106,6 +110,17 @@ pub enum HttpVersion {
     /// HTTP/2.
     #[value(name = "2")]
     Two,
+}
+
+/// What a TLS client offers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Suite {
+    /// What the library offers by itself.
+    Usual,
+    /// TLS_AES_128_GCM_SHA256 and X25519 and nothing else: what every server has, so that all do
+    /// the same work.
+    #[value(name = "aes128-x25519")]
+    Aes128X25519,
 }
 
 impl fmt::Display for HttpVersion {

@@ -8,21 +8,21 @@ use anyhow::Context as _;
 
 /// CPU time of all threads of some processes, those that have ended included.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct CpuTime(Duration);
+pub(crate) struct CpuTime(Duration);
 
 impl CpuTime {
     /// That of the processes `pids` together.
-    pub(super) fn of_all(pids: &[u32]) -> anyhow::Result<Self> {
+    pub(crate) fn of_all(pids: &[u32]) -> anyhow::Result<Self> {
         let times = pids.iter().map(|pid| read(&format!("/proc/{pid}/stat")));
         Ok(Self(times.sum::<anyhow::Result<Duration>>()?))
     }
 
     /// Our own.
-    pub(super) fn own() -> anyhow::Result<Self> {
+    pub(crate) fn own() -> anyhow::Result<Self> {
         read("/proc/self/stat").map(Self)
     }
 
-    pub(super) fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }

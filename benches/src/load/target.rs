@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use certs::{CaCert, Identity, Role, pem};
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::CONNECT_TIMEOUT;
-use super::args::{Args, HttpVersion, read_bounded};
+use super::args::{Args, HttpVersion, Suite, read_bounded};
 use super::line::Line;
 
 /// A server to load.
@@ -132,7 +132,7 @@ fn tls(args: &Args) -> anyhow::Result<ClientConfig> {
             .add(CertificateDer::from(root))
             .context("cannot use a CA certificate")?;
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider(args.suite)))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(anchors);
     let own = match (&args.cert, &args.key, &args.data) {
@@ -156,6 +156,18 @@ fn tls(args: &Args) -> anyhow::Result<ClientConfig> {
     // Every handshake is a whole one, with foreign servers as with ours.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+fn provider(suite: Suite) -> CryptoProvider {
+    let provider = aws_lc_rs::default_provider();
+    match suite {
+        Suite::Usual => provider,
+        Suite::Aes128X25519 => CryptoProvider {
+            cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+            kx_groups: vec![aws_lc_rs::kx_group::X25519],
+            ..provider
+        },
+    }
 }
 
 fn chain(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -1,0 +1,21 @@
+//! The program `larder-compare`.
+
+use std::process::ExitCode;
+
+use benches::compare::{self, Args};
+use clap::Parser as _;
+use service::Output;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let output = Output::new(args.json);
+    match compare::run(args, output) {
+        Ok(true) => ExitCode::SUCCESS,
+        // What was measured has been printed; that something failed must not go unnoticed.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            output.failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

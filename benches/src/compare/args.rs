@@ -1,0 +1,132 @@
+//! What can be typed after `larder-compare`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, value_parser};
+
+use super::peers::Kind;
+use super::point::{self, Point};
+use super::tools::Tool;
+
+/// Load the booster and other people's servers in turn, and compare what they cost
+///
+/// Installs nothing. Wants root, or a system that lets users make namespaces.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "larder-compare", version)]
+pub struct Args {
+    /// Points whose names begin so, as --list shows them [default: all]
+    #[arg(value_name = "POINT")]
+    pub wanted: Vec<String>,
+
+    /// Print the names of all points, and end
+    #[arg(long)]
+    pub list: bool,
+
+    /// Servers, by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["nginx", "booster"])]
+    pub servers: Vec<Kind>,
+
+    /// Load tools, by commas; handshakes are always made by ab
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["larder-load"])]
+    pub tools: Vec<Tool>,
+
+    /// Rounds: every server is loaded once a round at each point
+    #[arg(long, default_value = "5", value_parser = value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+
+    /// Seconds of load of one server at one point in one round
+    #[arg(long, default_value = "3", value_parser = value_parser!(u32).range(1..=300))]
+    pub seconds: u32,
+
+    /// Give up after so many minutes
+    #[arg(long, value_name = "MINUTES", default_value = "120",
+          value_parser = value_parser!(u32).range(1..=1440))]
+    pub limit: u32,
+
+    /// Two points, one round, a second each: does it run at all
+    #[arg(long, conflicts_with_all = ["wanted", "rounds", "seconds"])]
+    pub smoke: bool,
+
+    /// The CPU of the server under load
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub server_cpu: u32,
+
+    /// The CPU of the load tool and of everybody else
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub load_cpu: u32,
+
+    /// Where larder-origin, larder-booster and larder-client lie [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
+
+    /// Where everything is kept for the time of the run
+    #[arg(long, value_name = "DIR", default_value = "/tmp")]
+    pub work: PathBuf,
+
+    /// Leave the folder of the run where it is, with everybody's settings and logs
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Stay in the network that there is
+    #[arg(long)]
+    pub no_namespace: bool,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// We are in a namespace of our own already
+    #[arg(long, hide = true)]
+    pub inside: bool,
+}
+
+impl Args {
+    /// The points that are wanted.
+    pub(super) fn points(&self) -> anyhow::Result<Vec<Point>> {
+        let mut points = point::all();
+        if self.smoke {
+            points.retain(Point::is_smoke);
+        } else if !self.wanted.is_empty() {
+            let begins = |point: &Point| {
+                let name = point.to_string();
+                self.wanted.iter().any(|wanted| name.starts_with(wanted))
+            };
+            points.retain(begins);
+        }
+        ensure!(!points.is_empty(), "cannot find such a point: see --list");
+        Ok(points)
+    }
+
+    /// The same, as a smoke run has it.
+    #[must_use]
+    pub(super) fn or_smoke(self) -> Self {
+        match self.smoke {
+            true => Self {
+                rounds: 1,
+                seconds: 1,
+                limit: 2,
+                ..self
+            },
+            false => self,
+        }
+    }
+
+    /// Where one of our own programs lies.
+    pub(super) fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = match &self.programs {
+            Some(folder) => std::path::absolute(folder)?,
+            None => std::env::current_exe()?
+                .parent()
+                .context("cannot find the folder of this program")?
+                .to_owned(),
+        };
+        let program = folder.join(name);
+        ensure!(
+            program.exists(),
+            "cannot find {}: run cargo build --release",
+            program.display()
+        );
+        Ok(program)
+    }
+}

@@ -1,0 +1,82 @@
+//! nginx, tuned.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::super::child::Running;
+use super::super::ground::{Ground, free_port};
+use super::super::needs;
+
+pub(super) fn start(ground: &Ground, entries: u32) -> anyhow::Result<(Vec<Running>, u16)> {
+    let place = ground.place("nginx")?;
+    let port = free_port()?;
+    let lists = ground.lists(entries)?;
+    let file = place.join("nginx.conf");
+    fs::write(&file, settings(ground, &place, &lists, port))?;
+    let program = needs::find("nginx").context("cannot find nginx")?;
+    let args = [
+        "-e".as_ref(),
+        "stderr".as_ref(),
+        "-p".as_ref(),
+        place.as_os_str(),
+    ];
+    let args = args.into_iter().chain(["-c".as_ref(), file.as_os_str()]);
+    let cpu = ground.args.server_cpu;
+    let mut running = Running::start(cpu, &program, args, &place.join("log"))?;
+    // A list of a million entries takes it a second.
+    running.listens(port, Duration::from_secs(30))?;
+    Ok((vec![running], port))
+}
+
+/// One worker, no log, file handles kept, connections that never end, no resumption.
+fn settings(ground: &Ground, place: &Path, lists: &Path, port: u16) -> String {
+    let (place, lists) = (place.display(), lists.display());
+    let (www, identity) = (ground.www(), ground.booster().join("identity"));
+    let (www, identity) = (www.display(), identity.display());
+    format!(
+        r#"
+daemon off;
+user root root;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+error_log stderr error;
+pid {place}/nginx.pid;
+events {{ worker_connections 16384; }}
+http {{
+    access_log off;
+    client_body_temp_path {place}/body;
+    fastcgi_temp_path {place}/fastcgi;
+    proxy_temp_path {place}/proxy;
+    scgi_temp_path {place}/scgi;
+    uwsgi_temp_path {place}/uwsgi;
+    default_type application/octet-stream;
+    sendfile on;
+    tcp_nodelay on;
+    tcp_nopush on;
+    keepalive_timeout 600s;
+    keepalive_requests 1000000000;
+    open_file_cache max=1000 inactive=600s;
+    open_file_cache_valid 600s;
+    http2_chunk_size 16k;
+    ssl_protocols TLSv1.3;
+    ssl_ecdh_curve X25519:prime256v1;
+    ssl_session_cache off;
+    ssl_session_tickets off;
+    ssl_buffer_size 16k;
+    ssl_certificate {identity}/cert.pem;
+    ssl_certificate_key {identity}/key.pem;
+    ssl_client_certificate {identity}/roots.pem;
+    ssl_verify_client on;
+    ssl_verify_depth 2;
+    ssl_crl {lists};
+    server {{
+        listen 127.0.0.1:{port} ssl http2 backlog=4096;
+        root {www};
+    }}
+}}
+"#
+    )
+}
