@@ -15,8 +15,6 @@
 //! | `GET /reports?within=S&limit=N&reason=R&reporter=ROLE/ID` | lists what was reported |
 //! | everything else | goes to [`AdminContent`] |
 
-mod client;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,15 +22,14 @@ use std::sync::Arc;
 use certs::DeviceId;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt as _, Limited};
 use protocol::{Code, Fault};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use service::Spawner;
 use service::unix::{PeerUser, RequestBody};
 use tokio::sync::oneshot;
 
-pub use client::{AdminClient, AdminError};
+use transport::admin::told;
+pub use transport::admin::{AdminClient, AdminError, SOCKET_FILE};
 
 use crate::api::{Body, Reply, fault, full};
 use crate::audit::{Actor, acting_for};
@@ -42,8 +39,6 @@ use crate::ledger::tokens::TokenId;
 use crate::metrics::Metrics;
 use crate::reports::{Query, Reports};
 
-/// The socket within the data folder.
-pub const SOCKET_FILE: &str = "admin.sock";
 /// The longest body of a call: a publish sends packs, of 8 MiB at most, one at a time.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// The longest body of a call that is answered here.
@@ -263,17 +258,6 @@ impl std::fmt::Debug for Admin {
             .field("fleet", &self.fleet)
             .finish_non_exhaustive()
     }
-}
-
-/// What a call says in its body, which may have `bytes_max`.
-async fn told<T: DeserializeOwned>(
-    request: Request<RequestBody>,
-    bytes_max: usize,
-) -> Result<T, Fault> {
-    let body = Limited::new(request.into_body(), bytes_max).collect().await;
-    let body = body.map_err(|_| Fault::new(Code::TooLarge, "the call is too long"))?;
-    let told = serde_json::from_slice(&body.to_bytes());
-    told.map_err(|error| Fault::new(Code::BadRequest, error.to_string()))
 }
 
 /// Does `work` in a task of its own called `name`, to its end even if whoever asked goes away.

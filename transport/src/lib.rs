@@ -3,6 +3,7 @@
 //! This room never knows which party it serves: what to answer, whom to trust and how long to
 //! wait are handed in. Every connection has an owner, every wait a deadline, every body a bound.
 
+pub mod admin;
 mod body;
 pub mod call;
 mod connect;

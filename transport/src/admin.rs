@@ -1,4 +1,5 @@
-//! The calling side of the admin socket.
+//! Administration: what a program's other commands ask of the one that serves, over
+//! `DATA/admin.sock`, as HTTP with JSON. What there is to ask, each program says itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,17 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body;
-use protocol::Fault;
+use protocol::{Code, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::unix::{self, CallError, Patience};
+use service::unix::{self, CallError, Patience, RequestBody};
 use thiserror::Error;
 
-use super::SOCKET_FILE;
+/// The socket within the data folder.
+pub const SOCKET_FILE: &str = "admin.sock";
 
-/// Calls the origin that serves a data folder.
+/// Calls the program that serves a data folder.
 #[derive(Clone, Debug)]
 pub struct AdminClient {
     socket: PathBuf,
@@ -27,12 +29,12 @@ pub struct AdminClient {
 #[non_exhaustive]
 pub enum AdminError {
     /// The call did not get through.
-    #[error("cannot ask the origin")]
+    #[error("cannot ask the program that serves there")]
     Call(#[from] CallError),
     /// The answer makes no sense: another release runs there.
-    #[error("cannot read the origin's answer")]
+    #[error("cannot read the answer: does another release run there?")]
     Malformed(#[source] serde_json::Error),
-    /// The origin refused.
+    /// The program refused.
     #[error("{0}")]
     Refused(String),
     /// The request could not be made.
@@ -46,7 +48,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 impl AdminClient {
-    /// For the origin that serves the data folder `data`.
+    /// For the program that serves the data folder `data`.
     #[must_use]
     pub fn new(data: &Path) -> Self {
         Self {
@@ -58,7 +60,7 @@ impl AdminClient {
     ///
     /// # Errors
     ///
-    /// Fails if the origin does not answer, or refuses.
+    /// Fails if nobody answers, or if the program refuses.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
         self.json(Method::GET, path, Bytes::new(), DEADLINE).await
     }
@@ -67,7 +69,7 @@ impl AdminClient {
     ///
     /// # Errors
     ///
-    /// Fails if the origin does not answer, or refuses.
+    /// Fails if nobody answers, or if the program refuses.
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -80,7 +82,7 @@ impl AdminClient {
     ///
     /// # Errors
     ///
-    /// Fails if the origin does not answer, or refuses.
+    /// Fails if nobody answers, or if the program refuses.
     pub async fn post_within<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -95,7 +97,7 @@ impl AdminClient {
     ///
     /// # Errors
     ///
-    /// Fails if the origin does not answer, or refuses.
+    /// Fails if nobody answers, or if the program refuses.
     pub async fn send<B>(
         &self,
         request: Request<B>,
@@ -135,4 +137,19 @@ impl AdminClient {
         let answer = self.send(request, deadline).await?;
         serde_json::from_slice(&answer).map_err(AdminError::Malformed)
     }
+}
+
+/// What a call says in its body, which may have `bytes_max`.
+///
+/// # Errors
+///
+/// Fails if it is longer, or says something else.
+pub async fn told<T: DeserializeOwned>(
+    request: Request<RequestBody>,
+    bytes_max: usize,
+) -> Result<T, Fault> {
+    let body = Limited::new(request.into_body(), bytes_max).collect().await;
+    let body = body.map_err(|_| Fault::new(Code::TooLarge, "the call is too long"))?;
+    let told = serde_json::from_slice(&body.to_bytes());
+    told.map_err(|error| Fault::new(Code::BadRequest, error.to_string()))
 }
