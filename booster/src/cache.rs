@@ -11,6 +11,7 @@ mod objects;
 mod promote;
 mod reader;
 mod rope;
+pub mod scrub;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +27,6 @@ use content::locator::PackEntry;
 use content::{Digest, FilesetName, PackId};
 use service::Spawner;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tracing::error;
 
 use crate::metrics::CacheMetrics;
@@ -40,6 +40,7 @@ use memory::Memory;
 use promote::Promotions;
 pub use reader::{ReadError, Reader};
 use rope::Rope;
+use scrub::Doubts;
 pub use store::StoreError;
 use store::{Store, StoredPack, UnusableError};
 
@@ -56,6 +57,10 @@ pub struct Limits {
     pub memory_bytes_max: u64,
     /// How long a fill that has readers goes on without getting anywhere.
     pub patience: Duration,
+    /// Bytes that the scrub reads in a second, at most.
+    pub scrub_bytes_per_second: u64,
+    /// Within what time the scrub looks at everything once; zero if it shall not.
+    pub scrub_period: Duration,
     /// How long a source may send nothing.
     pub stall: Duration,
     /// How long a fill may wait for its turn.
@@ -70,6 +75,8 @@ impl Default for Limits {
             linger: Duration::from_secs(60),
             memory_bytes_max: 256 << 20,
             patience: Duration::from_secs(30),
+            scrub_bytes_per_second: 8 << 20,
+            scrub_period: Duration::from_secs(30 * 24 * 3600),
             stall: Duration::from_secs(10),
             turn_wait: Duration::from_secs(30),
         }
@@ -84,19 +91,23 @@ pub struct Cache {
 
 /// What the cache's requests and its fills have in common.
 struct Shared {
+    doubts: Doubts,
     flights: Mutex<HashMap<PackId, Arc<Fill>>>,
     limits: Limits,
     memory: Memory,
     metrics: CacheMetrics,
     objects: SingleFlight<(Digest, usize), Option<Bytes>>,
     promotions: Arc<Promotions>,
-    /// When a peer's doubt last made us check a pack again.
-    rechecked: Mutex<Option<Instant>>,
     spawner: Spawner,
+    /// Who knows what standing a pack has that has just come.
+    standing: OnceLock<StandingOf>,
     store: Arc<Store>,
     turns: Arc<Semaphore>,
     upstreams: Arc<Upstreams>,
 }
+
+/// Tells what standing a pack has.
+pub(crate) type StandingOf = Box<dyn Fn(PackId) -> Standing + Send + Sync>;
 
 type Flights<'a> = MutexGuard<'a, HashMap<PackId, Arc<Fill>>>;
 
@@ -172,14 +183,15 @@ impl Cache {
         let memory = Memory::new(limits.memory_bytes_max);
         Ok(Self {
             shared: Arc::new(Shared {
+                doubts: Doubts::default(),
                 flights: Mutex::default(),
                 limits,
                 memory: memory.clone(),
                 metrics,
                 objects: SingleFlight::new(spawner.clone()),
                 promotions: Promotions::new(memory),
-                rechecked: Mutex::new(None),
                 spawner,
+                standing: OnceLock::new(),
                 store,
                 turns: Arc::new(Semaphore::new(limits.fills_max)),
                 upstreams,
@@ -258,20 +270,13 @@ impl Cache {
         self.shared.memory.get(key).is_some() || self.shared.store.contains(key)
     }
 
-    /// Somebody doubts a pack: it is checked again before it is next served. Does nothing if that
-    /// was done for any pack within the last second, since a check costs more than a doubt.
+    /// Somebody doubts a pack: it is checked again before it is next served. False if it has been
+    /// checked within the last second, or if so many others have been that this one has to wait for
+    /// the scrub: a check costs more than a doubt.
     pub fn doubt(&self, id: PackId) -> bool {
-        let now = Instant::now();
-        let mut rechecked = self
-            .shared
-            .rechecked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if rechecked.is_some_and(|before| now.duration_since(before) < RECHECK_PAUSE) {
+        if !self.shared.doubts.grant(id) {
             return false;
         }
-        *rechecked = Some(now);
-        drop(rechecked);
         // In this order: what is just being read into memory looks for a doubt once it is there.
         self.shared.store.doubt(pack_key(id));
         self.shared.memory.forget(pack_key(id));
@@ -291,7 +296,14 @@ impl Cache {
         self.shared.store.rank(|key| match key.kind {
             Kind::Object => object(key.digest),
             Kind::Pack | Kind::Partial => pack(PackId(key.digest)),
+            Kind::Quarantined => Standing::Superseded,
         });
+    }
+
+    /// Asks `standing` of each pack that comes from now on, once it is there, since what
+    /// [`Cache::rank`] was told may not have known it. Only the first who wants that is asked.
+    pub(crate) fn ask_standing(&self, standing: StandingOf) {
+        let _only_the_first = self.shared.standing.set(standing);
     }
 
     /// Does what is due now and then: drops fills that were broken off over a day before `now`
@@ -411,6 +423,13 @@ impl Shared {
         Some((tail, false))
     }
 
+    /// Sorts in a pack that has just come.
+    fn sort_in(&self, id: PackId) {
+        if let Some(standing) = self.standing.get() {
+            self.store.sort_in(pack_key(id), standing(id));
+        }
+    }
+
     fn flights(&self) -> Flights<'_> {
         // Nothing panics while it holds the lock, and a map of fills is never half-changed.
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
@@ -450,5 +469,3 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
 /// A pack that is used for the second time since the booster started, and wanted whole, goes into
 /// memory.
 const HOT_USES: u8 = 2;
-/// Checking 8 MiB takes some tens of milliseconds: once a second is no burden.
-const RECHECK_PAUSE: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 
 mod learn;
 mod names;
+mod pinned;
 mod refresh;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,10 +29,11 @@ use member::{State, StateError};
 use protocol::TIMESTAMP_FRESH_SECONDS;
 use service::{Clock, Spawner};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::cache::Cache;
+use crate::pins::{Pin, Pins};
 use crate::single::SingleFlight;
 use crate::upstream::{Later, UpstreamError, Upstreams};
 use names::{Lookup, Names};
@@ -68,6 +70,8 @@ pub struct Parts {
     pub judge: AnyJudge,
     /// Who keeps the revocation lists.
     pub lists: Arc<dyn Lists>,
+    /// What is pinned.
+    pub pins: Pins,
     /// Where fetching runs.
     pub spawner: Spawner,
     /// Where marks are kept.
@@ -85,6 +89,8 @@ struct Shared {
     failing: AtomicBool,
     marks: Mutex<Marks>,
     names: RwLock<Names>,
+    /// That there is another snapshot, for whoever follows what is pinned.
+    news: Notify,
     objects: SingleFlight<Digest, Result<Bytes, Arc<CatalogueError>>>,
     locators: SingleFlight<FilesetName, Result<(), Arc<CatalogueError>>>,
     refreshing: SingleFlight<(), Result<(), Arc<CatalogueError>>>,
@@ -185,6 +191,7 @@ impl Catalogue {
             failing: AtomicBool::new(false),
             marks: Mutex::new(marks),
             names: RwLock::default(),
+            news: Notify::new(),
             objects: SingleFlight::new(spawner.clone()),
             locators: SingleFlight::new(spawner.clone()),
             refreshing: SingleFlight::new(spawner),
@@ -275,6 +282,18 @@ impl Catalogue {
                 Err(Arc::new(CatalogueError::UnknownPack))
             }
         }
+    }
+
+    /// Whether the origin is known to have what a pin means.
+    #[must_use]
+    pub fn has(&self, pin: &Pin) -> bool {
+        self.shared.names().has(pin)
+    }
+
+    /// The pack `id`, with a fileset whose verified locator lists it. Asks nobody.
+    #[must_use]
+    pub fn find(&self, id: PackId) -> Option<(FilesetName, PackEntry)> {
+        self.shared.names().find(id)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The program's words: what can be typed after `larder-booster`.
 
+mod cache;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,6 +65,9 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "1d")]
         wait: Period,
     },
+    /// See and change what the running booster keeps
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Run the booster until it is asked to stop
     Serve,
     /// Tell how the booster is
@@ -121,6 +126,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let report = enrol(request, &clock, |note| output.note(note)).await?;
             Ok(output.result(&report)?)
         }
+        Command::Cache(command) => cache::run(command, &config, output).await,
         Command::Serve => serve(config, clock, output).await,
         Command::Status => {
             let status = status(&config, &clock).await?;

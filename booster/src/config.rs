@@ -170,6 +170,8 @@ impl Config {
                 disk_bytes_max: raw.cache.disk.0,
                 fills_max: usize::from(raw.cache.fills),
                 memory_bytes_max: raw.cache.memory.0,
+                scrub_bytes_per_second: raw.cache.scrub_rate.0,
+                scrub_period: raw.cache.scrub.0,
                 stall: raw.cache.stall.0,
                 ..Limits::default()
             },
@@ -229,6 +231,8 @@ struct RawCache {
     memory: Bytes,
     fills: u16,
     stall: Period,
+    scrub: Period,
+    scrub_rate: Bytes,
 }
 
 #[derive(Debug, Deserialize)]
@@ -277,6 +281,8 @@ impl Default for RawCache {
             memory: Bytes(limits.memory_bytes_max),
             fills: 8,
             stall: Period(limits.stall),
+            scrub: Period(limits.scrub_period),
+            scrub_rate: Bytes(limits.scrub_bytes_per_second),
         }
     }
 }
@@ -319,6 +325,8 @@ impl TryFrom<Raw> for Config {
             memory,
             fills,
             stall,
+            scrub,
+            scrub_rate,
         } = raw.cache;
         if disk.0 < PACK_BYTES_MAX as u64 {
             return Err(format!(
@@ -334,6 +342,14 @@ impl TryFrom<Raw> for Config {
             return Err(format!("`cache.fills` is {fills}: want 1 to {FILLS_MAX}"));
         }
         check("cache.stall", stall, STALL_MIN, STALL_MAX)?;
+        if !scrub.0.is_zero() {
+            check("cache.scrub", scrub, SCRUB_MIN, SCRUB_MAX)?;
+        }
+        if scrub_rate.0 < SCRUB_RATE_MIN {
+            return Err(format!(
+                "`cache.scrub_rate` is {scrub_rate}: want at least 64 KiB in a second"
+            ));
+        }
         check(
             "revocation.grace",
             raw.revocation.grace,
@@ -363,6 +379,12 @@ const FILLS_MAX: u16 = 64;
 const STALL_MIN: Duration = Duration::from_secs(1);
 /// More, and a reader gives up before we do.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// Less is a benchmark of the disk.
+const SCRUB_MIN: Duration = Duration::from_secs(3600);
+/// What a disk does in a year is found out by clients first.
+const SCRUB_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Less takes minutes for a pack.
+const SCRUB_RATE_MIN: u64 = 64 << 10;
 /// Once a second is more than the origin wants to hear from each booster.
 const POLL_MIN: Duration = Duration::from_secs(1);
 /// A revoked device should not go on for longer than this.
@@ -409,6 +431,14 @@ mod tests {
         check(
             "data = \"/d\"\n[cache]\nfills = 0",
             expect!["line 1: `cache.fills` is 0: want 1 to 64"],
+        );
+        check(
+            "data = \"/d\"\n[cache]\nscrub = \"1m\"",
+            expect!["line 1: `cache.scrub` is 1m: want 1h to 365d"],
+        );
+        check(
+            "data = \"/d\"\n[cache]\nscrub_rate = \"1 KiB\"",
+            expect!["line 1: `cache.scrub_rate` is 1.0 KiB: want at least 64 KiB in a second"],
         );
         check(
             "data = \"/d\"\n[revocation]\npoll = \"1d\"",

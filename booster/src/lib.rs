@@ -2,6 +2,7 @@
 //!
 //! It signs nothing, and serves no byte that it has not checked.
 
+pub mod admin;
 mod api;
 pub mod cache;
 pub mod catalogue;
@@ -11,6 +12,7 @@ mod clock;
 pub mod config;
 pub mod metrics;
 pub mod offline;
+pub mod pins;
 mod renewal;
 mod revocation;
 pub mod server;

@@ -147,7 +147,16 @@ pub struct CacheMetrics {
     pub resumed_bytes: IntCounter,
     /// Checks that failed, by where the bytes came `from`: `disk` or `upstream`.
     pub verification_failures: IntCounterVec,
-    /// Files given up for room, by `kind`: `object`, `pack` or `partial`.
+    /// Damaged packs that were to be fetched again, by how that `ended`: `fetched`, `failed`, or
+    /// `left` (nothing names it any more, or it may not be fetched now).
+    pub repairs: IntCounterVec,
+    /// When the scrub last ended a round, in Unix seconds.
+    pub scrub_finished: IntGauge,
+    /// Files that the scrub looked at, by `result`: `good`, `damaged` or `unreadable`.
+    pub scrubbed: IntCounterVec,
+    /// Bytes of files that the scrub looked at.
+    pub scrubbed_bytes: IntCounter,
+    /// Files given up for room, by `kind`: `object`, `pack`, `partial` or `quarantined`.
     pub evictions: IntCounterVec,
     /// Bytes of all files of the cache.
     pub stored_bytes: IntGauge,
@@ -188,6 +197,21 @@ impl CacheMetrics {
                 "Bytes that were not what they should be",
                 &["from"],
             )?,
+            repairs: registry.counters(
+                "repairs_total",
+                "Damaged packs that were to be fetched again",
+                &["ended"],
+            )?,
+            scrub_finished: registry.gauge(
+                "scrub_finished_timestamp_seconds",
+                "When the scrub last ended a round",
+            )?,
+            scrubbed: registry.counters(
+                "scrubbed_files_total",
+                "Files that the scrub looked at",
+                &["result"],
+            )?,
+            scrubbed_bytes: counter("scrubbed_bytes_total", "Bytes that the scrub looked at")?,
             evictions: registry.counters(
                 "evictions_total",
                 "Files given up for room",

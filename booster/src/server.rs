@@ -20,12 +20,15 @@ use service::{Clock, Component, Drained, Report, Tasks};
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{error, warn};
+use transport::admin::SOCKET_FILE;
 use transport::{Listener, Meter, Relay};
 
+use crate::admin::{self, Admin};
 use crate::cache::{Cache, StoreError};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::status::Status;
 use parts::Parts;
 
 /// A booster at work.
@@ -42,7 +45,7 @@ pub struct Booster {
     ops: Ops,
     relay: Relay,
     /// None if its socket could not be made: everything else works without it.
-    status: Option<UnixServer>,
+    admin: Option<UnixServer>,
     tasks: Tasks,
 }
 
@@ -92,7 +95,7 @@ impl Booster {
             enrol: relay.local_addr(),
             ops: ops.local_addr(),
         };
-        let status = parts.tell_status(addresses, &health).await;
+        let admin = parts.administer(addresses, &health).await;
         parts.start_upkeep(&config, addresses, &health, &listener, &relay, &tasks);
         let meters = parts.sources.meters();
         let Parts {
@@ -104,6 +107,7 @@ impl Booster {
         } = parts;
         Ok(Self {
             addresses,
+            admin,
             cache,
             catalogue,
             health,
@@ -113,7 +117,6 @@ impl Booster {
             metrics,
             ops,
             relay,
-            status,
             tasks,
         })
     }
@@ -188,8 +191,8 @@ impl Booster {
         // The listener first: its requests wait for fills, so these must go on until then.
         let (listener, relay) = tokio::join!(self.listener.drain(grace), self.relay.drain(grace));
         let mut drained = listener.and(relay);
-        if let Some(status) = self.status {
-            drained = drained.and(status.drain(left()).await);
+        if let Some(admin) = self.admin {
+            drained = drained.and(admin.drain(left()).await);
         }
         let tasks = self.tasks.drain(left().max(TASKS_GRACE)).await;
         // A task that was cut off may have left a write under way: then nothing is vouched for.
@@ -250,35 +253,49 @@ pub enum BindError {
 }
 
 impl Parts {
-    /// Tells whoever may look into the data folder how the booster is.
-    async fn tell_status(&self, bound: Bound, health: &Health) -> Option<UnixServer> {
+    /// Opens the admin socket, to whoever may look into the data folder.
+    async fn administer(&self, bound: Bound, health: &Health) -> Option<UnixServer> {
+        let admin = Arc::new(Admin {
+            catalogue: self.catalogue.clone(),
+            pins: self.pins.clone(),
+            status: self.status(bound, health),
+        });
+        let path = self.data.root().join(SOCKET_FILE);
+        let answer = move |request| Arc::clone(&admin).answer(request);
+        let served = UnixServer::bind(&path, admin::BODY_BYTES_MAX, answer).await;
+        served
+            .inspect_err(|failure| {
+                let error = Report(failure);
+                warn!(%error, "`larder-booster status` and `cache` will not see this booster");
+            })
+            .ok()
+    }
+
+    /// What says how the booster is.
+    fn status(&self, bound: Bound, health: &Health) -> Box<dyn Fn() -> Status + Send + Sync> {
         let (identity, catalogue) = (Arc::clone(&self.identity), self.catalogue.clone());
         let (cache, health) = (self.cache.clone(), health.clone());
         let (offline, watch) = (self.offline.clone(), self.clock_watch());
-        let status = move || {
+        let (pins, scrubber) = (self.pins.clone(), self.scrubber.clone());
+        Box::new(move || {
             let named = |found: Vec<(&str, String)>| {
                 let found = found.into_iter();
                 found.map(|(name, why)| (name.to_owned(), why)).collect()
             };
             let last = catalogue.last();
-            crate::status::Status {
+            Status {
                 content: Some(bound.content.to_string()),
                 enrol: Some(bound.enrol.to_string()),
                 degraded: named(health.degraded()),
                 failing: named(health.failing()),
                 ops: Some(bound.ops.to_string()),
+                pins: Some(pins.wanted().into_iter().collect()),
+                scrub: Some(scrubber.status()),
                 stored_bytes: Some(cache.stored_bytes()),
                 timestamp_expires: last.map(|view| view.timestamp.expires),
                 ..crate::status::of_identity(&identity, offline.outlook(), watch.status())
             }
-        };
-        let served = crate::status::serve(self.data.root(), status).await;
-        served
-            .inspect_err(|failure| {
-                let error = Report(failure);
-                warn!(%error, "`larder-booster status` will not see this booster");
-            })
-            .ok()
+        })
     }
 }
 

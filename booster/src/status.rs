@@ -1,20 +1,22 @@
 //! How a booster is: by its own word if it runs, by what it left if it does not.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::Request;
 use http_body_util::Full;
 use member::{ClockStatus, Glance, Identity, Kind, OpenError};
 use serde::{Deserialize, Serialize};
 use service::Clock;
-use service::unix::{CallError, Patience, UnixServer, call};
+use service::unix::{CallError, Patience, call};
 use thiserror::Error;
+use transport::admin::SOCKET_FILE;
 
 use crate::Config;
+use crate::cache::scrub::ScrubStatus;
 use crate::offline::Outlook;
+use crate::pins::Pin;
 use crate::revocation::ca_label;
 
 /// How a booster is.
@@ -42,8 +44,12 @@ pub struct Status {
     pub revocation: Outlook,
     /// Where operators look; none if it does not run.
     pub ops: Option<String>,
+    /// What is pinned, as `NAME` or `NAME@N`; none if it does not run.
+    pub pins: Option<Vec<Pin>>,
     /// Whether it runs.
     pub running: bool,
+    /// How the scrub stands; none if it does not run.
+    pub scrub: Option<ScrubStatus>,
     /// Bytes of the cache; none if it does not run.
     pub stored_bytes: Option<u64>,
     /// Until when the last timestamp holds, in Unix seconds; none if it has none that does.
@@ -91,6 +97,12 @@ impl fmt::Display for Status {
         if let Some(bytes) = self.stored_bytes {
             write!(f, "\ncache        {}", config::Bytes(bytes))?;
         }
+        if let Some(scrub) = &self.scrub {
+            write!(f, "\nscrub        {scrub}")?;
+        }
+        for pin in self.pins.iter().flatten() {
+            write!(f, "\npinned       {pin}")?;
+        }
         if let Some(trouble) = self.clock.trouble() {
             write!(f, "\nclock        {trouble}")?;
         }
@@ -113,7 +125,7 @@ pub async fn status(config: &Config, clock: &Clock) -> Result<Status, StatusErro
     let request = Request::get("/status")
         .body(Full::<Bytes>::default())
         .expect("a constant request is in order");
-    match call(&socket(config.data()), request, PATIENCE).await {
+    match call(&config.data().join(SOCKET_FILE), request, PATIENCE).await {
         Ok(answer) => serde_json::from_slice(answer.body()).map_err(|_| StatusError::Answer),
         Err(CallError::Connect { .. }) => at_rest(config, clock),
         Err(source) => Err(StatusError::Call { source }),
@@ -132,7 +144,9 @@ fn at_rest(config: &Config, clock: &Clock) -> Result<Status, StatusError> {
         degraded: Vec::new(),
         failing: Vec::new(),
         ops: None,
+        pins: None,
         running: false,
+        scrub: None,
         stored_bytes: None,
         timestamp_expires: None,
         ..of_identity(&identity, outlook, glance.clock_status)
@@ -164,29 +178,12 @@ pub(crate) fn of_identity(identity: &Identity, revocation: Outlook, clock: Clock
         lists: lists.collect(),
         revocation,
         ops: None,
+        pins: None,
         running: true,
+        scrub: None,
         stored_bytes: None,
         timestamp_expires: None,
     }
-}
-
-/// Tells whoever may look into the data folder what `status` says.
-pub(crate) async fn serve(
-    data: &Path,
-    status: impl Fn() -> Status + Send + Sync + 'static,
-) -> Result<UnixServer, service::unix::BindError> {
-    UnixServer::bind(&socket(data), REQUEST_BYTES_MAX, move |_| {
-        let body = serde_json::to_vec(&status()).expect("strings and numbers always encode");
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = StatusCode::OK;
-        std::future::ready(response)
-    })
-    .await
-}
-
-/// Where the booster that runs tells how it is.
-fn socket(data: &Path) -> PathBuf {
-    data.join("status.sock")
 }
 
 /// Why it cannot be told.
@@ -210,12 +207,27 @@ pub enum StatusError {
     NotEnrolled,
 }
 
+impl fmt::Display for ScrubStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.began {
+            None => f.write_str("off")?,
+            Some(began) => write!(f, "{} % of the round of {}", self.percent, day(began))?,
+        }
+        if let Some(finished) = self.finished {
+            write!(f, ", last whole round {}", day(finished))?;
+        }
+        if self.damaged > 0 {
+            write!(f, "; {} damaged, {} repaired", self.damaged, self.repaired)?;
+        }
+        Ok(())
+    }
+}
+
 fn day(at: i64) -> String {
     jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
 }
 
 const PATIENCE: Patience = Patience {
-    answer_bytes_max: 64 << 10,
+    answer_bytes_max: 256 << 10,
     deadline: Duration::from_secs(5),
 };
-const REQUEST_BYTES_MAX: usize = 1024;

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Pack,
     /// A pack of which only the first frames are there.
     Partial,
+    /// What was found to be damaged, kept for whoever wants to know how. Never served.
+    Quarantined,
 }
 
 /// Names a file of the cache.
@@ -57,7 +59,7 @@ impl Asker {
 /// In which order files are given up, first to last; within a rank the least recently used first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Rank {
-    /// A fill that nobody waits for.
+    /// A fill that nobody waits for, or what is damaged.
     Abandoned,
     /// Named by no revision that is kept.
     Superseded,
@@ -212,6 +214,27 @@ impl Index {
         })
     }
 
+    /// Holds a file without using it: its place in the order stays.
+    pub(crate) fn hold_unused(&mut self, key: Key) -> Option<Found> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.holders += 1;
+        Some(Found {
+            born: entry.born,
+            bytes: entry.bytes,
+            uses: entry.uses,
+            verified: entry.verified,
+        })
+    }
+
+    /// The files of that kind and their bytes, the least recently used first.
+    pub(crate) fn of_kind(&self, kind: Kind) -> Vec<(Key, u64)> {
+        let of_kind = self.entries.iter().filter(|(key, _)| key.kind == kind);
+        let mut found: Vec<_> = of_kind.collect();
+        found.sort_unstable_by_key(|(_, entry)| entry.used);
+        let found = found.into_iter();
+        found.map(|(key, entry)| (*key, entry.bytes)).collect()
+    }
+
     /// Lets go of a file that was born then. One that has gone since is no matter.
     pub(crate) fn release(&mut self, key: Key, born: u64) {
         if let Some(entry) = self.current(key, born) {
@@ -352,6 +375,11 @@ impl Index {
         }
     }
 
+    /// Sorts one file in by its standing.
+    pub(crate) fn sort_in(&mut self, key: Key, standing: Standing) {
+        self.change(key, |entry| entry.standing = standing);
+    }
+
     /// Changes an entry, and its place in the order with it.
     fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
         let Some(entry) = self.entries.get_mut(&key) else {
@@ -378,7 +406,7 @@ impl Index {
 
 fn rank_of(kind: Kind, entry: &Entry) -> Rank {
     match (kind, entry.standing) {
-        (Kind::Partial, _) => Rank::Abandoned,
+        (Kind::Partial | Kind::Quarantined, _) => Rank::Abandoned,
         (_, Standing::Superseded) => Rank::Superseded,
         (_, Standing::Older) => Rank::Older,
         (_, Standing::Pinned) => Rank::Pinned,

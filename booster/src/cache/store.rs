@@ -4,8 +4,10 @@
 //! checked at its first use. An index in memory says what there is; it is rebuilt by reading the
 //! folders. Functions here that say so touch the disk, and belong off the runtime.
 
+mod examine;
 mod lease;
 mod partial;
+mod quarantine;
 mod scan;
 
 use std::fs;
@@ -22,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::index::{Asker, Found, Index, Key, Kind, NoRoom, Standing};
 use crate::metrics::CacheMetrics;
+pub(crate) use examine::Examined;
 pub(crate) use lease::{Lease, StoredPack, UnusableError};
 pub(crate) use partial::{BeginError, PartialFile};
 
@@ -87,6 +90,9 @@ impl Store {
             let victims = store.index().make_room(0).unwrap_or_default();
             store.give_up(&victims);
         }
+        let files = store.files();
+        store.trim_quarantine();
+        drop(files);
         store.count();
         Ok(store)
     }
@@ -144,6 +150,11 @@ impl Store {
     /// Wants a file to be checked again at its next use.
     pub(crate) fn doubt(&self, key: Key) {
         self.index().set_verified(key, false);
+    }
+
+    /// Sorts one file in by its standing.
+    pub(crate) fn sort_in(&self, key: Key, standing: Standing) {
+        self.index().sort_in(key, standing);
     }
 
     /// Sorts files anew by what the origin and the operator say of them.
@@ -289,7 +300,7 @@ impl Store {
             UnusableError::Bad => {
                 let failures = &self.metrics.verification_failures;
                 failures.with_label_values(&["disk"]).inc();
-                warn!(?digest, "dropped a damaged file of the cache");
+                warn!(?digest, "found a damaged file in the cache");
             }
             UnusableError::Gone => debug!(?digest, "a file has vanished from the cache"),
             UnusableError::Io(_) => {
@@ -301,7 +312,10 @@ impl Store {
         }
         let files = self.files();
         if self.index().remove_born(lease.key, lease.found.born) {
-            self.remove_file(lease.key);
+            match failure {
+                UnusableError::Bad => self.quarantine(lease.key, lease.found.bytes),
+                UnusableError::Gone | UnusableError::Io(_) => self.remove_file(lease.key),
+            }
         }
         drop(files);
         self.count();
@@ -324,6 +338,7 @@ impl Store {
             Kind::Object => self.folder.join(OBJECTS).join(&hex[..2]).join(hex),
             Kind::Pack => self.folder.join(PACKS).join(&hex[..2]).join(hex),
             Kind::Partial => self.folder.join(PARTIAL).join(hex),
+            Kind::Quarantined => self.folder.join(QUARANTINE).join(hex),
         }
     }
 
@@ -336,7 +351,7 @@ impl Store {
 
     /// Brings the gauges of files up to date: it counts them all.
     pub(crate) fn count_files(&self) {
-        for kind in [Kind::Object, Kind::Pack, Kind::Partial] {
+        for kind in [Kind::Object, Kind::Pack, Kind::Partial, Kind::Quarantined] {
             let files = i64::try_from(self.index().files(kind)).unwrap_or(i64::MAX);
             let gauge = self.metrics.stored_files.with_label_values(&[name(kind)]);
             gauge.set(files);
@@ -358,6 +373,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Object => "object",
         Kind::Pack => "pack",
         Kind::Partial => "partial",
+        Kind::Quarantined => "quarantined",
     }
 }
 
@@ -369,6 +385,7 @@ fn create_folder(path: &Path) -> io::Result<()> {
 const OBJECTS: &str = "objects";
 const PACKS: &str = "packs";
 const PARTIAL: &str = "partial";
+const QUARANTINE: &str = "quarantine";
 const TEMPORARY: &str = "temporary";
 
 /// How many files can be checked at a time: more would only compete for the same disk.

@@ -4,6 +4,7 @@ mod disk;
 mod fills;
 mod hot;
 mod refused;
+mod scrub;
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! What the origin names: objects by the snapshot, packs by locators. Decided here, without I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use content::index::ROOT_BYTES_MAX;
 use content::locator::{Locator, PackEntry};
@@ -9,6 +9,7 @@ use content::{Digest, FilesetName, PackId, RevisionNumber};
 use thiserror::Error;
 
 use crate::cache::Standing;
+use crate::pins::{At, Pin};
 
 /// Which small object a digest names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -137,8 +138,8 @@ impl Names {
         known.is_none().then_some(entry.statement)
     }
 
-    /// All packs that are named, each with its standing.
-    pub(super) fn standings(&self) -> HashMap<PackId, Standing> {
+    /// All packs that are named, each with its standing, given what is pinned.
+    pub(super) fn standings(&self, pins: &BTreeSet<Pin>) -> HashMap<PackId, Standing> {
         let mut standings = HashMap::new();
         for fileset in self.filesets.values() {
             for id in fileset.packs.keys() {
@@ -149,7 +150,62 @@ impl Names {
                 standings.insert(pack.id, Standing::Current);
             }
         }
+        for pack in pins.iter().flat_map(|pin| self.packs_of(pin)) {
+            standings.insert(pack.id, Standing::Pinned);
+        }
         standings
+    }
+
+    /// Whether the snapshot lists the revision that a pin means.
+    pub(super) fn has(&self, pin: &Pin) -> bool {
+        let fileset = self.filesets.get(&pin.fileset);
+        fileset.is_some_and(|fileset| match pin.at {
+            At::Latest => true,
+            At::Revision(number) => fileset.retained.iter().any(|it| it.number == number),
+        })
+    }
+
+    /// The packs that a pin means, as far as they are known.
+    pub(super) fn packs_of(&self, pin: &Pin) -> &[PackEntry] {
+        let found = self.filesets.get(&pin.fileset).and_then(|fileset| {
+            let number = match pin.at {
+                At::Latest => fileset.current?,
+                At::Revision(number) => number,
+            };
+            fileset.read.get(&number)
+        });
+        found.map_or(&[], |read| &read.packs)
+    }
+
+    /// The pack called `id`, with a fileset that has it.
+    pub(super) fn find(&self, id: PackId) -> Option<(FilesetName, PackEntry)> {
+        let mut filesets = self.filesets.iter();
+        filesets.find_map(|(name, fileset)| Some((name.clone(), *fileset.packs.get(&id)?)))
+    }
+
+    /// What is known of a pack, given what is pinned.
+    pub(super) fn standing(&self, id: PackId, pins: &BTreeSet<Pin>) -> Standing {
+        let is_named = |pin: &Pin| self.packs_of(pin).iter().any(|pack| pack.id == id);
+        let latest = |name: &FilesetName| Pin {
+            fileset: name.clone(),
+            at: At::Latest,
+        };
+        let with: Vec<&FilesetName> = self
+            .filesets
+            .iter()
+            .filter(|(_, fileset)| fileset.packs.contains_key(&id))
+            .map(|(name, _)| name)
+            .collect();
+        let mut pins = pins.iter().filter(|pin| with.contains(&&pin.fileset));
+        if pins.any(is_named) {
+            Standing::Pinned
+        } else if with.iter().any(|name| is_named(&latest(name))) {
+            Standing::Current
+        } else if with.is_empty() {
+            Standing::Superseded
+        } else {
+            Standing::Older
+        }
     }
 
     /// The revisions of a fileset whose locators are still to be read, the current one first.
@@ -350,10 +406,10 @@ mod tests {
         );
         let standings = [(2, Standing::Older), (3, Standing::Older)];
         let standings = standings.map(|(it, standing)| (pack(it, 900).id, standing));
-        assert_eq!(names.standings(), standings.into());
+        assert_eq!(names.standings(&BTreeSet::new()), standings.into());
         assert_eq!(names.unread(&name()).len(), 1);
         learn(&mut names, 3, &[pack(3, 900)]).unwrap();
-        let standings = [2, 3].map(|it| names.standings()[&pack(it, 900).id]);
+        let standings = [2, 3].map(|it| names.standings(&BTreeSet::new())[&pack(it, 900).id]);
         assert_eq!(standings, [Standing::Older, Standing::Current]);
         let roots = [1, 2, 3].map(|number| names.object(&digest("root", number)).is_some());
         assert_eq!(roots, [false, true, true]);

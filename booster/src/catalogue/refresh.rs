@@ -115,6 +115,7 @@ impl Shared {
         if before.is_none_or(|before| before.timestamp.snapshot != digest) {
             self.relearn().await;
             self.rank();
+            self.news.notify_one();
         }
         self.see_to_document(&view.timestamp).await;
         Ok(())
@@ -264,7 +265,7 @@ impl Shared {
 
     /// Tells the cache what is still named, so that it gives up the rest first.
     pub(super) fn rank(&self) {
-        let packs = self.names().standings();
+        let packs = self.names().standings(&self.parts.pins.wanted());
         self.parts.cache.rank(
             |id| packs.get(&id).copied().unwrap_or(Standing::Superseded),
             |digest| match self.names().object(&digest) {

@@ -2,7 +2,7 @@
 
 pub(crate) mod author;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use content::pack::BuiltPack;
@@ -104,6 +104,7 @@ impl Bed {
             clock,
             judge: AnyJudge(Arc::new(judge)),
             lists: Arc::new(lists),
+            pins: Pins::open(&state),
             spawner: tasks.spawner(),
             state: State::new(state),
             upstreams,
@@ -338,7 +339,11 @@ async fn what_no_kept_revision_names_is_superseded() {
     let unknown = bed.find(&packs[0]).await.unwrap_err();
     assert!(matches!(*unknown, CatalogueError::UnknownPack), "{unknown}");
     let shared = &bed.catalogue.shared;
-    let named: HashSet<PackId> = shared.names().standings().into_keys().collect();
+    let named: HashSet<PackId> = shared
+        .names()
+        .standings(&BTreeSet::new())
+        .into_keys()
+        .collect();
     assert_eq!(named, [packs[1].header.id(), packs[2].header.id()].into());
 }
 

@@ -21,12 +21,14 @@ use transport::{
 
 use super::BindError;
 use crate::api::Api;
+use crate::cache::scrub::Scrubber;
 use crate::cache::{Asker, Cache, StoreError, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
 use crate::clock::ClockWatch;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::offline::{Offline, Phase, Seen};
+use crate::pins::Pins;
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
 use crate::upstream::{Remote, Upstream, Upstreams};
@@ -41,10 +43,12 @@ pub(super) struct Parts {
     pub(super) lock: Lock,
     pub(super) metrics: Metrics,
     pub(super) offline: Offline,
+    pub(super) pins: Pins,
     pub(super) refusals: Refusals,
     pub(super) registry: Registry,
     pub(super) renewal: Renewal,
     pub(super) revocation: Revocation,
+    pub(super) scrubber: Scrubber,
     skew: Arc<Mutex<Option<Skew>>>,
     pub(super) sources: Sources,
 }
@@ -96,26 +100,22 @@ impl Parts {
             tasks.spawner(),
             &metrics,
         );
-        let renewal = Renewal {
-            clock: clock.clone(),
-            identity: Arc::clone(&identity),
-            metrics: metrics.clone(),
-            known: Arc::clone(&sources.known),
-            public: Arc::clone(&sources.public),
-            refusals: refusals.clone(),
-        };
+        let renewal = sources.renewal(&identity, clock, &metrics, &refusals);
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
         let cache = open_cache(config, &data, &sources, tasks, &metrics, clock.now()).await?;
+        let pins = Pins::open(&data.state());
         let catalogue = Catalogue::open(catalogue::Parts {
             cache: cache.clone(),
             clock: clock.clone(),
             judge: AnyJudge(Arc::new(ContentJudge::new(Arc::clone(&identity.trust)))),
             lists: Arc::new(revocation.clone()),
+            pins: pins.clone(),
             spawner: tasks.spawner(),
             state,
             upstreams: documents,
         })
         .await?;
+        let scrubber = open_scrubber(&cache, &data, &catalogue, clock, &offline);
         let parts = Self {
             cache,
             catalogue,
@@ -125,10 +125,12 @@ impl Parts {
             lock,
             metrics,
             offline,
+            pins,
             refusals,
             registry,
             renewal,
             revocation,
+            scrubber,
             skew: Arc::default(),
             sources,
         };
@@ -236,6 +238,24 @@ impl Sources {
         ]))
     }
 
+    /// What renews our certificate by them.
+    fn renewal(
+        &self,
+        identity: &Arc<Identity>,
+        clock: &Clock,
+        metrics: &Metrics,
+        refusals: &Refusals,
+    ) -> Renewal {
+        Renewal {
+            clock: clock.clone(),
+            identity: Arc::clone(identity),
+            metrics: metrics.clone(),
+            known: Arc::clone(&self.known),
+            public: Arc::clone(&self.public),
+            refusals: refusals.clone(),
+        }
+    }
+
     fn make(identity: &Identity, clock: &Clock, refusals: &Refusals) -> Result<Self, TlsError> {
         let make = |addresses: &[String], strictness, shown: bool, http2| {
             let settings = SourceSettings {
@@ -280,6 +300,24 @@ async fn open_cache(
         now,
     )
     .await
+}
+
+/// Opens the scrub of the cache. What is damaged is fetched again if a locator still names it, and
+/// if the lists are fresh: else nothing is fetched for anybody.
+fn open_scrubber(
+    cache: &Cache,
+    data: &Data,
+    catalogue: &Catalogue,
+    clock: &Clock,
+    offline: &Offline,
+) -> Scrubber {
+    let (known, offline) = (catalogue.clone(), offline.clone());
+    let wanted = move |id| {
+        let may_fetch = offline.outlook().phase == Phase::Fresh;
+        may_fetch.then(|| known.find(id)).flatten()
+    };
+    let path = data.state().join("scrub.json");
+    Scrubber::open(cache.clone(), path, clock.clone(), Arc::new(wanted))
 }
 
 /// Who we are, and what the last run knew.

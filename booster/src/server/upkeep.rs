@@ -77,6 +77,10 @@ impl Parts {
             timestamp: health.check("timestamp"),
         };
         tasks.start("watch", |stop| watcher.run(stop));
+        let scrubber = self.scrubber.clone();
+        tasks.start("scrub", |stop| scrubber.run(stop));
+        let catalogue = self.catalogue.clone();
+        tasks.start("pins", |stop| catalogue.follow_pins(stop));
         self.follow_document(tasks);
     }
 

@@ -295,6 +295,7 @@ impl Job {
         };
         match off_runtime(move || file.place()).await {
             Some(Ok(pack)) => {
+                self.shared.sort_in(self.fill.entry.id);
                 self.fill.hold(Held::Stored(Arc::new(pack)));
                 true
             }

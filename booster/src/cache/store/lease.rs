@@ -85,7 +85,7 @@ impl Lease {
         Ok(file)
     }
 
-    fn is_verified(&self) -> bool {
+    pub(super) fn is_verified(&self) -> bool {
         self.store.index().is_verified(self.key, self.found.born)
     }
 }

@@ -9,13 +9,13 @@ use content::Digest;
 use content::durable::{self, Disk, RealDisk};
 use tracing::{debug, info};
 
-use super::{OBJECTS, PACKS, PARTIAL, TEMPORARY, create_folder};
+use super::{OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY, create_folder};
 use crate::cache::index::{Index, Key, Kind};
 
 /// Reads the folders into `index`, and removes what does not belong there.
 pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<()> {
     create_folder(folder)?;
-    for name in [OBJECTS, PACKS, PARTIAL, TEMPORARY] {
+    for name in [OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY] {
         create_folder(&folder.join(name))?;
     }
     let clean = take_marker(folder)?;
@@ -23,6 +23,7 @@ pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<()>
     spread(&folder.join(OBJECTS), Kind::Object, &mut found)?;
     spread(&folder.join(PACKS), Kind::Pack, &mut found)?;
     files(&folder.join(PARTIAL), Kind::Partial, &mut found)?;
+    files(&folder.join(QUARANTINE), Kind::Quarantined, &mut found)?;
     for entry in fs::read_dir(folder.join(TEMPORARY))? {
         fs::remove_file(entry?.path())?;
     }
@@ -89,8 +90,10 @@ fn files(folder: &Path, kind: Kind, found: &mut Vec<Leftover>) -> io::Result<()>
         let metadata = file.metadata()?;
         let name = file.file_name();
         let digest = name.to_str().and_then(|name| Digest::from_hex(name).ok());
-        let in_place =
-            |digest: &Digest| kind == Kind::Partial || folder.ends_with(&digest.hex()[..2]);
+        let in_place = |digest: &Digest| match kind {
+            Kind::Object | Kind::Pack => folder.ends_with(&digest.hex()[..2]),
+            Kind::Partial | Kind::Quarantined => true,
+        };
         match digest.filter(in_place) {
             Some(digest) if metadata.is_file() => found.push(Leftover {
                 key: Key { kind, digest },

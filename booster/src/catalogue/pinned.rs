@@ -1,0 +1,62 @@
+//! Seeing to it that the packs of what is pinned are known, before anybody asks for one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use content::{FilesetName, PackId};
+use service::{CancellationToken, Report};
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{Catalogue, Shared};
+use crate::cache::Standing;
+
+impl Catalogue {
+    /// Follows what is pinned and what is published, until it is stopped: reads the locators of
+    /// pinned filesets as soon as there are new ones, and has the cache sorted by what they name.
+    pub(crate) async fn follow_pins(self, stop: CancellationToken) {
+        let shared = &self.shared;
+        let mut changes = shared.parts.pins.changes();
+        // From here on, the cache hears of each pack as it comes.
+        let asked = std::sync::Arc::downgrade(shared);
+        shared.parts.cache.ask_standing(Box::new(move |id| {
+            let shared = asked.upgrade();
+            shared.map_or(Standing::Current, |shared| shared.standing(id))
+        }));
+        loop {
+            tokio::select! {
+                () = self.learn_pinned() => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_ok() { shared.rank() },
+                () = shared.news.notified() => {}
+                // What could not be read before is tried again.
+                () = sleep(TRY_PAUSE) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn learn_pinned(&self) {
+        let wanted = self.shared.parts.pins.wanted().into_iter();
+        let filesets: BTreeSet<FilesetName> = wanted.map(|pin| pin.fileset).collect();
+        for fileset in filesets {
+            if self.shared.names().unread(&fileset).is_empty() {
+                continue;
+            }
+            if let Err(failure) = Shared::read_locators(&self.shared, &fileset).await {
+                debug!(%fileset, error = %Report(&*failure), "cannot read what is pinned yet");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn standing(&self, id: PackId) -> Standing {
+        self.names().standing(id, &self.parts.pins.wanted())
+    }
+}
+
+/// How often to try again to read what could not be read.
+const TRY_PAUSE: Duration = Duration::from_secs(60);
