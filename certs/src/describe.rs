@@ -42,7 +42,8 @@ pub fn describe(der: &[u8]) -> Option<Description> {
 }
 
 /// The start of `text`, from a stranger, with everything escaped that is not printed as itself: a
-/// terminal obeys control characters, and a reader is misled by text that runs backwards.
+/// terminal obeys control characters, and a reader is misled by text that runs backwards or that
+/// cannot be seen.
 pub fn harmless(text: &str) -> String {
     let mut shown = String::new();
     for (count, letter) in text.chars().enumerate() {
@@ -52,10 +53,27 @@ pub fn harmless(text: &str) -> String {
         }
         match letter {
             '"' | '\'' => shown.push(letter),
+            _ if is_invisible(letter) => shown.extend(letter.escape_unicode()),
             _ => shown.extend(letter.escape_debug()),
         }
     }
     shown
+}
+
+/// Whether a letter leaves no ink of its own, though some of these are letters and symbols to
+/// Unicode: two names that look the same could differ in them. Spaces but the common one are
+/// escaped with what cannot be printed.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter,
+        // Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt.
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        // Blank by design: Braille without a dot, Egyptian blanks, a note without a head.
+        | '\u{2800}' | '\u{13441}'..='\u{13442}' | '\u{1d159}'
+    )
 }
 
 /// RFC 5280 allows 20.
@@ -75,6 +93,21 @@ mod tests {
         check("\u{9b}31m", "\\u{9b}31m");
         check("evil\u{202e}txt.exe", "evil\\u{202e}txt.exe");
         check(&"x".repeat(500), &format!("{}…", "x".repeat(200)));
+    }
+
+    #[test]
+    fn letters_that_cannot_be_seen_are_shown_by_number() {
+        // Fillers, which Unicode calls letters; what has no ink; what joins, hides or selects.
+        let unseen = [
+            0x3164, 0x115f, 0x1160, 0xffa0, 0x2800, 0x1d159, 0x13441, 0x13442, 0xad, 0x34f, 0x61c,
+            0x17b4, 0x180e, 0x200b, 0x200d, 0x202e, 0x2060, 0x2065, 0x206f, 0xfe0f, 0xfeff, 0xfff3,
+            0x1bca0, 0x1d173, 0xe0001, 0xe0020, 0xe0fff, 0xa0, 0x2003, 0x3000, 0x2028,
+        ];
+        for number in unseen {
+            let letter = char::from_u32(number).unwrap();
+            let shown = harmless(&format!("a{letter}b"));
+            assert_eq!(shown, format!("a\\u{{{number:x}}}b"));
+        }
     }
 
     #[test]

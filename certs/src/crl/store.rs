@@ -87,7 +87,9 @@ pub enum Rollback {
 
 impl CrlStore {
     /// An empty store. A list counts for `grace` after its next update was due; with a grace
-    /// of zero, sessions end when the list does.
+    /// of zero, no longer than until then. After that everybody it does not name is
+    /// [`Verdict::Stale`], at once and without a word to the watchers: nothing has changed, and
+    /// what a session may still do then is for the listener to say.
     pub fn new(grace: Duration) -> Self {
         Self {
             current: ArcSwap::default(),
