@@ -87,7 +87,7 @@ fn new(bytes: Bytes) -> Fetched {
 fn failed(error: CallError) -> SupplyError {
     let (check, code) = match &error {
         CallError::BadResponse { .. } | CallError::TooLong { .. } => (Some("answer"), None),
-        CallError::Fault { fault } => (None, Some(fault.code)),
+        CallError::Fault { fault, .. } => (None, Some(fault.code)),
         CallError::Refused { reason } => {
             let revoked = *reason == certs::RefusalReason::Revoked;
             (None, revoked.then_some(Code::Revoked))

@@ -163,7 +163,7 @@ async fn a_branch_that_is_cut_off_goes_from_fresh_over_grace_to_closed_and_back(
     tree::compare(&bed.path("tree"), &bed.path("grace")).unwrap();
     let refused = far.calls(&stranger, &booster).hello().await.unwrap_err();
     assert!(
-        matches!(&refused, CallError::Fault { fault } if fault.code == Code::Forbidden),
+        matches!(&refused, CallError::Fault { fault, .. } if fault.code == Code::Forbidden),
         "{refused:?}"
     );
     let ops = booster.addresses().ops;

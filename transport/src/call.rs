@@ -3,14 +3,18 @@
 use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use certs::RefusalReason;
 use certs::tls::Evidence;
-use protocol::Fault;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use protocol::{Code, Fault};
 use rustls::AlertDescription;
 use thiserror::Error;
 
 use crate::body::BoxError;
+use crate::source::text;
 
 /// Why a call came to nothing.
 #[derive(Debug, Error)]
@@ -41,6 +45,8 @@ pub enum CallError {
     Fault {
         /// In these words.
         fault: Fault,
+        /// When it may be asked again, from 1 s to 1 h, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The server turned from us in the handshake, or put us out.
     #[error("cannot get in: the server refuses our certificate ({reason})")]
@@ -82,7 +88,7 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::Timeout { .. } | Self::Unreachable { .. } => true,
-            Self::Fault { fault } => fault.code.is_retryable(),
+            Self::Fault { fault, .. } => fault.code.is_retryable(),
             Self::BadResponse { .. }
             | Self::Distrusted { .. }
             | Self::Refused { .. }
@@ -91,8 +97,41 @@ impl CallError {
         }
     }
 
+    /// How long to wait before the same is asked again, if all that is wrong is that too many ask:
+    /// what the server said, or a minute. From 1 s to 1 h.
+    #[must_use]
+    pub fn when_less_busy(&self) -> Option<Duration> {
+        match self {
+            Self::Fault { fault, retry_after }
+                if matches!(fault.code, Code::Busy | Code::TooMany) =>
+            {
+                Some(retry_after.unwrap_or(RETRY_AFTER_DEFAULT))
+            }
+            Self::BadResponse { .. }
+            | Self::Broken { .. }
+            | Self::Distrusted { .. }
+            | Self::Fault { .. }
+            | Self::Refused { .. }
+            | Self::Timeout { .. }
+            | Self::Tls { .. }
+            | Self::TooLong { .. }
+            | Self::Unreachable { .. } => None,
+        }
+    }
+
     pub(crate) fn bad(what: impl Into<String>) -> Self {
         Self::BadResponse { what: what.into() }
+    }
+
+    /// What an answer means that is none, with this `body`.
+    pub(crate) fn of_status(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Self {
+        Fault::decode(body).map_or_else(
+            || Self::bad(format!("status {status}")),
+            |fault| Self::Fault {
+                fault,
+                retry_after: wait,
+            },
+        )
     }
 
     /// Finds out what a broken connection means. `alert` is what the stream below has seen.
@@ -104,6 +143,13 @@ impl CallError {
             None => Self::Broken { source: error },
         }
     }
+}
+
+/// What `Retry-After` asks for: seconds, within reason. A date, which nobody here sends, means
+/// nothing.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = text(headers, &RETRY_AFTER)?.parse().ok()?;
+    Some(Duration::from_secs(seconds).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX))
 }
 
 /// The alert in a chain of errors, if the peer sent one that ends the connection.
@@ -148,10 +194,14 @@ impl Meter {
     }
 }
 
+/// When to ask again if nobody has said.
+pub(crate) const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::Code;
 
     #[test]
     fn an_alert_is_found_however_deep_it_lies() {
@@ -174,16 +224,35 @@ mod tests {
     fn what_may_pass_is_told_from_what_will_not() {
         let fault = |code| CallError::Fault {
             fault: Fault::new(code, "d"),
+            retry_after: None,
         };
         assert!(CallError::Timeout { step: "x" }.is_retryable());
         assert!(fault(Code::Busy).is_retryable());
         assert!(!fault(Code::NotFound).is_retryable());
         assert!(!CallError::bad("x").is_retryable());
+        let minute = Some(RETRY_AFTER_DEFAULT);
+        assert_eq!(fault(Code::TooMany).when_less_busy(), minute);
+        assert_eq!(fault(Code::Internal).when_less_busy(), None);
         assert!(
             !CallError::Refused {
                 reason: RefusalReason::Revoked
             }
             .is_retryable()
         );
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_within_reason() {
+        let check = |field: &str, seconds: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, field.parse().unwrap());
+            assert_eq!(retry_after(&headers), seconds.map(Duration::from_secs));
+        };
+        check("7", Some(7));
+        check("0", Some(1));
+        check("86400", Some(3600));
+        check("-1", None);
+        check("Sun, 06 Nov 1994 08:49:37 GMT", None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

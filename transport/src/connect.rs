@@ -72,6 +72,17 @@ pub(crate) struct Lease {
     reused: bool,
     sender: Sender,
     shown: Shown,
+    /// Who answered, where nobody is judged yet.
+    stranger: Option<Box<Stranger>>,
+}
+
+/// Somebody who has shown a certificate, and held its key, on a connection where nobody is judged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stranger {
+    /// Where it was.
+    pub remote: SocketAddr,
+    /// What it showed.
+    pub evidence: Evidence,
 }
 
 /// Which of our certificates a connection was opened with, by the first and the last second of its
@@ -251,23 +262,28 @@ impl Connector {
                 step: "shake hands",
             })?;
         let captured = capture.take();
+        let seen = captured.evidence;
         let stream = shaken
-            .map_err(|error| failed_handshake(error, captured.evidence))
-            .inspect_err(|error| self.note(error, remote.ok()))?;
+            .map_err(|error| failed_handshake(error, seen.clone()))
+            .inspect_err(|error| self.note(error, remote.as_ref().ok()))?;
         self.meter.connections.fetch_add(1, Ordering::Relaxed);
         let speaking = timeout_at(deadline, self.speak(stream, captured.peer)).await;
-        speaking.map_err(|_| CallError::Timeout {
+        let mut lease = speaking.map_err(|_| CallError::Timeout {
             step: "shake hands",
-        })?
+        })??;
+        if let (None, Ok(remote), Some(evidence)) = (&self.judgement, remote, seen) {
+            lease.stranger = Some(Box::new(Stranger { remote, evidence }));
+        }
+        Ok(lease)
     }
 
     /// Passes it on if we have turned from the server.
-    fn note(&self, error: &CallError, remote: Option<SocketAddr>) {
+    fn note(&self, error: &CallError, remote: Option<&SocketAddr>) {
         if let CallError::Distrusted { reason, evidence } = error
             && let Some(judge) = &self.judgement
             && let (Some(refusals), Some(remote)) = (&judge.refusals, remote)
         {
-            refusals.note_server(remote, &judge.expected, *reason, evidence.as_deref());
+            refusals.note_server(*remote, &judge.expected, *reason, evidence.as_deref());
         }
     }
 
@@ -317,6 +333,7 @@ impl Connector {
             reused: false,
             sender,
             shown: None,
+            stranger: None,
         })
     }
 }
@@ -374,6 +391,10 @@ impl Returnable {
 
     pub(crate) fn peer(&self) -> Option<&Peer> {
         self.lease.peer.as_ref()
+    }
+
+    pub(crate) fn stranger(&self) -> Option<&Stranger> {
+        self.lease.stranger.as_deref()
     }
 }
 

@@ -13,16 +13,16 @@ use certs::ca_cert::{CaCertError, find_pinned_root};
 use certs::pkcs7;
 use certs::tls::{CellError, CertCell, Expected};
 use certs::{CaCert, Key, Peer, RefusalReason, Role, Trust};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode};
 use protocol::{EnrolRole, Route, Token};
 use service::Clock;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::call::{CallError, Meter};
-use crate::connect::Connector;
-use crate::source::{CallLimits, Source, finish, text};
+use crate::call::{CallError, Meter, RETRY_AFTER_DEFAULT, retry_after};
+use crate::connect::{Connector, Stranger};
+use crate::source::{CallLimits, Source, finish};
 
 /// What first contact found.
 #[derive(Clone, Debug)]
@@ -80,9 +80,7 @@ pub async fn first_contact(
     let deadline = Instant::now() + limits.call_timeout;
     let make = || finish(connector.request(&path), Bytes::new());
     let (head, connection) = connector.exchange(make, deadline).await.map_err(call)?;
-    if head.status() != StatusCode::OK {
-        return Err(call(CallError::bad(format!("status {}", head.status()))));
-    }
+    let (status, wait) = (head.status(), retry_after(head.headers()));
     let body = crate::read_body(head.into_body(), BAG_BYTES_MAX, limits.idle_timeout);
     let body = tokio::time::timeout_at(deadline, body)
         .await
@@ -92,10 +90,14 @@ pub async fn first_contact(
             })
         })?
         .map_err(|error| call(CallError::of_broken(error.into(), connection.alert())))?;
+    let stranger = connection.stranger().cloned().map(Box::new);
     drop(connection);
+    if status != StatusCode::OK {
+        return Err(call(CallError::of_status(status, &body, wait)));
+    }
     let certs = bag(&body).map_err(call)?;
-    let root =
-        find_pinned_root(&certs, pins, clock.now()).map_err(|source| EnrolError::Pin { source })?;
+    let root = find_pinned_root(&certs, pins, clock.now());
+    let root = root.map_err(|source| EnrolError::Pin { source, stranger })?;
     Ok(FirstContact { root, certs })
 }
 
@@ -165,7 +167,8 @@ impl Source {
                 bag(&reply.read(BAG_BYTES_MAX, deadline).await?).map(Enrolled::Issued)
             }
             StatusCode::ACCEPTED => {
-                let retry_after = retry_after(text(reply.head.headers(), &RETRY_AFTER).as_deref());
+                let retry_after = retry_after(reply.head.headers());
+                let retry_after = retry_after.unwrap_or(RETRY_AFTER_DEFAULT);
                 reply.read(BAG_BYTES_MAX, deadline).await?;
                 Ok(Enrolled::Pending { retry_after })
             }
@@ -261,6 +264,8 @@ pub enum EnrolError {
     Pin {
         /// What is wrong with what it offers.
         source: CaCertError,
+        /// Who it is.
+        stranger: Option<Box<Stranger>>,
     },
     /// TLS could not be set up at all.
     #[error("cannot set up TLS")]
@@ -292,14 +297,6 @@ fn ourselves() -> String {
     format!("larder/{release} ({os}; {machine})")
 }
 
-/// Seconds, within reason; a date, or nothing, means a minute.
-fn retry_after(field: Option<&str>) -> Duration {
-    let seconds = field.and_then(|field| field.parse().ok()).unwrap_or(60);
-    Duration::from_secs(seconds).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
-}
-
 /// The base64 of the longest bag, with line breaks.
 const BAG_BYTES_MAX: usize = pkcs7::PKCS7_BYTES_MAX / 2 * 3;
-const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");

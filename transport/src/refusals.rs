@@ -13,14 +13,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use certs::RefusalReason;
 use certs::tls::{Evidence, Expected};
+use certs::{RefusalReason, Role};
 use content::Digest;
 use protocol::Reports;
 use protocol::report::{Direction, Matter, Notice, Refusal, Stage};
 use service::Clock;
 use tokio::sync::Notify;
 
+use crate::connect::Stranger;
 use crate::listen::{Handshake, Refused};
 use gathered::{Gathered, Key};
 
@@ -41,7 +42,7 @@ struct Shared {
 pub struct Counts {
     /// Waiting to be taken to the origin.
     pub waiting: usize,
-    /// Given up for want of room, since the start.
+    /// Given up since the start: for want of room, or because the origin would never take it.
     pub dropped: u64,
     /// Taken to the origin, since the start.
     pub delivered: u64,
@@ -113,6 +114,13 @@ impl Refusals {
         self.gather(Matter::Refusal(refusal), network(remote.ip()));
     }
 
+    /// Takes note of somebody whom we took for the origin to join, and who has not the root that
+    /// we were told to look for. Nothing more is known of it than what it showed.
+    pub fn note_stranger(&self, stranger: &Stranger) {
+        let (reason, origin) = (RefusalReason::UnknownIssuer, Expected::AnyOf(Role::Origin));
+        self.note_server(stranger.remote, &origin, reason, Some(&stranger.evidence));
+    }
+
     /// Takes note of something else that an operator should know of: `kind` is one of the words of
     /// `docs/protocol.md`; of `detail`, the first [`Notice::DETAIL_BYTES_MAX`] bytes count.
     pub fn notice(&self, kind: &'static str, detail: &str) {
@@ -141,6 +149,13 @@ impl Refusals {
     pub fn delivered(&self, reports: &Reports) {
         let now = self.shared.clock.now();
         self.gathered().delivered(reports, now);
+        self.shared.changed.notify_one();
+    }
+
+    /// Gives up `reports`, which the origin will never take, and counts them as dropped; what is
+    /// the same within their hour goes the same way, lest it be tried again and again.
+    pub fn give_up(&self, reports: &Reports) {
+        self.gathered().give_up(reports);
         self.shared.changed.notify_one();
     }
 

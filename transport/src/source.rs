@@ -15,14 +15,13 @@ use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use protocol::{
-    CRL_BYTES_MAX, CheckIn, CheckInAnswer, FAULT_BYTES_MAX, Fault, HELLO_BYTES_MAX, Hello, Reports,
-    Route,
+    CRL_BYTES_MAX, CheckIn, CheckInAnswer, FAULT_BYTES_MAX, HELLO_BYTES_MAX, Hello, Reports, Route,
 };
 use service::Clock;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::{Body, ReadBodyError, read_body};
-use crate::call::{CallError, Meter};
+use crate::call::{CallError, Meter, retry_after};
 use crate::connect::{Connector, Judgement, Returnable};
 use crate::refusals::Refusals;
 
@@ -439,11 +438,9 @@ impl Reply {
 
     async fn into_fault(self, deadline: Instant) -> CallError {
         let status = self.head.status();
+        let retry_after = retry_after(self.head.headers());
         match self.read(FAULT_BYTES_MAX, deadline).await {
-            Ok(bytes) => match Fault::decode(&bytes) {
-                Some(fault) => CallError::Fault { fault },
-                None => CallError::bad(format!("status {status}")),
-            },
+            Ok(bytes) => CallError::of_status(status, &bytes, retry_after),
             Err(CallError::TooLong { .. }) => CallError::bad(format!("status {status}")),
             Err(error) => error,
         }

@@ -103,7 +103,7 @@ fn fault(name: &str, error: CallError) -> UpstreamError {
         let unknown = [Code::NotFound, Code::UnknownFileset, Code::UnknownPack];
         unknown.contains(&code)
     };
-    if let CallError::Fault { fault } = error {
+    if let CallError::Fault { fault, .. } = error {
         return if is_unknown(fault.code) {
             UpstreamError::NotFound { name }
         } else {

@@ -37,7 +37,8 @@ pub struct Evidence {
     /// Whether the peer proved that it holds the certificate's key. If not, anybody who has
     /// ever seen the certificate may have presented it: blame nobody.
     pub possession_proved: bool,
-    /// Why the peer was refused; `None` if our verifier had no objection.
+    /// Why the peer was refused; `None` if our verifier had no objection, or does
+    /// not judge.
     pub reason: Option<RefusalReason>,
 }
 
@@ -63,6 +64,18 @@ impl Capture {
     }
 }
 
+impl Evidence {
+    fn of(leaf_der: &[u8], possession_proved: bool, reason: Option<RefusalReason>) -> Self {
+        let kept = leaf_der.len() <= CERT_BYTES_MAX;
+        Self {
+            cert_sha256: sha256(leaf_der),
+            leaf_der: if kept { leaf_der.to_vec() } else { Vec::new() },
+            possession_proved,
+            reason,
+        }
+    }
+}
+
 impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Evidence")
@@ -80,21 +93,17 @@ pub(super) fn judged(
     outcome: Result<Peer, RefusalReason>,
 ) -> Result<Peer, RefusalReason> {
     Capture::write(|captured| {
-        let leaf = if leaf_der.len() <= CERT_BYTES_MAX {
-            leaf_der
-        } else {
-            &[]
-        };
-        captured.evidence = Some(Evidence {
-            cert_sha256: sha256(leaf_der),
-            leaf_der: leaf.to_vec(),
-            possession_proved,
-            reason: outcome.as_ref().err().copied(),
-        });
+        let reason = outcome.as_ref().err().copied();
+        captured.evidence = Some(Evidence::of(leaf_der, possession_proved, reason));
         // A peer counts once it has proved that it is who it says.
         captured.peer = outcome.as_ref().ok().filter(|_| possession_proved).cloned();
     });
     outcome
+}
+
+/// Notes the certificate of somebody whom nobody judges, who has proved to hold its key.
+pub(super) fn shown(leaf_der: &[u8]) {
+    Capture::write(|captured| captured.evidence = Some(Evidence::of(leaf_der, true, None)));
 }
 
 struct Restore(Option<Capture>);

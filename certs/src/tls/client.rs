@@ -157,6 +157,7 @@ impl ServerCertVerifier for TrustsAnybody {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &self.algorithms)
+            .inspect(|_| capture::shown(cert))
     }
 
     fn verify_tls13_signature(
@@ -166,6 +167,7 @@ impl ServerCertVerifier for TrustsAnybody {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &self.algorithms)
+            .inspect(|_| capture::shown(cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

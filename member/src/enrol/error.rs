@@ -105,7 +105,7 @@ pub enum EnrolError {
 
 /// Tells what can be told better than the call itself does.
 pub(super) fn refused(source: CallError) -> EnrolError {
-    let code = if let CallError::Fault { fault } = &source {
+    let code = if let CallError::Fault { fault, .. } = &source {
         Some(fault.code)
     } else {
         None

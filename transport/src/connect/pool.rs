@@ -56,6 +56,7 @@ impl Pool {
                     reused: true,
                     sender: Sender::Http1(idle.sender),
                     shown,
+                    stranger: None,
                 });
             }
         }
@@ -114,6 +115,7 @@ impl Pool {
             reused: true,
             sender: Sender::Http2(shared.sender.clone()),
             shown,
+            stranger: None,
         })
     }
 

@@ -37,6 +37,8 @@ struct Entry {
     arrived: u64,
     /// When they did, in Unix seconds.
     arrived_at: i64,
+    /// Whether the origin will never take it: what comes in its hour is given up with it.
+    given_up: bool,
     /// The how-manieth it is: what was first goes first.
     number: u64,
 }
@@ -71,6 +73,13 @@ impl Entry {
         self.is_waiting() && !is_told
     }
 
+    /// Waits for nothing any more. How many go unheard by that.
+    fn give_up(&mut self) -> u64 {
+        let unheard = self.report.count - self.arrived;
+        (self.arrived, self.given_up) = (self.report.count, true);
+        unheard
+    }
+
     /// Who goes first when there is no more room: the least of all.
     fn worth(&self) -> (bool, bool, i64) {
         let is_telling = self.report.matter.is_telling();
@@ -91,6 +100,9 @@ impl Gathered {
         {
             entry.report.count = entry.report.count.saturating_add(1);
             entry.report.last_at = entry.report.last_at.max(now);
+            if entry.given_up {
+                self.dropped = self.dropped.saturating_add(entry.give_up());
+            }
             return;
         }
         self.enter(
@@ -112,6 +124,7 @@ impl Gathered {
             report,
             arrived: 0,
             arrived_at: 0,
+            given_up: false,
             number: self.entered,
         };
         self.entries.insert(key, entry);
@@ -165,6 +178,15 @@ impl Gathered {
                 (entry.arrived, entry.arrived_at) = (arrived.count, now);
                 self.delivered += 1;
             }
+        }
+    }
+
+    pub(super) fn give_up(&mut self, reports: &Reports) {
+        for refused in &reports.reports {
+            let mut entries = self.entries.values_mut();
+            let entry = entries.find(|entry| entry.report.id == refused.id);
+            let unheard = entry.map_or(0, Entry::give_up);
+            self.dropped = self.dropped.saturating_add(unheard);
         }
     }
 

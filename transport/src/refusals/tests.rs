@@ -147,6 +147,24 @@ fn a_branch_that_is_closed_does_not_push_out_what_was_seen_before() {
 }
 
 #[test]
+fn what_is_given_up_is_counted_and_rests_for_its_hour() {
+    let bed = Bed::new();
+    bed.refuse("10.0.0.1", 1, true);
+    bed.refuse("10.0.0.1", 1, true);
+    bed.refusals.give_up(&bed.refusals.batch().unwrap());
+    bed.refuse("10.0.0.1", 1, true);
+    let counts = bed.refusals.counts();
+    assert_eq!(
+        (counts.waiting, counts.dropped, counts.delivered),
+        (0, 3, 0)
+    );
+    bed.pass(3600);
+    bed.refuse("10.0.0.1", 1, true);
+    assert_eq!(bed.counts(), [1], "perhaps the origin has learnt by now");
+    assert_eq!(bed.deliver().dropped, 3);
+}
+
+#[test]
 fn a_clock_that_is_set_back_begins_a_new_report() {
     let bed = Bed::new();
     bed.pass(1_000_000);

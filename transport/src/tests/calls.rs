@@ -77,7 +77,7 @@ async fn check_round_trip(http2: bool) {
     assert_eq!(source.check_in(&check_in).await.unwrap().next_seconds, 60);
     assert_eq!(read(&source, "whole").await.unwrap(), pack_bytes());
     let error = source.snapshot(&digest).await.unwrap_err();
-    let CallError::Fault { fault } = error else {
+    let CallError::Fault { fault, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(fault.code, Code::NotFound);

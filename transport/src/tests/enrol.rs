@@ -152,7 +152,7 @@ async fn a_newcomer_waits_is_let_in_and_renews() {
         .simple_enroll(EnrolRole::Client, &request, None)
         .await
         .unwrap_err();
-    let CallError::Fault { fault } = error else {
+    let CallError::Fault { fault, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(fault.code, Code::Unauthorised);
@@ -226,7 +226,7 @@ async fn a_wrong_pin_sends_nothing_but_the_question() {
         .unwrap_err();
     let not_pinned = CaCertError::NotPinned;
     assert!(
-        matches!(error, EnrolError::Pin { source } if source == not_pinned),
+        matches!(error, EnrolError::Pin { source, .. } if source == not_pinned),
         "{error}"
     );
     let seen = office.seen.lock().unwrap().clone();

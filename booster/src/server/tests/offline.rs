@@ -68,7 +68,7 @@ async fn overdue_lists_let_in_whom_they_know_and_then_nobody_and_a_new_one_every
     bed.get(&call(&known)).await;
     let refused = bed.read(&call(&stranger)).await.unwrap_err();
     assert!(
-        matches!(&refused, CallError::Fault { fault } if fault.code == Code::Forbidden),
+        matches!(&refused, CallError::Fault { fault, .. } if fault.code == Code::Forbidden),
         "{refused:?}"
     );
     assert!(!relays(&booster).await, "nobody enrols now");
@@ -83,7 +83,7 @@ async fn overdue_lists_let_in_whom_they_know_and_then_nobody_and_a_new_one_every
     shown(&booster, &config, Phase::Closed).await;
     let told = bed.read(&live).await.unwrap_err();
     assert!(
-        matches!(&told, CallError::Fault { fault } if fault.code == Code::Busy),
+        matches!(&told, CallError::Fault { fault, .. } if fault.code == Code::Busy),
         "a live session ends at its next request: {told:?}"
     );
     let refused = bed.read(&call(&known)).await.unwrap_err();

@@ -136,7 +136,7 @@ async fn ten_thousand_requests_from_one_address_are_refused_in_flat_memory() {
         let asked = source.simple_enroll(EnrolRole::Client, &request, None);
         let word = match asked.await {
             Ok(Enrolled::Pending { .. }) => "pending",
-            Err(CallError::Fault { fault }) => fault.code.name(),
+            Err(CallError::Fault { fault, .. }) => fault.code.name(),
             other => panic!("{other:?}"),
         };
         *heard.entry(word).or_default() += 1;
