@@ -168,12 +168,18 @@ pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, Pul
             return Err(error);
         }
     };
-    let pulled = pull_as(&mut session, request).await;
-    let failed = pulled.as_ref().err();
-    let failed = failed.is_some_and(PullError::may_be_of_time);
-    session.compare_clock(failed).await;
+    // What is noted on the way outlives whatever ends us in the middle.
+    let mut courier = session.courier();
+    let pulled = courier.during(async {
+        let pulled = pull_as(&mut session, request).await;
+        let failed = pulled.as_ref().err();
+        let failed = failed.is_some_and(PullError::may_be_of_time);
+        session.compare_clock(failed).await;
+        pulled
+    });
+    let pulled = pulled.await;
     // However it ended: whom we turned from on the way, the origin should hear of.
-    session.tell_origin().await;
+    session.tell_origin(&mut courier).await;
     let report = pulled?;
     Ok(PullReport {
         seconds: begun.elapsed().as_secs_f64(),
@@ -227,7 +233,8 @@ async fn find(
     roots::follow(&session.identity.trust, &document, now);
     session
         .identity
-        .keep_cas()
+        .keep_cas_aside()
+        .await
         .map_err(SessionError::Identity)?;
     session.document = Some(document);
     Ok(stated)

@@ -40,7 +40,6 @@ pub(crate) struct Session {
     pub(crate) lock: Arc<Lock>,
     /// Whether the clock should be held against the origin's.
     clock_is_due: bool,
-    courier: Courier,
     refusals: Refusals,
 }
 
@@ -57,7 +56,6 @@ impl Session {
             state,
         } = member;
         let refusals = Refusals::new(clock.clone());
-        let courier = Courier::open(&data.state(), &refusals);
         let clock_is_due = Skew::kept(&data.state()).is_some_and(Skew::is_large);
         Ok(Self {
             clock_is_due,
@@ -69,7 +67,6 @@ impl Session {
             grace,
             enrol_bytes: 0,
             lock: Arc::new(lock),
-            courier,
             refusals,
         })
     }
@@ -122,10 +119,15 @@ impl Session {
         }
     }
 
+    /// What writes down, and takes to the origin, what is noted about others.
+    pub(crate) fn courier(&self) -> Courier {
+        Courier::new(&self.data.state(), &self.refusals)
+    }
+
     /// Takes to the origin what was noted about others, here and in earlier runs. What it does not
     /// take now waits for the next run.
-    pub(crate) async fn tell_origin(&mut self) {
-        if self.refusals.counts().waiting == 0 {
+    pub(crate) async fn tell_origin(&self, courier: &mut Courier) {
+        if !courier.has_work().await {
             return;
         }
         let own = Arc::clone(&self.identity.cell);
@@ -136,7 +138,7 @@ impl Session {
         });
         let ways = content.into_iter().chain([self.enrol_source(Some(&own))]);
         let ways: Vec<Arc<Source>> = ways.flatten().map(Arc::new).collect();
-        self.courier.flush(&ways, TELL_PATIENCE).await;
+        courier.flush(&ways, TELL_PATIENCE).await;
     }
 
     /// Calls to the party called `name`.
@@ -184,7 +186,7 @@ impl Session {
         self.enrol_bytes += source.meter().bytes();
         fetched?;
         self.clock_is_due = true;
-        self.identity.keep_cas()?;
+        self.identity.keep_cas_aside().await?;
         self.document = self.state.document(&self.judge(), self.clock.now());
         Ok(())
     }

@@ -5,31 +5,38 @@
 
 mod ask;
 mod error;
+mod patience;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::tls::Expected;
+use certs::ca_cert::CaCertError;
+use certs::tls::{CertCell, Expected};
 use certs::trust::Revocation;
-use certs::{DeviceId, Key, Role, Trust};
+use certs::{DeviceId, Key, Peer, Role, Trust};
 use config::HostPort;
 use protocol::Join;
 use serde::Serialize;
 use service::Clock;
-use transport::enrol::first_contact;
+use transport::enrol::{Accepted, first_contact};
 use transport::source::CallLimits;
 use transport::{Refusals, Source, SourceSettings};
 
+use crate::blocking::off_the_runtime;
 use crate::courier::Courier;
-use crate::data::Data;
-use crate::identity::{self, Identity, Joined};
+use crate::data::{Data, DataError, Lock};
+use crate::identity::{self, Identity, IdentityError, Joined};
 use crate::kind::Kind;
 use crate::standing;
 use crate::state::State;
 use ask::Asking;
 use error::refused;
+use patience::Patience;
 
 pub use error::EnrolError;
 
@@ -46,7 +53,7 @@ pub struct EnrolRequest {
     pub join: Join,
     /// What it enrols as.
     pub kind: Kind,
-    /// How long to wait for an operator.
+    /// How long to wait for an operator, or for an origin that has too much to do.
     pub patience: Duration,
 }
 
@@ -103,6 +110,11 @@ pub enum EnrolNote {
         /// What it asks to be called.
         id: String,
     },
+    /// Too many ask at the same time.
+    Busy {
+        /// When it asks again.
+        retry_after: Duration,
+    },
     /// An operator has to approve.
     Pending {
         /// What has to be approved.
@@ -118,6 +130,11 @@ impl fmt::Display for EnrolNote {
             Self::Asking { fingerprint, id } => {
                 write!(f, "asking to be {id}, with the key\n  {fingerprint}")
             }
+            Self::Busy { retry_after } => write!(
+                f,
+                "the origin has too much to do, asking again in {} s",
+                retry_after.as_secs()
+            ),
             Self::Pending { kind, retry_after } => write!(
                 f,
                 "waiting for an operator to approve this {kind}, asking again every {} s",
@@ -140,10 +157,7 @@ pub async fn enrol(
 ) -> Result<EnrolReport, EnrolError> {
     let (kind, join) = (request.kind, &request.join);
     let data = Data::new(&request.data, kind);
-    data.create()?;
-    let _lock = data.lock()?;
-    let key = identity::key(&data.identity())?;
-    let known = Identity::load(&data.identity(), kind, Duration::ZERO, clock.now())?;
+    let (_lock, key, known) = prepare(&data, clock.now()).await?;
     if let Some(known) = known {
         return already(&known, join);
     }
@@ -161,11 +175,32 @@ pub async fn enrol(
         refusals: &refusals,
         request: &request,
     };
-    let enrolled = first.enrol(note).await;
-    // Whoever stood in for the origin is reported as soon as there is somebody to tell.
-    let mut courier = Courier::open(&data.state(), &refusals);
-    courier.flush(&[], Duration::ZERO).await;
-    enrolled
+    // Whoever stood in for the origin is noted, and reported as soon as there is somebody to tell:
+    // now, or when an origin has let us in.
+    let mut courier = Courier::new(&data.state(), &refusals);
+    let (enrolled, source) = courier.during(first.enrol(note)).await?;
+    if courier.has_work().await {
+        courier.flush(&[Arc::new(source)], TELL_PATIENCE).await;
+    }
+    Ok(enrolled)
+}
+
+/// Makes the data folder and the key, and looks whether all is done already.
+async fn prepare(data: &Data, now: i64) -> Result<(Lock, Key, Option<Identity>), EnrolError> {
+    let own = data.clone();
+    let prepared = off_the_runtime(move || {
+        own.create()?;
+        let lock = own.lock()?;
+        let key = identity::key(&own.identity())?;
+        let known = Identity::load(&own.identity(), own.kind(), Duration::ZERO, now)?;
+        Ok((lock, key, known))
+    });
+    prepared.await.map_err(|source| stopped(data, source))?
+}
+
+fn stopped(data: &Data, source: io::Error) -> EnrolError {
+    let path = data.root().to_owned();
+    EnrolError::Data(DataError::Io { path, source })
 }
 
 /// A first enrolment.
@@ -179,16 +214,15 @@ struct First<'a> {
 }
 
 impl First<'_> {
-    async fn enrol(self, note: impl Fn(EnrolNote)) -> Result<EnrolReport, EnrolError> {
-        let (clock, data, request) = (self.clock, self.data, self.request);
+    /// What came of it, and calls to the origin that show the new certificate.
+    async fn enrol(self, note: impl Fn(EnrolNote)) -> Result<(EnrolReport, Source), EnrolError> {
+        let (clock, request) = (self.clock, self.request);
         let (kind, join) = (request.kind, &request.join);
-        let trust = meet(join, clock).await?;
-        let source = origin_source(&join.addresses, &trust, clock, self.refusals)?;
-        let origin = source.identify().await.map_err(refused)?;
-        // Before anything secret is sent: the server may have been revoked.
-        let state = State::new(data.state());
-        standing::fetch(&source, &trust, &state, kind, clock.now()).await?;
-        let again = source.identify().await.map_err(refused)?;
+        let patience = Patience::new(request.patience, &note);
+        let trust = patience.with(|| self.meet()).await?;
+        let expected = Expected::AnyOf(Role::Origin);
+        let source = self.calls(expected, &trust, None)?;
+        let (origin, again) = patience.with(|| self.sure_of(&source, &trust)).await?;
         trust
             .check(&again, clock.now())
             .map_err(|reason| EnrolError::Server { reason })?;
@@ -200,7 +234,7 @@ impl First<'_> {
             source: &source,
             trust: &trust,
         };
-        let accepted = asking.ask(&self.id, request.patience, note).await?;
+        let accepted = asking.ask(&self.id, &patience).await?;
         let joined = Joined {
             advertise: request.advertise.iter().map(HostPort::to_string).collect(),
             addresses: join.addresses.clone(),
@@ -208,28 +242,102 @@ impl First<'_> {
             id: self.id.to_string(),
             origin: origin.id().to_string(),
         };
-        identity::store(&data.identity(), &joined, &trust, &accepted.chain_der)?;
-        Ok(EnrolReport {
+        let (own, expected) = (
+            cell(&accepted, self.key)?,
+            Expected::Exactly(origin.identity().clone()),
+        );
+        let source = self.calls(expected, &trust, Some(own))?;
+        self.store(&joined, &trust, &accepted).await?;
+        let report = EnrolReport {
             already: false,
             deployment: joined.deployment,
             fingerprint: self.key.fingerprint(),
             id: joined.id,
             not_after: accepted.peer.not_after(),
-        })
+        };
+        Ok((report, source))
+    }
+
+    /// Finds the pinned root, and nothing else: nobody is trusted before that. Whoever has it not
+    /// is noted.
+    async fn meet(&self) -> Result<Arc<Trust>, EnrolError> {
+        let (clock, join) = (self.clock, &self.request.join);
+        let (addresses, limits) = (join.addresses.clone(), CallLimits::default());
+        let first = first_contact(addresses, &[join.pin], clock, &limits).await;
+        let first = first.map_err(|source| {
+            self.note(&source);
+            EnrolError::FirstContact { source }
+        })?;
+        let trust = identity::new_trust(&[first.root.der()], clock.now())?;
+        for ca in &first.certs {
+            // The root itself is among them, and whatever it has not signed is passed over.
+            drop(trust.add_issuing_ca(ca, clock.now()));
+        }
+        Ok(Arc::new(trust))
+    }
+
+    fn note(&self, failure: &transport::enrol::EnrolError) {
+        if let transport::enrol::EnrolError::Pin { source, stranger } = failure
+            && let Some(stranger) = stranger
+            // The right root at the wrong time says nothing of who showed it.
+            && *source != CaCertError::OutOfDate
+        {
+            self.refusals.note_stranger(stranger);
+        }
+    }
+
+    /// Who answers, before and after it was looked up in the lists of its deployment. Nothing
+    /// secret is sent.
+    async fn sure_of(
+        &self,
+        source: &Source,
+        trust: &Arc<Trust>,
+    ) -> Result<(Peer, Peer), EnrolError> {
+        let origin = source.identify().await.map_err(refused)?;
+        let (state, now) = (State::new(self.data.state()), self.clock.now());
+        standing::fetch(source, trust, &state, self.request.kind, now).await?;
+        let again = source.identify().await.map_err(refused)?;
+        Ok((origin, again))
+    }
+
+    /// Calls to the enrolment listener, to which `own` is shown.
+    fn calls(
+        &self,
+        expected: Expected,
+        trust: &Arc<Trust>,
+        own: Option<Arc<CertCell>>,
+    ) -> Result<Source, EnrolError> {
+        let settings = SourceSettings {
+            addresses: self.request.join.addresses.clone(),
+            expected,
+            revocation: Revocation::BestEffort,
+            trust: Arc::clone(trust),
+            own,
+            clock: self.clock.clone(),
+            http2: false,
+            limits: CallLimits::default(),
+            refusals: Some(self.refusals.clone()),
+        };
+        Source::new(settings).map_err(|source| EnrolError::Tls { source })
+    }
+
+    async fn store(
+        &self,
+        joined: &Joined,
+        trust: &Arc<Trust>,
+        accepted: &Accepted,
+    ) -> Result<(), EnrolError> {
+        let (folder, joined) = (self.data.identity(), joined.clone());
+        let (trust, chain) = (Arc::clone(trust), accepted.chain_der.clone());
+        let stored = off_the_runtime(move || identity::store(&folder, &joined, &trust, &chain));
+        let stored = stored.await.map_err(|source| stopped(self.data, source))?;
+        Ok(stored?)
     }
 }
 
-/// Finds the pinned root, and nothing else: nobody is trusted before that.
-async fn meet(join: &Join, clock: &Clock) -> Result<Arc<Trust>, EnrolError> {
-    let (addresses, limits) = (join.addresses.clone(), CallLimits::default());
-    let first = first_contact(addresses, &[join.pin], clock, &limits).await;
-    let first = first.map_err(|source| EnrolError::FirstContact { source })?;
-    let trust = identity::new_trust(&[first.root.der()], clock.now())?;
-    for ca in &first.certs {
-        // The root itself is among them, and whatever it has not signed is passed over.
-        drop(trust.add_issuing_ca(ca, clock.now()));
-    }
-    Ok(Arc::new(trust))
+fn cell(accepted: &Accepted, key: &Key) -> Result<Arc<CertCell>, EnrolError> {
+    let cell = CertCell::new(&accepted.chain_der, key).map_err(IdentityError::from)?;
+    Ok(Arc::new(cell))
 }
 
 fn already(known: &Identity, join: &Join) -> Result<EnrolReport, EnrolError> {
@@ -247,27 +355,6 @@ fn already(known: &Identity, join: &Join) -> Result<EnrolReport, EnrolError> {
     })
 }
 
-/// Calls to the enrolment listener of an origin whose name we do not know yet.
-fn origin_source(
-    addresses: &[String],
-    trust: &Arc<Trust>,
-    clock: &Clock,
-    refusals: &Refusals,
-) -> Result<Source, EnrolError> {
-    let settings = SourceSettings {
-        addresses: addresses.to_vec(),
-        expected: Expected::AnyOf(Role::Origin),
-        revocation: Revocation::BestEffort,
-        trust: Arc::clone(trust),
-        own: None,
-        clock: clock.clone(),
-        http2: false,
-        limits: CallLimits::default(),
-        refusals: Some(refusals.clone()),
-    };
-    Source::new(settings).map_err(|source| EnrolError::Tls { source })
-}
-
 /// This machine's host name, as far as it can be an id.
 fn host_id() -> Result<DeviceId, EnrolError> {
     let name = rustix::system::uname();
@@ -278,3 +365,5 @@ fn host_id() -> Result<DeviceId, EnrolError> {
 
 /// An operator looks at what is pending within a working day.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long somebody who has just enrolled waits for the origin to hear of others.
+const TELL_PATIENCE: Duration = Duration::from_secs(10);

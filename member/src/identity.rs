@@ -18,6 +18,7 @@ use service::Report;
 use thiserror::Error;
 use tracing::debug;
 
+use crate::blocking::off_the_runtime;
 use crate::kind::Kind;
 
 /// A member, as enrolment made it.
@@ -100,23 +101,50 @@ impl Identity {
         }))
     }
 
-    /// Keeps a new certificate, and shows it from now on.
+    /// Keeps a new certificate and the CAs that are trusted now, and shows it from now on. The disk
+    /// is touched off the runtime.
     ///
     /// # Errors
     ///
     /// Fails if it cannot be written, or is not for our key.
-    pub fn replace(&self, chain: &[Vec<u8>]) -> Result<(), IdentityError> {
-        write(&self.folder, CERT, &pem::from_certs(chain))?;
+    pub async fn replace(&self, chain: &[Vec<u8>]) -> Result<(), IdentityError> {
+        let text = pem::from_certs(chain);
+        self.aside(move |folder, trust| {
+            write(folder, CERT, &text)?;
+            keep_cas(folder, trust)
+        })
+        .await?;
         Ok(self.cell.replace(chain, &self.key)?)
     }
 
-    /// Keeps the roots and issuing CAs that are trusted now.
+    /// Keeps the roots and issuing CAs that are trusted now. Touches the disk.
     ///
     /// # Errors
     ///
     /// Fails if they cannot be written.
     pub fn keep_cas(&self) -> Result<(), IdentityError> {
         keep_cas(&self.folder, &self.trust)
+    }
+
+    /// [`Identity::keep_cas`] off the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they cannot be written.
+    pub async fn keep_cas_aside(&self) -> Result<(), IdentityError> {
+        self.aside(keep_cas).await
+    }
+
+    async fn aside(
+        &self,
+        work: impl FnOnce(&Path, &Trust) -> Result<(), IdentityError> + Send + 'static,
+    ) -> Result<(), IdentityError> {
+        let (folder, trust) = (self.folder.clone(), Arc::clone(&self.trust));
+        let done = off_the_runtime(move || work(&folder, &trust)).await;
+        done.map_err(|source| IdentityError::Io {
+            path: self.folder.clone(),
+            source,
+        })?
     }
 
     /// Until when the certificate counts, in Unix seconds; 0 if there is none.

@@ -10,6 +10,7 @@
 //! DATA/state/     marks <issuer>.crl timestamp.json deployment.json clock.json
 //! ```
 
+mod blocking;
 pub mod courier;
 pub mod data;
 pub mod enrol;
@@ -21,6 +22,8 @@ pub mod roots;
 pub mod skew;
 pub mod standing;
 pub mod state;
+#[cfg(test)]
+mod testing;
 
 pub use courier::Courier;
 pub use data::{Data, DataError, Lock};

@@ -103,8 +103,7 @@ pub async fn renew(
     let trial = source.showing(tried)?;
     let shown = trial.identify().await;
     shown.map_err(|source| RenewError::Trial { source })?;
-    identity.replace(&accepted.chain_der)?;
-    identity.keep_cas()?;
+    identity.replace(&accepted.chain_der).await?;
     let not_after = accepted.peer.not_after();
     info!(not_after, "renewed the certificate");
     Ok(not_after)

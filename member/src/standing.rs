@@ -2,6 +2,7 @@
 //!
 //! All of it authenticates itself, so that any enrolment listener or relay may hand it out.
 
+use std::io;
 use std::sync::Arc;
 
 use certs::crl::Freshness;
@@ -13,6 +14,7 @@ use thiserror::Error;
 use tracing::debug;
 use transport::{CallError, ContentJudge, Fetched, Source};
 
+use crate::blocking::off_the_runtime;
 use crate::kind::Kind;
 use crate::roots;
 use crate::state::{State, StateError};
@@ -74,30 +76,58 @@ async fn fetch_once(
     kind: Kind,
     now: i64,
 ) -> Result<bool, StandingError> {
-    for ca in source.cacerts().await? {
-        if let Err(failure) = trust.add_issuing_ca(&ca, now) {
-            // The roots are among them, and whatever no root has signed is passed over.
-            debug!(error = %Report(&failure), "passing over a CA certificate");
-        }
-    }
+    let cas = source.cacerts().await?;
+    aside(trust, state, move |trust, _| {
+        learn(trust, &cas, now);
+        Ok(())
+    })
+    .await?;
     for issuer in judged_issuers(trust, kind) {
         let tag = trust.crls().current(issuer).map(|crl| etag(crl.digest()));
         if let Fetched::New { bytes, .. } = source.crl(issuer, tag.as_deref()).await? {
-            let crl = trust.verify_crl(issuer, &bytes, now)?;
-            state.put_crl(trust, crl)?;
+            // A million entries take 140 ms of a processor, and 42 MB of the disk.
+            aside(trust, state, move |trust, state| {
+                let crl = trust.verify_crl(issuer, &bytes, now)?;
+                state.put_crl(trust, crl)?;
+                Ok(())
+            })
+            .await?;
         }
     }
     let Fetched::New { bytes, .. } = source.deployment(None).await? else {
         return Ok(false);
     };
-    let judge = ContentJudge::new(Arc::clone(trust));
-    let document: Statement<Deployment> = Statement::open(&bytes, &judge, now)?;
-    let kept = state.document(&judge, now);
-    if kept.is_some_and(|kept| kept.version > document.version) {
-        return Ok(false);
+    aside(trust, state, move |trust, state| {
+        let judge = ContentJudge::new(Arc::clone(trust));
+        let document: Statement<Deployment> = Statement::open(&bytes, &judge, now)?;
+        let kept = state.document(&judge, now);
+        if kept.is_some_and(|kept| kept.version > document.version) {
+            return Ok(false);
+        }
+        state.put_document(&bytes)?;
+        Ok(roots::follow(trust, &document, now))
+    })
+    .await
+}
+
+fn learn(trust: &Trust, cas: &[Vec<u8>], now: i64) {
+    for ca in cas {
+        if let Err(failure) = trust.add_issuing_ca(ca, now) {
+            // The roots are among them, and whatever no root has signed is passed over.
+            debug!(error = %Report(&failure), "passing over a CA certificate");
+        }
     }
-    state.put_document(&bytes)?;
-    Ok(roots::follow(trust, &document, now))
+}
+
+/// Verifies and keeps off the runtime.
+async fn aside<T: Send + 'static>(
+    trust: &Arc<Trust>,
+    state: &State,
+    work: impl FnOnce(&Arc<Trust>, &State) -> Result<T, StandingError> + Send + 'static,
+) -> Result<T, StandingError> {
+    let (trust, state) = (Arc::clone(trust), state.clone());
+    let done = off_the_runtime(move || work(&trust, &state)).await;
+    done.map_err(|source| StandingError::Stopped { source })?
 }
 
 /// The ETag under which the origin serves the list with that digest.
@@ -122,4 +152,10 @@ pub enum StandingError {
     /// It cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The program is ending.
+    #[error("cannot catch up with the origin")]
+    Stopped {
+        /// Why.
+        source: io::Error,
+    },
 }

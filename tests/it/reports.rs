@@ -1,6 +1,7 @@
 //! Every refused handshake is one report at the origin, whoever refused and whenever it can be told.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,6 +227,50 @@ async fn a_client_reports_whoever_stands_in_for_its_booster() {
         listener.drain(Duration::from_secs(5)).await,
         Drained::InTime
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_killed_in_the_middle_of_a_pull_reports_whom_it_had_met() {
+    let nowhere = ([127, 0, 0, 1], 9).into();
+    let line = Link::open(nowhere, Fate::Pass).await.unwrap();
+    let bed = Testbed::start_at(&[line.address()]).await.unwrap();
+    line.lead_to(bed.origin().addresses().content);
+    fixture::tree(&bed.path("tree"), 1).unwrap();
+    bed.publish("tools", &bed.path("tree")).await.unwrap();
+    let data = bed.enrol_client("one").await.unwrap();
+    let fake = bed.enrol_client("fake").await.unwrap();
+    let join = bed.join(Role::Client).await.unwrap();
+    let fake = Party::of(&fake, &join, &bed.clock()).await.unwrap();
+    let settings = fake.listen_settings(&[Role::Client]).unwrap();
+    let silence = |_, _| async { http::Response::new(transport::Body::empty()) };
+    let any = ([127, 0, 0, 1], 0).into();
+    let listening = Listener::bind(any, settings, silence, Arc::new(()));
+    let listener = listening.await.unwrap();
+
+    // It turns from the false booster, and then waits for an origin that does not answer.
+    line.set(Fate::Hold);
+    let source = format!("booster@{}", listener.local_addr());
+    let (target, at) = (bed.path("target"), data.display().to_string());
+    let shown = target.display().to_string();
+    let words = ["pull", "tools", &shown, "--data", &at, "--source", &source];
+    let mut client = Command::new(env!("CARGO_BIN_EXE_party"));
+    let client = client.arg("client").args(words).stdin(Stdio::null());
+    let client = client.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = client.spawn().unwrap();
+    let file = data.join("state/reports.json");
+    assert!(until(async || file.exists(), |exists| *exists).await);
+    assert!(client.try_wait().unwrap().is_none(), "it is in the middle");
+    client.kill().unwrap();
+    client.wait().unwrap();
+    assert!(file.exists());
+
+    line.set(Fate::Pass);
+    bed.pull(&data, "tools", &target).await.unwrap();
+    let reports = of(&bed, "client/one", 1).await;
+    let reasons: Vec<_> = reports.iter().map(|it| it.reason.as_deref()).collect();
+    assert_eq!(reasons, [Some("wrong_eku")], "{reports:?}");
+    assert!(!file.exists());
+    let _drained = listener.drain(Duration::from_secs(5)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,7 @@ impl Parts {
             origin: Arc::clone(&self.sources.content),
         };
         tasks.start("check-in", |stop| check_ins.run(stop));
-        let courier = Courier::open(&self.data.state(), &self.refusals);
+        let courier = Courier::new(&self.data.state(), &self.refusals);
         // The way of content first; the other is open to us even when our lists are stale.
         let ways = vec![
             Arc::clone(&self.sources.content),

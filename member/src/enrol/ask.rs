@@ -5,12 +5,12 @@ use std::time::Duration;
 use certs::{DeviceId, Key, Trust, csr};
 use protocol::Join;
 use service::{Clock, Report};
-use tokio::time::{Instant, sleep};
 use tracing::warn;
 use transport::Source;
 use transport::enrol::{Accepted, Enrolled, accept};
 
 use super::error::refused;
+use super::patience::Patience;
 use super::{EnrolError, EnrolNote};
 use crate::kind::Kind;
 
@@ -28,37 +28,36 @@ impl Asking<'_> {
     pub(super) async fn ask(
         &self,
         id: &DeviceId,
-        patience: Duration,
-        note: impl Fn(EnrolNote),
+        patience: &Patience<impl Fn(EnrolNote)>,
     ) -> Result<Accepted, EnrolError> {
         let request =
             csr::make(self.key, id.as_str()).map_err(|source| EnrolError::Csr { source })?;
-        let deadline = Instant::now() + patience;
         let (kind, token) = (self.kind, self.join.token.as_ref());
         let mut told = false;
         loop {
-            let answer = self
-                .source
-                .simple_enroll(kind.enrol_role(), &request, token);
-            let wait = match answer.await {
+            let ask = || async {
+                let role = kind.enrol_role();
+                let answer = self.source.simple_enroll(role, &request, token).await;
+                answer.map_err(refused)
+            };
+            let wait = match patience.with(ask).await {
                 Ok(Enrolled::Issued(issued)) => return self.accept(id, &issued),
                 Ok(Enrolled::Pending { retry_after }) => {
                     if !std::mem::replace(&mut told, true) {
-                        note(EnrolNote::Pending { kind, retry_after });
+                        patience.note(EnrolNote::Pending { kind, retry_after });
                     }
                     retry_after
                 }
                 // Whoever waits for hours sees a restart now and then.
-                Err(error) if told && error.is_retryable() => {
-                    warn!(error = %Report(&error), "asking again");
+                Err(EnrolError::Call { source }) if told && source.is_retryable() => {
+                    warn!(error = %Report(&source), "asking again");
                     RETRY_PAUSE
                 }
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(error),
             };
-            if Instant::now() + wait > deadline {
+            if !patience.wait(wait).await {
                 return Err(EnrolError::Pending { id: id.to_string() });
             }
-            sleep(wait).await;
         }
     }
 

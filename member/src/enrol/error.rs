@@ -1,5 +1,7 @@
 //! Why a member could not enrol.
 
+use std::time::Duration;
+
 use protocol::Code;
 use thiserror::Error;
 use transport::CallError;
@@ -101,6 +103,22 @@ pub enum EnrolError {
         /// In the origin's words.
         source: CallError,
     },
+}
+
+impl EnrolError {
+    /// How long to wait before the same is tried again, if too many ask at the moment.
+    pub(super) fn when_less_busy(&self) -> Option<Duration> {
+        if let Self::Call { source }
+        | Self::FirstContact {
+            source: transport::enrol::EnrolError::Call { source },
+        }
+        | Self::Standing(StandingError::Call(source)) = self
+        {
+            source.when_less_busy()
+        } else {
+            None
+        }
+    }
 }
 
 /// Tells what can be told better than the call itself does.
