@@ -26,14 +26,13 @@ use bytes::Bytes;
 use content::locator::PackEntry;
 use content::{Digest, FilesetName, PackId};
 use service::Spawner;
-use tokio::sync::Semaphore;
 use tracing::error;
 
 use crate::metrics::CacheMetrics;
 use crate::single::SingleFlight;
 use crate::upstream::Upstreams;
 pub use fill::FillError;
-use fill::{Fill, Job, Tail};
+use fill::{Fill, Job, Tail, Turns};
 pub use index::{Asker, Standing};
 use index::{Key, Kind};
 use memory::Memory;
@@ -49,7 +48,9 @@ use store::{Store, StoredPack, UnusableError};
 pub struct Limits {
     /// Bytes of all its files.
     pub disk_bytes_max: u64,
-    /// Fills at a time. Each holds at most 8 MiB of memory.
+    /// Bytes of memory that all fills together may hold; one may always run.
+    pub fill_bytes_max: u64,
+    /// Fills at a time, however much memory there is.
     pub fills_max: usize,
     /// How long readers may take for a pack that could not be kept, once it is there.
     pub linger: Duration,
@@ -71,14 +72,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             disk_bytes_max: 50 << 30,
-            fills_max: 8,
+            fill_bytes_max: 64 << 20,
+            fills_max: 16,
             linger: Duration::from_secs(60),
-            memory_bytes_max: 256 << 20,
+            memory_bytes_max: 96 << 20,
             patience: Duration::from_secs(30),
             scrub_bytes_per_second: 8 << 20,
             scrub_period: Duration::from_secs(30 * 24 * 3600),
             stall: Duration::from_secs(10),
-            turn_wait: Duration::from_secs(30),
+            turn_wait: Duration::from_secs(90),
         }
     }
 }
@@ -102,7 +104,7 @@ struct Shared {
     /// Who knows what standing a pack has that has just come.
     standing: OnceLock<StandingOf>,
     store: Arc<Store>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     upstreams: Arc<Upstreams>,
 }
 
@@ -181,6 +183,7 @@ impl Cache {
         let store = off_runtime(move || Store::open(&path, limits.disk_bytes_max, now, numbers));
         let store = store.await.ok_or_else(|| StoreError::stopped(folder))??;
         let memory = Memory::new(limits.memory_bytes_max);
+        let turns = Turns::of(&limits, &upstreams, &metrics);
         Ok(Self {
             shared: Arc::new(Shared {
                 doubts: Doubts::default(),
@@ -193,7 +196,7 @@ impl Cache {
                 spawner,
                 standing: OnceLock::new(),
                 store,
-                turns: Arc::new(Semaphore::new(limits.fills_max)),
+                turns,
                 upstreams,
             }),
         })
@@ -211,7 +214,8 @@ impl Cache {
     }
 
     /// Finds the pack that `entry`, from a verified locator of `fileset`, names. Returns once its
-    /// header has been checked. A pack that is often wanted whole moves into memory.
+    /// header has been checked. A pack that is often wanted whole moves into memory. If it must be
+    /// filled, `asker` takes his turn with all others who ask.
     ///
     /// A fill that this starts runs on if this future is dropped, as far as others want it.
     ///
@@ -223,6 +227,7 @@ impl Cache {
         fileset: &FilesetName,
         entry: PackEntry,
         extent: Extent,
+        asker: Asker,
     ) -> Result<Served, FillError> {
         let shared = &self.shared;
         loop {
@@ -231,7 +236,7 @@ impl Cache {
                 AtHand::Nowhere => false,
                 AtHand::Unreadable => true,
             };
-            let Some((tail, collapsed)) = shared.join(fileset, entry, there) else {
+            let Some((tail, collapsed)) = shared.join(fileset, entry, asker, there) else {
                 // It has come in the meantime.
                 continue;
             };
@@ -402,11 +407,13 @@ impl Shared {
         self: &Arc<Self>,
         fileset: &FilesetName,
         entry: PackEntry,
+        asker: Asker,
         there: bool,
     ) -> Option<(Tail, bool)> {
         let mut flights = self.flights();
         if let Some(fill) = flights.get(&entry.id) {
             self.metrics.coalesced.inc();
+            self.turns.also_wanted(entry.id, asker);
             return Some((fill.attach(), true));
         }
         // A fill leaves the map only after its pack is in the store.
@@ -417,7 +424,8 @@ impl Shared {
         let tail = fill.attach();
         flights.insert(entry.id, Arc::clone(&fill));
         drop(flights);
-        let job = Job::new(Arc::clone(self), fill);
+        let ticket = self.turns.line_up(entry.id, asker);
+        let job = Job::new(Arc::clone(self), fill, ticket);
         // If the owner has gone, the job is dropped, which tells the readers.
         let _started = self.spawner.start_brief("fill", |stop| job.run(stop));
         Some((tail, false))

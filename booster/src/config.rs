@@ -168,8 +168,9 @@ impl Config {
         Self {
             cache: Limits {
                 disk_bytes_max: raw.cache.disk.0,
+                fill_bytes_max: raw.cache.fill_memory.map_or_else(fill_share, |it| it.0),
                 fills_max: usize::from(raw.cache.fills),
-                memory_bytes_max: raw.cache.memory.0,
+                memory_bytes_max: raw.cache.memory.map_or_else(memory_share, |it| it.0),
                 scrub_bytes_per_second: raw.cache.scrub_rate.0,
                 scrub_period: raw.cache.scrub.0,
                 stall: raw.cache.stall.0,
@@ -228,8 +229,9 @@ struct RawEnrol {
 #[serde(deny_unknown_fields, default)]
 struct RawCache {
     disk: Bytes,
-    memory: Bytes,
+    memory: Option<Bytes>,
     fills: u16,
+    fill_memory: Option<Bytes>,
     stall: Period,
     scrub: Period,
     scrub_rate: Bytes,
@@ -278,8 +280,9 @@ impl Default for RawCache {
         let limits = Limits::default();
         Self {
             disk: Bytes(limits.disk_bytes_max),
-            memory: Bytes(limits.memory_bytes_max),
-            fills: 8,
+            memory: None,
+            fills: 16,
+            fill_memory: None,
             stall: Period(limits.stall),
             scrub: Period(limits.scrub_period),
             scrub_rate: Bytes(limits.scrub_bytes_per_second),
@@ -324,6 +327,7 @@ impl TryFrom<Raw> for Config {
             disk,
             memory,
             fills,
+            fill_memory,
             stall,
             scrub,
             scrub_rate,
@@ -333,9 +337,14 @@ impl TryFrom<Raw> for Config {
                 "`cache.disk` is {disk}: want at least one pack, 8 MiB"
             ));
         }
-        if memory > disk {
+        if let Some(memory) = memory.filter(|memory| *memory > disk) {
             return Err(format!(
                 "`cache.memory` is {memory}, over `cache.disk` ({disk})"
+            ));
+        }
+        if let Some(memory) = fill_memory.filter(|memory| memory.0 < PACK_BYTES_MAX as u64) {
+            return Err(format!(
+                "`cache.fill_memory` is {memory}: want at least one pack, 8 MiB"
             ));
         }
         if !(1..=FILLS_MAX).contains(&fills) {
@@ -373,7 +382,23 @@ fn everywhere(port: u16) -> Listen {
     Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
 }
 
-/// Each holds a pack of up to 8 MiB in memory: half a gigabyte at the worst.
+/// An eighth of what the process may take, within bounds. With all of both shares the booster stays
+/// below 256 MiB however much there is: what is hot lies in the page cache as well.
+fn memory_share() -> u64 {
+    share(8 << 20, 96 << 20)
+}
+
+/// The same for fills: at the most as many as a source is ever asked for at a time.
+fn fill_share() -> u64 {
+    share(PACK_BYTES_MAX as u64, 64 << 20)
+}
+
+fn share(min: u64, max: u64) -> u64 {
+    let limit = service::memory::limit().unwrap_or_default();
+    (limit / 8).clamp(min, max)
+}
+
+/// More than a source is ever asked for at a time is of no use while there are few sources.
 const FILLS_MAX: u16 = 64;
 /// Less, and a line that loses packets looks dead.
 const STALL_MIN: Duration = Duration::from_secs(1);
@@ -425,8 +450,12 @@ mod tests {
             expect!["line 1: `cache.disk` is 1.0 MiB: want at least one pack, 8 MiB"],
         );
         check(
-            "data = \"/d\"\n[cache]\ndisk = \"100 MiB\"",
+            "data = \"/d\"\n[cache]\ndisk = \"100 MiB\"\nmemory = \"256 MiB\"",
             expect!["line 1: `cache.memory` is 256.0 MiB, over `cache.disk` (100.0 MiB)"],
+        );
+        check(
+            "data = \"/d\"\n[cache]\nfill_memory = \"1 MiB\"",
+            expect!["line 1: `cache.fill_memory` is 1.0 MiB: want at least one pack, 8 MiB"],
         );
         check(
             "data = \"/d\"\n[cache]\nfills = 0",

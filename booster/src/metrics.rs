@@ -139,8 +139,16 @@ pub struct CacheMetrics {
     pub fills: IntCounterVec,
     /// Files that were there and that the disk would not give.
     pub read_failures: IntCounter,
-    /// Fills under way.
+    /// Bytes of memory that are set aside for fills.
+    pub fill_bytes: IntGauge,
+    /// Fills under way, those included that wait for their turn.
     pub fills_running: IntGauge,
+    /// Fills that wait for their turn.
+    pub fills_waiting: IntGauge,
+    /// Fills that asked a second source, by which one `won`: `first`, `second` or `neither`.
+    pub hedges: IntCounterVec,
+    /// Packs that a source is asked for at a time, by `upstream`.
+    pub upstream_concurrency: IntGaugeVec,
     /// Bytes of packs received from upstream, good or not.
     pub upstream_bytes: IntCounter,
     /// Bytes that were taken up again from fills that had been broken off.
@@ -183,7 +191,19 @@ impl CacheMetrics {
             )?,
             fills: registry.counters("fills_total", "Fills by how they ended", &["ended"])?,
             read_failures: counter("read_failures_total", "Failed reads of the cache")?,
+            fill_bytes: registry.gauge("fill_memory_bytes", "Memory set aside for fills")?,
             fills_running: registry.gauge("fills_running", "Fills under way")?,
+            fills_waiting: registry.gauge("fills_waiting", "Fills that wait for their turn")?,
+            hedges: registry.counters(
+                "hedges_total",
+                "Fills that asked a second source",
+                &["won"],
+            )?,
+            upstream_concurrency: registry.gauges(
+                "upstream_concurrency",
+                "Packs that a source is asked for at a time",
+                &["upstream"],
+            )?,
             upstream_bytes: counter(
                 "upstream_pack_bytes_total",
                 "Bytes of packs received from upstream",

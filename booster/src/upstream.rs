@@ -1,13 +1,15 @@
 //! Where the booster gets what it does not have: an ordered list of sources.
 
+mod aimd;
+mod health;
+mod place;
 mod remote;
 
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{FilesetName, PackId};
@@ -15,8 +17,10 @@ use protocol::Route;
 use service::Report;
 use thiserror::Error;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
+pub(crate) use place::Slot;
+pub use place::{Place, Rank};
 pub use remote::Remote;
 
 /// A future in a box, so that sources can be of many kinds.
@@ -93,6 +97,14 @@ pub enum Fetched {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum UpstreamError {
+    /// It has too much to do, or trouble of its own.
+    #[error("{name} cannot give it now: {detail}")]
+    Busy {
+        /// The source.
+        name: String,
+        /// What it said.
+        detail: String,
+    },
     /// It cannot be reached, or the connection broke.
     #[error("cannot get it from {name}")]
     Broken {
@@ -131,39 +143,69 @@ pub enum UpstreamError {
     },
 }
 
-/// The sources, in the order in which they are asked. A bad one is asked last for a while.
+/// The sources, in the order in which they are asked. One that sent something bad, or that has not
+/// answered for a while, is asked last.
 pub struct Upstreams {
-    sources: Vec<Arc<dyn Upstream>>,
-    bad_until: Mutex<Vec<Option<Instant>>>,
+    places: Vec<Arc<Place>>,
 }
 
 impl Upstreams {
     /// These, the best first.
     #[must_use]
     pub fn new(sources: Vec<Arc<dyn Upstream>>) -> Self {
-        let bad_until = Mutex::new(vec![None; sources.len()]);
-        Self { sources, bad_until }
+        let place = |source| Arc::new(Place::new(source, Rank::Origin));
+        Self::of(sources.into_iter().map(place).collect())
+    }
+
+    /// These, the best first. A place may be in several lists: its health is one.
+    #[must_use]
+    pub fn of(places: Vec<Arc<Place>>) -> Self {
+        Self { places }
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.sources.len()
+        self.places.len()
     }
 
-    /// The source to ask next, and its number: the best of those that are not in `tried`, which it
-    /// is added to. Once all have been tried it begins again. None if there are no sources.
-    pub fn choose(&self, tried: &mut Vec<usize>) -> Option<(usize, Arc<dyn Upstream>)> {
-        if tried.len() >= self.sources.len() {
+    /// The source to ask next for what is named by its digest: the best of those that are not in
+    /// `tried`, which it is added to. Once all have been tried it begins again. None if there are no
+    /// sources.
+    pub fn choose(&self, tried: &mut Vec<usize>) -> Option<Arc<Place>> {
+        self.choose_by(tried, |_| false)
+    }
+
+    /// The same for `route`. Of what changes, such as the timestamp, the origin is asked first: a
+    /// parent may hold back what is new.
+    pub fn choose_for(&self, route: &Route, tried: &mut Vec<usize>) -> Option<Arc<Place>> {
+        let changes = matches!(route, Route::Timestamp | Route::Deployment | Route::Crl(_));
+        self.choose_by(tried, |place| changes && place.rank() == Rank::Parent)
+    }
+
+    fn choose_by(
+        &self,
+        tried: &mut Vec<usize>,
+        later: impl Fn(&Place) -> bool,
+    ) -> Option<Arc<Place>> {
+        if tried.len() >= self.places.len() {
             tried.clear();
         }
         let now = Instant::now();
-        let bad = self.bad();
-        let at = (0..self.sources.len())
+        let worse = |at: &usize| (self.places[*at].standing(now), later(&self.places[*at]));
+        let at = (0..self.places.len())
             .filter(|at| !tried.contains(at))
-            .min_by_key(|&at| bad[at].is_some_and(|until| until > now))?;
+            .min_by_key(worse)?;
         tried.push(at);
-        Some((at, Arc::clone(&self.sources[at])))
+        self.places[at].chosen(now);
+        Some(Arc::clone(&self.places[at]))
+    }
+
+    /// How many packs may be fetched at a time, by what the source bears that would be asked now.
+    pub(crate) fn concurrency(&self) -> usize {
+        let now = Instant::now();
+        let first = self.places.iter().min_by_key(|place| place.standing(now));
+        first.map_or(1, |place| place.limit())
     }
 
     /// Asks for something small, source by source until one gives it. What comes has not been
@@ -179,11 +221,11 @@ impl Upstreams {
         bytes_max: usize,
     ) -> Result<Fetched, UpstreamError> {
         let (mut tried, mut first) = (Vec::new(), None);
-        for _ in 0..self.sources.len() {
-            let Some((_, source)) = self.choose(&mut tried) else {
+        for _ in 0..self.places.len() {
+            let Some(place) = self.choose_for(route, &mut tried) else {
                 break;
             };
-            match source.fetch(route, etag, bytes_max).await {
+            match place.fetch(route, etag, bytes_max).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(failure) => {
                     debug!(route = route.kind(), error = %Report(&failure), "cannot fetch");
@@ -196,28 +238,11 @@ impl Upstreams {
             what: "there are no sources",
         }))
     }
-
-    /// Takes note that a source sent bytes that are not what they should be.
-    pub fn mark_bad(&self, at: usize) {
-        let name = self.sources[at].name();
-        warn!(source = name, "a source sent bytes that fail their check");
-        self.bad()[at] = Some(Instant::now() + BAD_FOR);
-    }
-
-    fn bad(&self) -> MutexGuard<'_, Vec<Option<Instant>>> {
-        self.bad_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> = self.sources.iter().map(|source| source.name()).collect();
+        let names: Vec<String> = self.places.iter().map(|place| place.name()).collect();
         f.debug_tuple("Upstreams").field(&names).finish()
     }
 }
-
-/// How long a bad source is asked last: long enough for a fill to get past it, short enough that a
-/// repaired one is soon in use again.
-const BAD_FOR: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod files;
 mod http1;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod ops;
 pub mod output;

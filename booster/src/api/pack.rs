@@ -55,7 +55,10 @@ impl Api {
             Extent::Part
         };
         let served = match phase {
-            Phase::Fresh => self.cache.pack(fileset, entry, extent).await.map(Some),
+            Phase::Fresh => {
+                let served = self.cache.pack(fileset, entry, extent, asker);
+                served.await.map(Some)
+            }
             Phase::Grace | Phase::Closed => self.cache.pack_at_hand(entry, extent).await,
         };
         let served = served.map_err(fault)?.ok_or_else(not_cached)?;
@@ -168,7 +171,9 @@ fn fault(failure: FillError) -> Fault {
         FillError::Aborted | FillError::Cancelled | FillError::Stopping => {
             (Code::Busy, "the booster is stopping")
         }
-        FillError::Busy | FillError::TooSlow => (Code::Busy, "the booster has too much to do"),
+        FillError::Busy | FillError::Disk { .. } | FillError::TooSlow => {
+            (Code::Busy, "the booster has too much to do")
+        }
         FillError::Unverified { .. } | FillError::Upstream { .. } => (
             Code::UpstreamUnavailable,
             "the booster cannot get it from the origin",

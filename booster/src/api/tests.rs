@@ -11,7 +11,7 @@ use service::metrics::Registry;
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::{Extent, How};
+use crate::cache::{Asker, Extent, How};
 use crate::catalogue::tests::Bed;
 use crate::catalogue::tests::author::{Author, Published};
 use crate::testing::{Fake, Wrong, entry, fileset, pack, soon};
@@ -374,7 +374,13 @@ async fn ranges_do_not_move_a_pack_into_memory_and_a_range_of_all_does() {
             served.ask(&get, &[("range", range)]).await;
         }
         let (name, entry) = (fileset(), entry(&served.pack));
-        let found = soon(served.bed.cache.pack(&name, entry, Extent::Part)).await;
+        let found = soon(
+            served
+                .bed
+                .cache
+                .pack(&name, entry, Extent::Part, Asker::NOBODY),
+        )
+        .await;
         assert_eq!(found.unwrap().how(), expected, "{range}");
     }
 }

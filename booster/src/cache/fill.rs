@@ -3,8 +3,13 @@
 //! A fill belongs to nobody's request. It runs in a task of its own; every request, the first one
 //! too, reads along behind it, up to where it has been checked.
 
+mod line;
 mod run;
+mod turns;
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,10 +18,12 @@ use content::locator::PackEntry;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::off_runtime;
 use super::rope::Rope;
 use super::store::StoredPack;
 use crate::upstream::UpstreamError;
 pub(crate) use run::Job;
+pub(crate) use turns::{Ticket, Turns};
 
 /// A fill, as its task and its readers share it.
 #[derive(Debug)]
@@ -42,8 +49,9 @@ pub(crate) struct Progress {
 /// Where the checked bytes are.
 #[derive(Debug)]
 enum Held {
-    /// In memory, for as long as the fill runs.
-    Memory(Rope),
+    /// The last of them in memory, and all before those in the file, while the fill runs; without a
+    /// file all of them in memory.
+    Filling { file: Option<Arc<File>>, rope: Rope },
     /// In the pack's own file: the fill is done.
     Stored(Arc<StoredPack>),
     /// Nowhere: the fill failed, or its readers were too slow.
@@ -79,6 +87,12 @@ pub enum FillError {
     /// Nobody wanted it any more.
     #[error("nobody waits for the fill any more")]
     Cancelled,
+    /// What was written a moment ago cannot be read.
+    #[error("cannot read what has been filled")]
+    Disk {
+        /// Why; none if the work was cut off.
+        source: Option<Arc<io::Error>>,
+    },
     /// Its bytes are no longer held, because this reader was too slow.
     #[error("the reader was too slow for a fill that could not be kept")]
     TooSlow,
@@ -110,7 +124,10 @@ impl Fill {
         Self {
             entry,
             fileset,
-            held: Mutex::new(Held::Memory(Rope::default())),
+            held: Mutex::new(Held::Filling {
+                file: None,
+                rope: Rope::default(),
+            }),
             progress: watch::Sender::new(progress),
             readers: watch::Sender::new(0),
         }
@@ -129,22 +146,30 @@ impl Fill {
         *self.readers.borrow()
     }
 
-    /// Shows readers bytes that have been checked.
-    fn publish(&self, bytes: Bytes) {
+    /// Shows readers bytes that have been checked, and written if they are to be `stored`: then
+    /// only the last ones stay in memory.
+    fn publish(&self, bytes: Bytes, stored: bool) {
         let mut held = self.held();
-        if let Held::Memory(rope) = &mut *held {
+        if let Held::Filling { rope, .. } = &mut *held {
             rope.push(bytes);
             let verified = rope.length();
+            if stored {
+                rope.let_go(KEPT_BYTES);
+            }
             drop(held);
             self.progress
                 .send_modify(|progress| progress.verified = verified);
         }
     }
 
-    /// Shows readers all that an earlier fill left, which has been checked.
-    fn publish_all(&self, rope: Rope) {
+    /// Shows readers all that an earlier fill left in `file`, which has been checked.
+    fn publish_all(&self, file: Arc<File>, mut rope: Rope) {
         let verified = rope.length();
-        self.hold(Held::Memory(rope));
+        rope.let_go(KEPT_BYTES);
+        self.hold(Held::Filling {
+            file: Some(file),
+            rope,
+        });
         self.progress
             .send_modify(|progress| progress.verified = verified);
     }
@@ -159,6 +184,15 @@ impl Fill {
         self.progress.send_modify(|progress| {
             progress.ended.get_or_insert(ended);
         });
+    }
+
+    /// Bytes that are held in memory.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> u64 {
+        match &*self.held() {
+            Held::Filling { rope, .. } => rope.length() - rope.start(),
+            Held::Stored(_) | Held::Gone => 0,
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -177,25 +211,41 @@ impl Tail {
         self.verified_beyond(header_bytes - 1).await
     }
 
-    /// Waits until the byte at `from` has been checked; gives it and those that follow it in
-    /// memory, but none from `end` on.
+    /// Waits until the byte at `from` has been checked; gives it and some that follow it, but none
+    /// from `end` on. Who reads right behind the fill gets them from memory, and who is slower from
+    /// the file, however many they are.
     ///
     /// # Errors
     ///
-    /// Fails as the fill fails.
+    /// Fails as the fill fails, or the disk.
     pub(crate) async fn piece(&mut self, from: u64, end: u64) -> Result<Piece, FillError> {
         self.verified_beyond(from).await?;
-        match &*self.fill.held() {
-            Held::Memory(rope) => rope
-                .piece(from, end)
-                .map(Piece::Here)
-                .ok_or(FillError::Aborted),
-            Held::Stored(pack) => Ok(Piece::Stored(Arc::clone(pack))),
-            Held::Gone => match &self.fill.progress.borrow().ended {
-                Some(Err(failure)) => Err(failure.clone()),
-                Some(Ok(())) => Err(FillError::TooSlow),
-                None => Err(FillError::Aborted),
+        let (file, end) = match &*self.fill.held() {
+            Held::Filling { file, rope } => match (rope.piece(from, end), file) {
+                (Some(piece), _) => return Ok(Piece::Here(piece)),
+                (None, Some(file)) => (Arc::clone(file), end.min(rope.start())),
+                (None, None) => return Err(FillError::Aborted),
             },
+            Held::Stored(pack) => return Ok(Piece::Stored(Arc::clone(pack))),
+            Held::Gone => {
+                return Err(match &self.fill.progress.borrow().ended {
+                    Some(Err(failure)) => failure.clone(),
+                    Some(Ok(())) => FillError::TooSlow,
+                    None => FillError::Aborted,
+                });
+            }
+        };
+        let length = (end - from).min(FILE_PIECE_BYTES) as usize;
+        let read = off_runtime(move || {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, from).map(|()| bytes)
+        });
+        match read.await {
+            Some(Ok(bytes)) => Ok(Piece::Here(bytes.into())),
+            Some(Err(failure)) => Err(FillError::Disk {
+                source: Some(Arc::new(failure)),
+            }),
+            None => Err(FillError::Disk { source: None }),
         }
     }
 
@@ -219,3 +269,9 @@ impl Drop for Tail {
         self.fill.readers.send_modify(|readers| *readers -= 1);
     }
 }
+
+/// How much of a fill that is being stored stays in memory, and up to a frame more: who reads along
+/// at the pace of the line finds all there.
+const KEPT_BYTES: u64 = 1 << 20;
+/// Bytes that a slow reader gets from the file at a time.
+const FILE_PIECE_BYTES: u64 = 256 << 10;

@@ -41,7 +41,7 @@ pub enum Standing {
 }
 
 /// Who asked for a pack: as much of a device's name as is needed to tell one from many.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Asker(u32);
 
 impl Asker {

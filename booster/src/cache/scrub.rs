@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use super::index::{Key, Kind};
 pub(crate) use super::store::Examined;
-use super::{Cache, Extent, FillError, ReadError, Shared, off_runtime, pack_key};
+use super::{Asker, Cache, Extent, FillError, ReadError, Shared, off_runtime, pack_key};
 pub(crate) use doubts::Doubts;
 use hand::Hand;
 use position::{Position, share};
@@ -298,7 +298,10 @@ impl Inner {
             return "left";
         };
         let fetching = async {
-            let served = self.cache.pack(&fileset, entry, Extent::Part).await?;
+            let served = self
+                .cache
+                .pack(&fileset, entry, Extent::Part, Asker::NOBODY)
+                .await?;
             let mut reader = served.reader(0, u64::MAX);
             while reader.next().await?.is_some() {}
             Ok::<_, RepairError>(())

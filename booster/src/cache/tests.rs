@@ -1,7 +1,9 @@
 //! The cache against sources that break in every way, and disks that forget.
 
 mod disk;
+mod fair;
 mod fills;
+mod hedge;
 mod hot;
 mod refused;
 mod scrub;
@@ -55,7 +57,11 @@ impl Bed {
     }
 
     async fn want(&self, pack: &BuiltPack, extent: Extent) -> Result<Served, FillError> {
-        soon(self.cache.pack(&fileset(), entry(pack), extent)).await
+        soon(
+            self.cache
+                .pack(&fileset(), entry(pack), extent, Asker::NOBODY),
+        )
+        .await
     }
 
     /// Gets a whole pack, says how, and holds it to what it should be.

@@ -134,7 +134,7 @@ impl Shared {
     ) -> Result<Bytes, CatalogueError> {
         let (upstreams, mut tried, mut first) = (&self.parts.upstreams, Vec::new(), None);
         for _ in 0..upstreams.count() {
-            let Some((at, source)) = upstreams.choose(&mut tried) else {
+            let Some(source) = upstreams.choose_for(route, &mut tried) else {
                 break;
             };
             let failure = match source.fetch(route, None, bytes_max).await {
@@ -144,7 +144,7 @@ impl Shared {
                     if got == Some(digest) {
                         return Ok(bytes);
                     }
-                    upstreams.mark_bad(at);
+                    source.mark_bad();
                     bad(route.kind(), "its digest is another one")
                 }
                 Ok(Fetched::NotModified) => bad(route.kind(), "it says that nothing has changed"),

@@ -40,7 +40,7 @@ impl Shared {
     pub(super) async fn refresh(&self) -> Result<(), CatalogueError> {
         let (upstreams, mut tried, mut first) = (&self.parts.upstreams, Vec::new(), None);
         for _ in 0..upstreams.count() {
-            let Some((at, source)) = upstreams.choose(&mut tried) else {
+            let Some(source) = upstreams.choose_for(&Route::Timestamp, &mut tried) else {
                 break;
             };
             let view = self.unexpired();
@@ -70,7 +70,7 @@ impl Shared {
             let error = Report(&failure);
             if is_lie {
                 warn!(source = source.name(), %error, "refused a timestamp");
-                upstreams.mark_bad(at);
+                source.mark_bad();
             } else {
                 debug!(source = source.name(), %error, "cannot get a timestamp");
             }

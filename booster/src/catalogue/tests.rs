@@ -10,7 +10,7 @@ use service::Tasks;
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::{Extent, Limits};
+use crate::cache::{Asker, Extent, Limits};
 use crate::testing::{Fake, entry, fileset, metrics, pack, soon};
 use crate::upstream::Upstream;
 use author::{Author, ToyJudge};
@@ -328,7 +328,7 @@ async fn what_no_kept_revision_names_is_superseded() {
     for pack in &packs[..2] {
         let found = bed.find(pack).await.unwrap();
         let name = fileset();
-        let served = bed.cache.pack(&name, found, Extent::Whole);
+        let served = bed.cache.pack(&name, found, Extent::Whole, Asker::NOBODY);
         let served = soon(served).await.unwrap();
         let mut reader = served.reader(0, u64::MAX);
         while soon(reader.next()).await.unwrap().is_some() {}

@@ -68,7 +68,9 @@ pub(super) fn is_out_of_reach(failure: &CatalogueError) -> bool {
         failure,
         CatalogueError::Stopping
             | CatalogueError::Upstream {
-                source: UpstreamError::Broken { .. } | UpstreamError::Stalled { .. }
+                source: UpstreamError::Broken { .. }
+                    | UpstreamError::Busy { .. }
+                    | UpstreamError::Stalled { .. }
             }
     )
 }

@@ -31,7 +31,7 @@ use crate::offline::{Offline, Phase, Seen};
 use crate::pins::Pins;
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
-use crate::upstream::{Remote, Upstream, Upstreams};
+use crate::upstream::{Place, Rank, Remote, Upstream, Upstreams};
 
 /// Everything but the listeners.
 pub(super) struct Parts {
@@ -77,8 +77,7 @@ impl Parts {
             lock,
             state,
         } = open(config, clock).await?;
-        let clock = &clock;
-        let registry = Registry::new("larder_booster");
+        let (clock, registry) = (&clock, Registry::new("larder_booster"));
         let metrics = Metrics::register(&registry)?;
         let refusals = Refusals::new(clock.clone());
         let offline = Offline::new(
@@ -90,7 +89,8 @@ impl Parts {
             &metrics,
         );
         let sources = Sources::make(&identity, clock, &refusals)?;
-        let documents = sources.documents();
+        let places = Places::make(&sources, &metrics);
+        let documents = places.documents();
         let revocation = Revocation::new(
             &identity.trust,
             &documents,
@@ -102,7 +102,7 @@ impl Parts {
         );
         let renewal = sources.renewal(&identity, clock, &metrics, &refusals);
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
-        let cache = open_cache(config, &data, &sources, tasks, &metrics, clock.now()).await?;
+        let cache = open_cache(config, &data, places.packs(), tasks, &metrics, clock.now()).await?;
         let pins = Pins::open(&data.state());
         let catalogue = Catalogue::open(catalogue::Parts {
             cache: cache.clone(),
@@ -230,14 +230,6 @@ impl Sources {
         [&self.content, &self.public, &self.known].map(|source| Arc::clone(source.meter()))
     }
 
-    /// Where statements and lists come from.
-    fn documents(&self) -> Arc<Upstreams> {
-        Arc::new(Upstreams::new(vec![
-            remote("origin", &self.content),
-            remote("origin (enrolment)", &self.public),
-        ]))
-    }
-
     /// What renews our certificate by them.
     fn renewal(
         &self,
@@ -281,20 +273,48 @@ impl Sources {
     }
 }
 
+/// The sources with what is known of each, which all who ask share.
+struct Places {
+    origin: Arc<Place>,
+    public: Arc<Place>,
+}
+
+impl Places {
+    fn make(sources: &Sources, metrics: &Metrics) -> Self {
+        let origin = Place::new(remote("origin", &sources.content), Rank::Origin);
+        let limit = &metrics.cache.upstream_concurrency;
+        let public = remote("origin (enrolment)", &sources.public);
+        Self {
+            origin: Arc::new(origin.shown_by(limit.with_label_values(&["origin"]))),
+            public: Arc::new(Place::new(public, Rank::Origin)),
+        }
+    }
+
+    /// Where packs come from.
+    fn packs(&self) -> Arc<Upstreams> {
+        Arc::new(Upstreams::of(vec![Arc::clone(&self.origin)]))
+    }
+
+    /// Where statements and lists come from.
+    fn documents(&self) -> Arc<Upstreams> {
+        let places = vec![Arc::clone(&self.origin), Arc::clone(&self.public)];
+        Arc::new(Upstreams::of(places))
+    }
+}
+
 /// Opens the cache, to be filled from the origin.
 async fn open_cache(
     config: &Config,
     data: &Data,
-    sources: &Sources,
+    packs: Arc<Upstreams>,
     tasks: &Tasks,
     metrics: &Metrics,
     now: i64,
 ) -> Result<Cache, StoreError> {
-    let packs = Upstreams::new(vec![remote("origin", &sources.content)]);
     Cache::open(
         &data.root().join("cache"),
         config.cache(),
-        Arc::new(packs),
+        packs,
         tasks.spawner(),
         metrics.cache.clone(),
         now,

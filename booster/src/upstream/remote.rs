@@ -1,10 +1,11 @@
-//! A source on the network: the origin, or later a parent booster.
+//! A source on the network: the origin, or a parent booster.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use certs::IssuerId;
 use content::pack::PACK_BYTES_MAX;
+use http::StatusCode;
 use protocol::{Code, Route};
 use transport::{CallError, Source};
 
@@ -104,10 +105,13 @@ fn fault(name: &str, error: CallError) -> UpstreamError {
         unknown.contains(&code)
     };
     if let CallError::Fault { fault, .. } = error {
+        let detail = fault.to_string();
+        let status = fault.code.status();
         return if is_unknown(fault.code) {
             UpstreamError::NotFound { name }
+        } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            UpstreamError::Busy { name, detail }
         } else {
-            let detail = fault.to_string();
             UpstreamError::Refused { name, detail }
         };
     }

@@ -9,14 +9,15 @@ use content::frame::Frame;
 use content::locator::PackEntry;
 use content::pack::PackHeader;
 use service::{CancellationToken, Report};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Fill, FillError, Held};
+use super::line::{Line, Lines, Next};
+use super::turns::{FILL_BYTES, Turn};
+use super::{Fill, FillError, Held, Ticket};
 use crate::cache::store::{BeginError, PartialFile};
 use crate::cache::{Flights, Shared, off_runtime, pack_key};
-use crate::upstream::{PackAsk, PackBody, Upstream, UpstreamError};
+use crate::upstream::{PackAsk, Place, Slot, UpstreamError};
 
 /// A fill's task: what only it knows.
 ///
@@ -28,8 +29,15 @@ pub(crate) struct Job {
     header: Option<Arc<PackHeader>>,
     /// The frame that comes next, once there is a header.
     frame: usize,
+    /// Whether two sources have been asked at once: at most once a fill.
+    hedged: bool,
+    no_cache: bool,
     sink: Sink,
-    turn: Option<OwnedSemaphorePermit>,
+    /// Its place among those who wait, until it has its turn.
+    ticket: Option<Ticket>,
+    /// The places that were asked since all of them had been.
+    tried: Vec<usize>,
+    turn: Option<Turn>,
     left: bool,
 }
 
@@ -56,14 +64,18 @@ enum Break {
 }
 
 impl Job {
-    pub(crate) fn new(shared: Arc<Shared>, fill: Arc<Fill>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, fill: Arc<Fill>, ticket: Option<Ticket>) -> Self {
         shared.metrics.fills_running.inc();
         Self {
             shared,
             fill,
             header: None,
             frame: 0,
+            hedged: false,
+            no_cache: false,
             sink: Sink::Undecided,
+            ticket,
+            tried: Vec::new(),
             turn: None,
             left: false,
         }
@@ -86,6 +98,9 @@ impl Job {
         };
         self.leave(Ok(stored));
         if !stored {
+            if let Some(turn) = &mut self.turn {
+                turn.lingers();
+            }
             // What is nowhere else stays in memory for those who still read it, but not for ever.
             let mut readers = self.fill.readers.subscribe();
             let gone = readers.wait_for(|readers| *readers == 0);
@@ -96,18 +111,25 @@ impl Job {
 
     async fn fill_all(&mut self, stop: &CancellationToken) -> Result<(), FillError> {
         if self.turn.is_none() {
-            let turns = Arc::clone(&self.shared.turns);
-            let waiting = timeout(self.shared.limits.turn_wait, turns.acquire_owned());
-            let turn = self.unless_over(stop, waiting).await?;
-            self.turn = turn.ok().and_then(Result::ok);
-            if self.turn.is_none() {
-                return Err(FillError::Busy);
-            }
+            self.turn = Some(self.wait_for_turn(stop).await?);
         }
         if matches!(self.sink, Sink::Undecided) {
             self.begin().await?;
         }
         self.fetch(stop).await
+    }
+
+    async fn wait_for_turn(&mut self, stop: &CancellationToken) -> Result<Turn, FillError> {
+        let mut ticket = self.ticket.take().ok_or(FillError::Busy)?;
+        let waiting = timeout(self.shared.limits.turn_wait, ticket.turn());
+        match self.unless_over(stop, waiting).await {
+            Ok(turn) => turn.ok().flatten().ok_or(FillError::Busy),
+            Err(over) => {
+                // Somebody may want it again before it has left.
+                self.ticket = Some(ticket);
+                Err(over)
+            }
+        }
     }
 
     /// Opens a file for the pack, and takes up what an earlier fill left in it.
@@ -121,13 +143,13 @@ impl Job {
         match begun.await.ok_or(FillError::Aborted)? {
             Ok((file, resumed)) => {
                 let bytes = resumed.bytes.length();
+                self.fill.publish_all(file.shared(), resumed.bytes);
                 self.sink = Sink::File(file);
                 self.frame = resumed.frames;
                 self.header = resumed.header.map(Arc::new);
                 if bytes > 0 {
                     info!(pack = ?entry.id, bytes, "took up a fill that was broken off");
                     self.shared.metrics.resumed_bytes.inc_by(bytes);
-                    self.fill.publish_all(resumed.bytes);
                 }
             }
             Err(failure) => {
@@ -140,28 +162,19 @@ impl Job {
 
     /// Asks source after source until the pack is whole.
     async fn fetch(&mut self, stop: &CancellationToken) -> Result<(), FillError> {
-        let (mut failures, mut no_cache, mut tried) = (0, false, Vec::new());
-        let mut progressed = Instant::now();
+        let (mut failures, mut progressed) = (0, Instant::now());
         while !self.is_whole() {
-            let (at, source) = self
-                .shared
-                .upstreams
-                .choose(&mut tried)
-                .ok_or(FillError::Busy)?;
-            let before = self.fill.progress.borrow().verified;
-            let failure = match self.attempt(&*source, no_cache, stop).await {
+            let place = self.shared.upstreams.choose(&mut self.tried);
+            let place = place.ok_or(FillError::Busy)?;
+            let slot = self.unless_over(stop, place.slot()).await?;
+            let before = self.verified();
+            let failure = match self.attempt(place, slot, stop).await {
                 Ok(()) => break,
                 Err(Break::Over(over)) => return Err(over),
                 Err(Break::Source(failure)) => FillError::from(failure),
-                Err(Break::Bad(what)) => {
-                    let failed = &self.shared.metrics.verification_failures;
-                    failed.with_label_values(&["upstream"]).inc();
-                    self.shared.upstreams.mark_bad(at);
-                    no_cache = true;
-                    FillError::Unverified { what }
-                }
+                Err(Break::Bad(what)) => FillError::Unverified { what },
             };
-            let verified = self.fill.progress.borrow().verified;
+            let verified = self.verified();
             if verified > before {
                 failures = 0;
                 progressed = Instant::now();
@@ -183,79 +196,89 @@ impl Job {
         Ok(())
     }
 
-    /// Takes as much as one answer of one source gives.
+    /// Takes as much as one answer of a source gives. Should nothing come for a while, the next
+    /// source is asked, too; of the two, the one whose header or frame is good first goes on.
     async fn attempt(
         &mut self,
-        source: &dyn Upstream,
-        no_cache: bool,
+        place: Arc<Place>,
+        slot: Slot,
         stop: &CancellationToken,
     ) -> Result<(), Break> {
-        let stall = self.shared.limits.stall;
-        let stalled = || UpstreamError::Stalled {
-            name: source.name(),
-        };
-        let ask = PackAsk {
-            fileset: self.fill.fileset.clone(),
-            from: self.fill.progress.borrow().verified,
-            id: self.fill.entry.id,
-            no_cache,
-        };
-        let asking = timeout(stall, source.pack(&ask));
-        let asked = self.unless_over(stop, asking).await.map_err(Break::Over)?;
-        let PackBody { start, mut pieces } = asked
-            .map_err(|_| Break::Source(stalled()))?
-            .map_err(Break::Source)?;
-        let mut skip = ask.from.checked_sub(start).ok_or_else(|| {
-            Break::Source(UpstreamError::Protocol {
-                name: source.name(),
-                what: "the answer begins after the byte asked for",
-            })
-        })?;
-        let mut part = Vec::new();
+        let mut lines = Lines::new(self.ask(place, slot), self.shared.limits.stall);
         while !self.is_whole() {
-            let next = timeout(stall, pieces.next());
-            let next = self.unless_over(stop, next).await.map_err(Break::Over)?;
-            let mut piece = next
-                .map_err(|_| Break::Source(stalled()))?
-                .map_err(Break::Source)?
-                .ok_or_else(|| {
-                    Break::Source(UpstreamError::Protocol {
-                        name: source.name(),
-                        what: "the answer ends too early",
-                    })
-                })?;
-            self.shared
-                .metrics
-                .upstream_bytes
-                .inc_by(piece.len() as u64);
-            let skipped = piece.split_to(skip.min(piece.len() as u64) as usize);
-            skip -= skipped.len() as u64;
-            self.take(piece, &mut part).await?;
+            let next = self.unless_over(stop, lines.next(self.part_bytes())).await;
+            match next.map_err(Break::Over)? {
+                Next::Part(bytes) => self.take(bytes, &mut lines).await?,
+                Next::Quiet => match self.hedge(&lines) {
+                    Some(line) => lines.add(line),
+                    None => lines.give_up().map_err(Break::Source)?,
+                },
+                Next::Failed(failure) => {
+                    if lines.is_empty() {
+                        return Err(Break::Source(failure));
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// Adds what came to the header or frame that is being gathered, and checks those that are
-    /// whole.
-    async fn take(&mut self, mut piece: Bytes, part: &mut Vec<u8>) -> Result<(), Break> {
-        while !piece.is_empty() && !self.is_whole() {
-            let wanted = self.part_bytes();
-            if part.capacity() < wanted {
-                part.reserve_exact(wanted - part.len());
-            }
-            let more = piece.split_to(piece.len().min(wanted - part.len()));
-            part.extend_from_slice(&more);
-            if part.len() == wanted {
-                self.accept(std::mem::take(part).into()).await?;
-            }
+    /// Checks what a source gave, and takes it if it is good.
+    async fn take(&mut self, bytes: Bytes, lines: &mut Lines) -> Result<(), Break> {
+        let checked = self.accept(bytes).await;
+        if let Err(Break::Bad(what)) = checked {
+            let failed = &self.shared.metrics.verification_failures;
+            failed.with_label_values(&["upstream"]).inc();
+            self.no_cache = true;
+            lines.drop_bad();
+            return if lines.is_empty() {
+                Err(Break::Bad(what))
+            } else {
+                Ok(())
+            };
         }
-        Ok(())
+        if let Some(won) = lines.keep_best() {
+            self.shared.metrics.hedges.with_label_values(&[won]).inc();
+        }
+        checked
+    }
+
+    /// The next source, asked for what the others do not send; none if that was done before, or if
+    /// there is none that bears it.
+    fn hedge(&mut self, lines: &Lines) -> Option<Line> {
+        if self.hedged || self.shared.upstreams.count() < 2 {
+            return None;
+        }
+        let mut tried = self.tried.clone();
+        let place = self.shared.upstreams.choose(&mut tried)?;
+        if lines.is_asked(&place) {
+            return None;
+        }
+        let slot = place.try_slot()?;
+        debug!(pack = ?self.fill.entry.id, source = place.name(), "nothing comes: asking another");
+        (self.hedged, self.tried) = (true, tried);
+        Some(self.ask(place, slot))
+    }
+
+    fn ask(&self, place: Arc<Place>, slot: Slot) -> Line {
+        let ask = PackAsk {
+            fileset: self.fill.fileset.clone(),
+            from: self.verified(),
+            id: self.fill.entry.id,
+            no_cache: self.no_cache,
+        };
+        let received = self.shared.metrics.upstream_bytes.clone();
+        Line::ask(place, slot, ask, received)
+    }
+
+    fn verified(&self) -> u64 {
+        self.fill.progress.borrow().verified
     }
 
     /// Checks a whole header or frame, writes it, and shows it to the readers.
     async fn accept(&mut self, bytes: Bytes) -> Result<(), Break> {
         let sink = std::mem::take(&mut self.sink);
-        let at = self.fill.progress.borrow().verified;
+        let at = self.verified();
         let (entry, header, frame) = (self.fill.entry, self.header.clone(), self.frame);
         let part = bytes.clone();
         let done = off_runtime(move || {
@@ -269,7 +292,7 @@ impl Job {
         });
         let (sink, checked) = done.await.ok_or(Break::Over(FillError::Aborted))?;
         self.sink = sink;
-        if matches!(self.sink, Sink::Nowhere) {
+        if matches!(self.sink, Sink::Nowhere) && self.fill.progress.borrow().storing {
             self.stream_through();
         }
         let header = checked.map_err(Break::Bad)?;
@@ -277,15 +300,16 @@ impl Job {
             self.frame += 1;
         }
         self.header = Some(header);
-        self.fill.publish(bytes);
+        self.fill.publish(bytes, matches!(self.sink, Sink::File(_)));
         Ok(())
     }
 
     /// Puts the whole pack in its place. False if it could not be kept.
     async fn keep(&mut self) -> bool {
         let rope = match &*self.fill.held() {
-            Held::Memory(rope) => Some(Arc::new(rope.clone())),
-            Held::Stored(_) | Held::Gone => None,
+            // What the disk does not keep is worth memory, if it is all there.
+            Held::Filling { file: None, rope } => Some(Arc::new(rope.clone())),
+            Held::Filling { file: Some(_), .. } | Held::Stored(_) | Held::Gone => None,
         };
         if let Some(rope) = rope {
             self.shared.memory.put(pack_key(self.fill.entry.id), rope);
@@ -326,8 +350,10 @@ impl Job {
     }
 
     fn leave_from(&mut self, mut flights: Flights<'_>, ended: Result<bool, FillError>) {
-        // The file first: a fill that comes after this one must find it at rest.
+        // The file first, and the place in the queue: a fill that comes after this one must find the
+        // one at rest, and have the other for itself.
         self.sink = Sink::Nowhere;
+        self.ticket = None;
         let id = self.fill.entry.id;
         if flights
             .get(&id)
@@ -350,9 +376,13 @@ impl Job {
         self.left = true;
     }
 
-    /// Serves the readers from memory alone from now on.
+    /// Serves the readers from memory alone from now on, but for what is in the file already.
     fn stream_through(&mut self) {
         self.sink = Sink::Nowhere;
+        let rest = u64::from(self.fill.entry.total_bytes) - self.verified();
+        if let Some(turn) = &mut self.turn {
+            turn.holds(FILL_BYTES + rest);
+        }
         self.fill
             .progress
             .send_modify(|progress| progress.storing = false);
@@ -389,7 +419,7 @@ impl Job {
     /// Waits until nobody reads along; for ever once over half is there, which is then worth
     /// finishing for those who will come.
     async fn unwanted(&self) {
-        let verified = self.fill.progress.borrow().verified;
+        let verified = self.verified();
         if verified * 2 > u64::from(self.fill.entry.total_bytes) {
             return pending().await;
         }

@@ -20,7 +20,7 @@ use crate::cache::rope::Rope;
 /// The file of a fill. Dropped, it stays behind to be taken up again.
 #[derive(Debug)]
 pub(crate) struct PartialFile {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     lease: Lease,
     entry: PackEntry,
@@ -66,7 +66,7 @@ impl Store {
             Ok((file, length)) => {
                 self.count();
                 Ok(PartialFile {
-                    file,
+                    file: Arc::new(file),
                     path,
                     lease,
                     entry,
@@ -149,6 +149,11 @@ impl PartialFile {
         }
         resumed.header = Some(header);
         Ok(resumed)
+    }
+
+    /// The file itself, for those who read what has been written.
+    pub(crate) fn shared(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Writes bytes that have been checked. Touches the disk.

@@ -5,7 +5,7 @@ use crate::testing::{Wrong, pack};
 
 /// cas.md 21: many clients, one cold pack, one request upstream, and bytes before its end.
 #[tokio::test]
-async fn a_hundred_readers_of_a_cold_pack_make_one_request_and_hold_bytes_before_its_end() {
+async fn b21_a_hundred_readers_of_a_cold_pack_make_one_request_and_hold_bytes_before_its_end() {
     let (pack, folder) = (pack(1), folder());
     let source = Fake::new("origin").with(&[&pack]);
     source.gate_at(start(&pack, 1));
@@ -36,7 +36,7 @@ async fn a_hundred_readers_of_a_cold_pack_make_one_request_and_hold_bytes_before
 
 /// cas.md 3: the first reader neither holds the others up nor takes the fill with it.
 #[tokio::test]
-async fn a_slow_or_vanished_first_reader_does_not_hold_the_fill_up() {
+async fn b03_a_slow_or_vanished_first_reader_does_not_hold_the_fill_up() {
     let (pack, folder) = (pack(1), folder());
     let source = Fake::new("origin").with(&[&pack]);
     source.gate_at(start(&pack, 1));
@@ -114,7 +114,7 @@ async fn a_header_of_another_pack_is_refused_before_anybody_sees_it() {
 
 /// cas.md 1: the end of a fill's task is never taken for the end of the pack.
 #[tokio::test]
-async fn readers_of_a_fill_that_is_cut_off_get_an_error() {
+async fn b01_readers_of_a_fill_that_is_cut_off_get_an_error() {
     let (pack, folder) = (pack(1), folder());
     let source = Fake::new("origin").with(&[&pack]);
     source.gate_at(start(&pack, 2));
@@ -126,7 +126,7 @@ async fn readers_of_a_fill_that_is_cut_off_get_an_error() {
     let broken = soon(all(reader)).await.unwrap_err();
     assert!(matches!(broken, ReadError::Fill { .. }), "{broken}");
     // Nor can a new fill be started once the owner of the tasks has gone.
-    let refused = soon(cache.pack(&fileset(), entry(&pack), Extent::Whole))
+    let refused = soon(cache.pack(&fileset(), entry(&pack), Extent::Whole, Asker::NOBODY))
         .await
         .unwrap_err();
     assert!(matches!(refused, FillError::Aborted), "{refused}");
@@ -134,7 +134,7 @@ async fn readers_of_a_fill_that_is_cut_off_get_an_error() {
 
 /// cas.md 2: an answer that ends early without an error is not the pack.
 #[tokio::test(start_paused = true)]
-async fn a_source_that_has_only_half_of_the_pack_does_not_pass_for_all_of_it() {
+async fn b02_a_source_that_has_only_half_of_the_pack_does_not_pass_for_all_of_it() {
     let (whole, folder) = (pack(1), folder());
     let mut half = whole.clone();
     half.bytes.truncate(start(&whole, 2) as usize);
@@ -213,7 +213,7 @@ async fn no_more_fills_run_than_are_allowed() {
 
 /// cas.md 9: parts that overlap come from one fill, and from what it left.
 #[tokio::test]
-async fn overlapping_ranges_make_one_fill() {
+async fn b09_overlapping_ranges_make_one_fill() {
     let (pack, folder) = (pack(1), folder());
     let source = Fake::new("origin").with(&[&pack]);
     let bed = Bed::open(folder.path(), &[&source]).await;
