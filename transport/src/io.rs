@@ -1,5 +1,7 @@
 //! Streams that are watched, and tasks that belong to one connection.
 
+mod batched;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+pub(crate) use batched::Batched;
 
 /// Bytes that went over some TCP connections, all together.
 #[derive(Debug, Default)]

@@ -13,6 +13,7 @@ use protocol::{ByteRange, CheckInAnswer, Code, Fault, Hello, Route};
 use crate::{Body, BoxError, Session, respond};
 
 mod alerts;
+mod batched;
 mod calls;
 mod enrol;
 mod http2;

@@ -28,7 +28,8 @@ use super::in_flight::Answer;
 use super::session::Session;
 use super::{Handshake, Refused, Shared};
 use crate::io::{
-    Activity, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Streams, Watched, captured,
+    Activity, Batched, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Streams, Watched,
+    captured,
 };
 use crate::places::Places;
 use crate::respond;
@@ -178,7 +179,8 @@ async fn serve(
     stop: CancellationToken,
 ) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let (io, ended) = (TokioIo::new(stream), session.ended());
+    let (stream, ended) = (Batched::new(stream), session.ended());
+    let io = TokioIo::new(stream.clone());
     let service = service_fn(|request| answer(request, Arc::clone(session), Arc::clone(shared)));
     let leave = leave(session, stop);
     let outcome = if http2 {
@@ -186,12 +188,12 @@ async fn serve(
         let connection = http2_builder(shared, &streams).serve_connection(io, service);
         let mut connection = pin!(connection);
         tokio::select! {
-            outcome = connection.as_mut() => outcome,
+            outcome = stream.drive(connection.as_mut()) => outcome,
             () = ended.cancelled() => Ok(()),
             () = leave => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
-                    outcome = connection => outcome,
+                    outcome = stream.drive(connection) => outcome,
                     () = ended.cancelled() => Ok(()),
                 }
             }
@@ -200,12 +202,12 @@ async fn serve(
         let connection = http1_builder().serve_connection(io, service);
         let mut connection = pin!(connection);
         tokio::select! {
-            outcome = connection.as_mut() => outcome,
+            outcome = stream.drive(connection.as_mut()) => outcome,
             () = ended.cancelled() => Ok(()),
             () = leave => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
-                    outcome = connection => outcome,
+                    outcome = stream.drive(connection) => outcome,
                     () = ended.cancelled() => Ok(()),
                 }
             }

@@ -1,0 +1,234 @@
+//! TLS that is written in large pieces.
+//!
+//! HTTP/2 hands over a frame at a time and asks for a flush after each, and a library that obeys
+//! pays a system call, and a second TLS record of nine bytes, for every 16 KiB. So what HTTP writes
+//! is sealed and kept back here, up to [`BATCH_BYTES`], and goes out when that much is there, or
+//! when HTTP has nothing more to do for now: whoever drives HTTP sees to that ([`Batched::drive`]).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::Watched;
+use crate::body::BoxError;
+
+/// One side of a TLS connection whose handshake is over. Cloning shares it: HTTP reads and writes
+/// one, whoever drives HTTP flushes the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Batched(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    stream: TlsStream<Watched>,
+    /// Plain bytes that are sealed and not written yet, as if none of a batch had been.
+    sealed: usize,
+    /// Plain bytes that are not sealed yet: too few for a record of their own.
+    tail: Vec<u8>,
+}
+
+impl Batched {
+    pub(crate) fn new(mut stream: TlsStream<Watched>) -> Self {
+        // What is kept back is bounded here.
+        stream.get_mut().1.set_buffer_limit(None);
+        Self(Arc::new(Mutex::new(Inner {
+            stream,
+            sealed: 0,
+            tail: Vec::new(),
+        })))
+    }
+
+    /// Polls `connection`, which reads and writes this, to its end, and writes out what it leaves
+    /// behind whenever it has nothing more to do for now.
+    pub(crate) async fn drive<C>(&self, mut connection: Pin<&mut C>) -> Result<(), BoxError>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(BoxError::from));
+            }
+            match self.lock().flush(cx) {
+                // HTTP would not hear of it before it writes again.
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A connection on which something panicked is not used any more.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Takes as much of `slices` as there is room for, and seals what fills records.
+    fn take(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        // At least one record: see `is_full`.
+        let room = BATCH_BYTES - self.sealed;
+        let there = match self.tail.len() + offered {
+            there if there > room => room - room % RECORD_BYTES,
+            there => there,
+        };
+        let rest = there % RECORD_BYTES;
+        let tail_max = if there == rest {
+            SMALL_BYTES
+        } else {
+            TAIL_BYTES
+        };
+        // Sealed now, all of it in whole records but for the last.
+        let sealing = if rest <= tail_max {
+            there - rest
+        } else {
+            there
+        };
+        let taken = there - self.tail.len();
+        if sealing == 0 {
+            copy(slices, 0, taken, &mut self.tail);
+            return Ok(taken);
+        }
+        let fresh = sealing.saturating_sub(self.tail.len());
+        let mut parts: Vec<IoSlice<'_>> = Vec::with_capacity(slices.len() + 1);
+        parts.push(IoSlice::new(&self.tail));
+        let mut left = fresh;
+        for slice in slices {
+            let part = &slice[..slice.len().min(left)];
+            left -= part.len();
+            parts.push(IoSlice::new(part));
+        }
+        let sealed = io::Write::write_vectored(&mut self.stream.get_mut().1.writer(), &parts)?;
+        debug_assert_eq!(sealed, sealing, "the library has no limit of its own");
+        self.sealed += sealed;
+        self.tail.clear();
+        copy(slices, fresh, taken, &mut self.tail);
+        Ok(taken)
+    }
+
+    /// Whether another record would be more than a batch.
+    fn is_full(&self) -> bool {
+        self.sealed + RECORD_BYTES > BATCH_BYTES
+    }
+
+    /// Writes out all that is sealed.
+    fn write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (io, tls) = self.stream.get_mut();
+        while tls.wants_write() {
+            let mut writer = Writer { io, cx };
+            match tls.write_tls(&mut writer) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.sealed = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.tail.is_empty() {
+            let mut writer = self.stream.get_mut().1.writer();
+            io::Write::write_all(&mut writer, &self.tail)?;
+            self.sealed += self.tail.len();
+            self.tail.clear();
+        }
+        self.write_out(cx)
+    }
+}
+
+/// Appends the bytes `from..to` of what `slices` are together.
+fn copy(slices: &[IoSlice<'_>], from: usize, to: usize, tail: &mut Vec<u8>) {
+    let mut at = 0;
+    for slice in slices {
+        let start = from.clamp(at, at + slice.len()) - at;
+        let end = to.clamp(at, at + slice.len()) - at;
+        tail.extend_from_slice(&slice[start..end]);
+        at += slice.len();
+    }
+}
+
+impl AsyncRead for Batched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Batched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.lock();
+        if inner.is_full() {
+            ready!(inner.write_out(cx))?;
+        }
+        Poll::Ready(inner.take(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Does nothing: [`Batched::drive`] flushes, less often.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        ready!(inner.flush(cx))?;
+        Pin::new(&mut inner.stream).poll_shutdown(cx)
+    }
+}
+
+/// What the library writes to.
+struct Writer<'a, 'b> {
+    io: &'a mut Watched,
+    cx: &'a mut Context<'b>,
+}
+
+impl io::Write for Writer<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.io).poll_write_vectored(self.cx, slices) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sealed and kept back at most.
+const BATCH_BYTES: usize = 256 << 10;
+/// Plain bytes of a full TLS record (RFC 8446 §5.1).
+const RECORD_BYTES: usize = 16 << 10;
+/// What is left behind full records waits for more if it is no more than this: copying it costs
+/// less than a record of its own.
+const TAIL_BYTES: usize = 1 << 10;
+/// Likewise if there is no full record.
+const SMALL_BYTES: usize = 8 << 10;
