@@ -8,6 +8,7 @@ mod fill;
 mod index;
 mod memory;
 mod objects;
+mod pieces;
 mod promote;
 mod reader;
 mod rope;
@@ -378,6 +379,13 @@ impl Shared {
             && lease.uses() >= HOT_USES
             && lease.bytes() <= self.limits.memory_bytes_max;
         let promotion = is_hot.then(|| self.promotions.begin(key)).flatten();
+        let lease = match &promotion {
+            None => match lease.at_hand() {
+                Ok(pack) => return AtHand::Here(self.on_disk(pack, None)),
+                Err(lease) => lease,
+            },
+            Some(_) => lease,
+        };
         let opened = off_runtime(move || {
             let pack = lease.open()?;
             let rope = promotion.and_then(|promotion| promotion.read(&pack));
@@ -388,17 +396,22 @@ impl Shared {
             Some(Err(UnusableError::Bad | UnusableError::Gone)) => return AtHand::Nowhere,
             Some(Err(UnusableError::Io(_))) | None => return AtHand::Unreadable,
         };
+        AtHand::Here(self.on_disk(pack, rope))
+    }
+
+    /// A pack that was on disk, of which `rope` is in memory by now.
+    fn on_disk(&self, pack: StoredPack, rope: Option<Arc<Rope>>) -> Served {
         self.metrics.hits.with_label_values(&["disk"]).inc();
         let total_bytes = pack.bytes();
         let origin = match rope {
             Some(rope) => Origin::Memory(rope),
             None => Origin::Disk(Arc::new(pack)),
         };
-        AtHand::Here(Served {
+        Served {
             how: How::Disk,
             origin,
             total_bytes,
-        })
+        }
     }
 
     /// Joins the fill of a pack, or starts one. None if the pack has just come; if it is `there`

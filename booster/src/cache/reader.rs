@@ -7,6 +7,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::fill::{FillError, Piece};
+use super::pieces::PIECE_BYTES;
 use super::store::StoredPack;
 use super::{Origin, off_runtime};
 
@@ -52,7 +53,7 @@ impl Reader {
         self.end.saturating_sub(self.at)
     }
 
-    /// The next piece, of at most 512 KiB from disk or one frame from memory; none at
+    /// The next piece, of at most 256 KiB; none at
     /// the end. Loses nothing if it is dropped before it is done.
     ///
     /// # Errors
@@ -70,7 +71,7 @@ impl Reader {
                 Piece::Stored(pack) => read(pack, at, end).await?,
             },
             Origin::Memory(rope) => rope
-                .piece(at, end.min(at + PIECE_BYTES_MAX))
+                .piece(at, end.min(at + PIECE_BYTES as u64))
                 .ok_or(ReadError::Disk { source: None })?,
         };
         self.at += piece.len() as u64;
@@ -79,16 +80,15 @@ impl Reader {
 }
 
 async fn read(pack: Arc<StoredPack>, at: u64, end: u64) -> Result<Bytes, ReadError> {
-    let length = (end - at).min(PIECE_BYTES_MAX) as usize;
-    match off_runtime(move || pack.read(at, length)).await {
-        Some(Ok(bytes)) => Ok(bytes.into()),
+    let length = (end - at).min(PIECE_BYTES as u64) as usize;
+    if let Some(piece) = pack.piece_at_hand(at, length) {
+        return Ok(piece);
+    }
+    match off_runtime(move || pack.piece(at, length)).await {
+        Some(Ok(piece)) => Ok(piece),
         Some(Err(source)) => Err(ReadError::Disk {
             source: Some(source),
         }),
         None => Err(ReadError::Disk { source: None }),
     }
 }
-
-/// Bytes that are read from disk at a time: enough that the hop to another thread costs little
-/// beside the copy, little enough that a thousand readers fit into memory.
-const PIECE_BYTES_MAX: u64 = 512 << 10;

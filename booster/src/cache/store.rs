@@ -6,6 +6,7 @@
 
 mod examine;
 mod lease;
+mod opened;
 mod partial;
 mod quarantine;
 mod scan;
@@ -23,9 +24,11 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 
 use super::index::{Asker, Found, Index, Key, Kind, NoRoom, Standing};
+use super::pieces::Pieces;
 use crate::metrics::CacheMetrics;
 pub(crate) use examine::Examined;
 pub(crate) use lease::{Lease, StoredPack, UnusableError};
+use opened::Opened;
 pub(crate) use partial::{BeginError, PartialFile};
 
 /// The files of the cache.
@@ -39,6 +42,9 @@ pub(crate) struct Store {
     /// One of these is held while a file is checked, so that many who want it check it once.
     checking: [Mutex<()>; CHECKING],
     metrics: CacheMetrics,
+    opened: Opened,
+    /// For what is read of packs.
+    pieces: Pieces,
     temporary: AtomicU64,
 }
 
@@ -83,6 +89,8 @@ impl Store {
             files: Mutex::new(()),
             checking: std::array::from_fn(|_| Mutex::new(())),
             metrics,
+            opened: Opened::default(),
+            pieces: Pieces::default(),
             temporary: AtomicU64::new(0),
         });
         if excess > 0 {
@@ -323,6 +331,7 @@ impl Store {
     }
 
     fn remove_file(&self, key: Key) {
+        self.opened.forget(key);
         let path = self.path(key);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

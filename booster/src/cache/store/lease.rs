@@ -1,12 +1,14 @@
 //! Files while they are used, and what to think of one that cannot be.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use content::PackId;
 use content::pack::{PackFile, ReadPackError};
+use rustix::io::{ReadWriteFlags, preadv2};
 use thiserror::Error;
 
 use super::{CHECKING, Store};
@@ -23,7 +25,7 @@ pub(crate) struct Lease {
 /// A pack on disk that is known to be good, open.
 #[derive(Debug)]
 pub(crate) struct StoredPack {
-    pub(super) file: File,
+    pub(super) file: Arc<File>,
     pub(super) lease: Lease,
 }
 
@@ -53,6 +55,23 @@ impl Lease {
         self.found.uses
     }
 
+    /// The pack that this holds, if it is open and known to be good: then the disk is left alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the lease if it has to be opened.
+    pub(crate) fn at_hand(self) -> Result<StoredPack, Self> {
+        let opened = &self.store.opened;
+        let file = self
+            .found
+            .verified
+            .then(|| opened.get(self.key, self.found.born));
+        match file.flatten() {
+            Some(file) => Ok(StoredPack { file, lease: self }),
+            None => Err(self),
+        }
+    }
+
     /// Opens the pack that this holds, and checks every frame of it if that is still to be done.
     /// Touches the disk.
     ///
@@ -63,7 +82,12 @@ impl Lease {
     pub(crate) fn open(self) -> Result<StoredPack, UnusableError> {
         let store = Arc::clone(&self.store);
         let opened = self.open_checked();
-        let file = store.keep_or_discard(&self, opened)?;
+        let file = Arc::new(store.keep_or_discard(&self, opened)?);
+        store.opened.keep(self.key, self.found.born, &file);
+        // It may have been found bad by another, and removed, since it was opened.
+        if !self.is_verified() {
+            store.opened.forget(self.key);
+        }
         Ok(StoredPack { file, lease: self })
     }
 
@@ -107,6 +131,28 @@ impl StoredPack {
         self.lease.is_verified()
     }
 
+    /// The bytes from `from` on, `length` of them or fewer, if the system has them in memory.
+    /// Does not wait for the disk.
+    pub(crate) fn piece_at_hand(&self, from: u64, length: usize) -> Option<Bytes> {
+        let mut buffer = self.lease.store.pieces.take(length);
+        let mut slices = [IoSliceMut::new(buffer.space())];
+        // Whatever goes wrong, and if it is only that this file system cannot say what it has, goes
+        // wrong again where the disk may be waited for.
+        let got = preadv2(&self.file, &mut slices, from, ReadWriteFlags::NOWAIT).ok()?;
+        (got > 0).then(|| buffer.freeze(got))
+    }
+
+    /// The `length` bytes from `from` on. Touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoredPack::read`].
+    pub(crate) fn piece(&self, from: u64, length: usize) -> io::Result<Bytes> {
+        let mut buffer = self.lease.store.pieces.take(length);
+        self.read_into(from, buffer.space())?;
+        Ok(buffer.freeze(length))
+    }
+
     /// Reads `length` bytes from `from` on. Touches the disk.
     ///
     /// # Errors
@@ -114,10 +160,14 @@ impl StoredPack {
     /// Fails as the disk fails; then the pack is checked at its next use.
     pub(crate) fn read(&self, from: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
-        self.file
-            .read_exact_at(&mut bytes, from)
-            .inspect_err(|_| self.lease.store.doubt(self.lease.key))?;
+        self.read_into(from, &mut bytes)?;
         Ok(bytes)
+    }
+
+    fn read_into(&self, from: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file
+            .read_exact_at(bytes, from)
+            .inspect_err(|_| self.lease.store.doubt(self.lease.key))
     }
 }
 

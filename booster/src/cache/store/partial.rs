@@ -185,7 +185,10 @@ impl PartialFile {
         drop(index);
         let lease = store.held(key, born, bytes, true);
         drop(files);
-        Ok(StoredPack { file, lease })
+        Ok(StoredPack {
+            file: file.into(),
+            lease,
+        })
     }
 
     /// Gives the file up: there is no more room on the disk. Touches the disk.

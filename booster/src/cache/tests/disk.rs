@@ -423,3 +423,42 @@ async fn the_right_bytes_come_whatever_happens_to_the_files() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_pack_that_is_read_again_is_not_opened_again_unless_it_is_doubted() {
+    let (pack, folder) = (pack(1), folder());
+    let source = Fake::new("origin").with(&[&pack]);
+    let bed = Bed::open(folder.path(), &[&source]).await;
+    bed.get(&pack).await;
+    bed.settled().await;
+    assert_eq!(bed.get(&pack).await, How::Disk);
+    fs::remove_file(path(&folder, &pack)).unwrap();
+    assert_eq!(bed.get(&pack).await, How::Disk);
+    assert!(bed.cache.doubt(pack.header.id()));
+    assert_eq!(bed.get(&pack).await, filled(true, false));
+}
+
+#[tokio::test]
+async fn a_pack_that_is_given_up_is_not_kept_open() {
+    let (old, new, folder) = (pack(1), pack(2), folder());
+    let source = Fake::new("origin").with(&[&old, &new]);
+    let limits = Limits {
+        disk_bytes_max: old.bytes.len().max(new.bytes.len()) as u64,
+        ..limits()
+    };
+    let bed = Bed::with(folder.path(), &[&source], limits).await;
+    bed.get(&old).await;
+    bed.settled().await;
+    assert_eq!(bed.get(&old).await, How::Disk);
+    let open = || {
+        let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let links = links.filter_map(|link| fs::read_link(link.path()).ok());
+        let ours = links.filter(|file| file.starts_with(folder.path().join("packs")));
+        ours.count()
+    };
+    assert_eq!(open(), 1);
+    bed.get(&new).await;
+    bed.settled().await;
+    assert!(!path(&folder, &old).exists());
+    assert_eq!(open(), 0);
+}
