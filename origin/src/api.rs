@@ -6,6 +6,6 @@ mod public;
 pub(crate) mod reply;
 mod serve;
 
-pub use public::{answer_check_in, answer_crl, answer_crls, answer_deployment, answer_hello};
-pub use reply::{Body, Reply, UnderWay, document, fault, full};
+pub use public::{answer_crl, answer_crls, answer_deployment, answer_hello};
+pub use reply::{Body, Reply, UnderWay, document, fault, full, too_many};
 pub use serve::{Api, ContentRequest, EnrolRequest};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use certs::DeviceId;
 use content::Digest;
 use content::statement::{BoosterEntry, Deployment, OriginEntry, seal};
-use protocol::PROTOCOL_VERSION;
+use protocol::{BoosterAddresses, PROTOCOL_VERSION};
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tracing::info;
@@ -26,6 +26,7 @@ struct Inner {
     addresses: Addresses,
     authority: Authority,
     current: RwLock<Arc<Sealed>>,
+    protocol_min: u32,
     /// What the current one says; held while the next is made.
     said: Mutex<Option<Deployment>>,
 }
@@ -67,12 +68,17 @@ pub enum DocumentError {
 pub const COUNTER: &str = "deployment";
 
 impl Documents {
-    /// Signs the document for an origin that is reached at `addresses`.
+    /// Signs the document for an origin that is reached at `addresses`, and lets in whoever speaks
+    /// version `protocol_min` of the protocol or a newer one.
     ///
     /// # Errors
     ///
     /// Fails if the ledger, the disk or the signature does.
-    pub async fn open(authority: Authority, addresses: Addresses) -> Result<Self, DocumentError> {
+    pub async fn open(
+        authority: Authority,
+        addresses: Addresses,
+        protocol_min: u32,
+    ) -> Result<Self, DocumentError> {
         let current = Sealed {
             envelope: Bytes::new(),
             digest: Digest::of(&[]),
@@ -82,6 +88,7 @@ impl Documents {
                 addresses,
                 authority,
                 current: RwLock::new(Arc::new(current)),
+                protocol_min,
                 said: Mutex::new(None),
             }),
         };
@@ -149,21 +156,31 @@ impl Documents {
         Ok(())
     }
 
-    /// Takes note of where the booster `id` says that it is reached.
+    /// Where the booster `id` said last that it is reached.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger does.
+    pub async fn booster(&self, id: &DeviceId) -> Result<Option<BoosterAddresses>, DocumentError> {
+        let mut db = self.inner.authority.ledger().read().await?;
+        Ok(boosters::addresses(&mut db, id).await?)
+    }
+
+    /// Takes note of where boosters say that they are reached.
     ///
     /// # Errors
     ///
     /// Fails if the ledger, the disk or the signature does.
-    pub async fn put_booster(
+    pub async fn put_boosters(
         &self,
-        id: &DeviceId,
-        addresses: &[String],
-        enrol_addresses: &[String],
+        told: &[(DeviceId, BoosterAddresses)],
     ) -> Result<(), DocumentError> {
         let authority = &self.inner.authority;
         let now = authority.clock().now();
         let mut tx = authority.ledger().write().await?;
-        boosters::put_addresses(&mut tx, id, addresses, enrol_addresses, now).await?;
+        for (id, at) in told {
+            boosters::put_addresses(&mut tx, id, &at.content, &at.enrol, now).await?;
+        }
         commit(tx).await?;
         self.refresh().await
     }
@@ -190,7 +207,8 @@ impl Inner {
                 enrol_addresses: self.addresses.enrol.clone(),
             },
             boosters: boosters.into_iter().map(entry).collect(),
-            protocol_min: PROTOCOL_VERSION,
+            // Whoever reads it knows before it is refused.
+            protocol_min: self.protocol_min,
             protocol_max: PROTOCOL_VERSION,
         }
     }
@@ -201,5 +219,31 @@ impl fmt::Debug for Documents {
         f.debug_struct("Documents")
             .field("current", &self.current().digest)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::content::statement::Statement;
+    use transport::ContentJudge;
+
+    use super::*;
+    use crate::testing::Bed;
+
+    #[tokio::test]
+    async fn the_version_that_an_operator_wants_at_least_is_told() {
+        let bed = Bed::new().await;
+        for protocol_min in [1, 2] {
+            let addresses = Addresses {
+                content: vec!["origin.example:1".to_owned()],
+                enrol: Vec::new(),
+            };
+            let opened = Documents::open(bed.authority.clone(), addresses, protocol_min);
+            let sealed = opened.await.unwrap().current();
+            let judge = ContentJudge::new(Arc::clone(bed.authority.trust()));
+            let now = bed.authority.clock().now();
+            let told = Statement::<Deployment>::open(&sealed.envelope, &judge, now).unwrap();
+            assert_eq!(told.protocol_min, protocol_min);
+        }
     }
 }

@@ -9,7 +9,7 @@ use protocol::Reported;
 use protocol::report::Matter;
 use service::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
 use tracing::debug;
-use transport::{Handshake, HandshakeSink, Refused, Session};
+use transport::{Handshake, HandshakeSink, Refusals, Refused, Session};
 
 use crate::authority::Authority;
 use crate::ledger::devices::{self, State};
@@ -32,6 +32,8 @@ pub struct Metrics {
     sessions_ended: IntCounterVec,
     ca_not_after: IntGaugeVec,
     reports: IntCounterVec,
+    reports_dropped: IntCounterVec,
+    reports_waiting: IntGauge,
 }
 
 impl Metrics {
@@ -41,6 +43,7 @@ impl Metrics {
     ///
     /// Fails if a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let (reports, reports_dropped, reports_waiting) = of_reports(registry)?;
         Ok(Self {
             requests: registry.counters(
                 "http_requests_total",
@@ -97,11 +100,9 @@ impl Metrics {
                 "Sessions that were ended because of their certificate, by listener and reason.",
                 &["listener", "reason"],
             )?,
-            reports: registry.counters(
-                "reports_total",
-                "Reports that were kept, by reason of a refusal or kind of a notice.",
-                &["reason"],
-            )?,
+            reports,
+            reports_dropped,
+            reports_waiting,
             ca_not_after: registry.gauges(
                 "tls_ca_not_after_timestamp_seconds",
                 "When the certificate of the root or an issuing CA ends.",
@@ -163,6 +164,22 @@ impl Metrics {
         self.reports.with_label_values(&[reason]).inc();
     }
 
+    /// Counts refusals that members had to give up.
+    pub fn members_dropped(&self, count: u64) {
+        self.reports_dropped
+            .with_label_values(&["members"])
+            .inc_by(count);
+    }
+
+    /// Shows what became of the reports of the origin itself.
+    pub fn show_reports(&self, own: &Refusals) {
+        let own = own.counts();
+        let dropped = self.reports_dropped.with_label_values(&["origin"]);
+        dropped.inc_by(own.dropped.saturating_sub(dropped.get()));
+        let waiting = i64::try_from(own.waiting).unwrap_or(i64::MAX);
+        self.reports_waiting.set(waiting);
+    }
+
     /// Counts what an operator decided.
     pub fn decided(&self, verdict: &str) {
         self.decisions.with_label_values(&[verdict]).inc();
@@ -212,6 +229,27 @@ impl Metrics {
             }
         }
     }
+}
+
+/// The numbers of reports: kept, dropped, waiting.
+fn of_reports(
+    registry: &Registry,
+) -> Result<(IntCounterVec, IntCounterVec, IntGauge), MetricsError> {
+    let kept = registry.counters(
+        "reports_total",
+        "Reports that were kept, by reason of a refusal or kind of a notice.",
+        &["reason"],
+    )?;
+    let dropped = registry.counters(
+        "reports_dropped_total",
+        "Refusals whose report was given up, by the origin itself or by members.",
+        &["by"],
+    )?;
+    let waiting = registry.gauge(
+        "reports_waiting",
+        "Reports of the origin itself that wait to be kept.",
+    )?;
+    Ok((kept, dropped, waiting))
 }
 
 /// Counts one listener's handshakes.

@@ -5,7 +5,6 @@
 //! boosters, clients ── POST /v1/reports ─────────┴──► ledger ──► `reports list`
 //! ```
 
-mod pace;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,19 +17,20 @@ use certs::Peer;
 use http::{Response, StatusCode};
 use protocol::{Code, Fault, Reported, Reports as Body};
 use service::{CancellationToken, Clock, Report};
+use thiserror::Error;
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 use transport::{HandshakeSink, Refusals, Refused, Session};
 
-use crate::api::{Reply, fault};
+use crate::api::{Reply, fault, too_many};
 use crate::authority::Authority;
-use crate::ledger::reports::{self as table, Wanted};
+use crate::ledger::reports::{self as table, Found, Wanted, drops};
 use crate::ledger::{Ledger, LedgerError, commit};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 
-use pace::Pace;
-
-pub use view::{CertificateClaims, ReportView, ReportsView};
+pub use view::{CertificateClaims, DroppedView, ReportView, ReportsView};
 
 /// Takes reports in, and shows them. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Reports {
             ledger: authority.ledger().clone(),
             metrics,
             own_name: format!("origin/{}", authority.deployment().origin_id),
-            pace: Arc::default(),
+            pace: Arc::new(Pace::new(STEP, BURST)),
             turn: Arc::default(),
         }
     }
@@ -84,10 +84,10 @@ impl Reports {
         let Some(body) = Body::decode(body) else {
             return fault(&Fault::new(Code::BadRequest, "want reports"));
         };
-        let reporter = table::reporter(peer.identity());
-        if !self.pace.take(&reporter, Instant::now()) {
-            return fault(&Fault::new(Code::TooMany, "reports come too fast"));
+        if let Err(wait) = self.pace.take(peer.identity(), Instant::now()) {
+            return too_many("reports come too fast", wait);
         }
+        let reporter = table::reporter(peer.identity());
         match self.keep(&reporter, &body).await {
             Ok(true) => {
                 let mut reply = Response::new(crate::api::full(Bytes::new()));
@@ -126,17 +126,22 @@ impl Reports {
     ///
     /// # Errors
     ///
-    /// Fails if the ledger does.
-    pub async fn list(&self, query: &Query) -> Result<ReportsView, LedgerError> {
+    /// Fails if the ledger does, or the origin stops meanwhile.
+    pub async fn list(&self, query: &Query) -> Result<ReportsView, ListError> {
         let wanted = Wanted {
             reason: query.reason.as_deref(),
             reporter: query.reporter.as_deref(),
             since: query.since,
         };
         let limit = query.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
-        let kept = table::list(&mut *self.ledger.read().await?, &wanted, limit).await?;
+        let mut db = self.ledger.read().await?;
+        let found = table::list(&mut db, &wanted, limit).await?;
+        let reporter = query.reporter.as_deref();
+        let dropped = drops::list(&mut db, reporter, query.since, limit).await?;
+        drop(db);
         Ok(ReportsView {
-            reports: kept.iter().map(ReportView::new).collect(),
+            reports: read(found).await?,
+            dropped: dropped.into_iter().map(DroppedView::from).collect(),
         })
     }
 
@@ -197,12 +202,37 @@ impl Reports {
             lately += 1;
             new.push(report);
         }
+        let dropped = drops::note(&mut tx, reporter, body.dropped, now).await?;
         commit(tx).await?;
+        if reporter != self.own_name {
+            self.metrics.members_dropped(dropped);
+        }
         for report in new {
             self.metrics.reported(report);
         }
         Ok(is_all)
     }
+}
+
+/// Why there is no list of reports.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// The ledger failed.
+    #[error("cannot list the reports")]
+    Ledger(#[from] LedgerError),
+    /// The origin stopped meanwhile.
+    #[error("cannot show the reports")]
+    Show(#[from] JoinError),
+}
+
+/// Reads what was found, beside the runtime: ten thousand certificates are to be taken apart.
+async fn read(found: Found) -> Result<Vec<ReportView>, ListError> {
+    let work = tokio::task::spawn_blocking(move || {
+        let kept = found.read()?;
+        Ok(kept.iter().map(ReportView::new).collect())
+    });
+    work.await?
 }
 
 /// From how many reports of one party within an hour on one like `report` is too many: strangers
@@ -240,6 +270,10 @@ impl HandshakeSink for Hearing {
     }
 }
 
+/// Ours wait as long between two bodies.
+const STEP: Duration = Duration::from_secs(1);
+/// Enough for all that one party gathers, certificates of a usual length included.
+const BURST: u32 = 16;
 /// Between two transactions for what our own listeners refuse.
 const OWN_PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait with what could not be kept: the disk is full, or the hour's measure is.

@@ -30,6 +30,7 @@ use crate::LEDGER_FILE;
 use crate::admin::{Admin, BODY_BYTES_MAX, SOCKET_FILE};
 use crate::api::{Api, UnderWay};
 use crate::authority::{Authority, AuthorityError};
+use crate::check_in::CheckIns;
 use crate::config::{self, Config};
 use crate::documents::{Addresses, DocumentError, Documents};
 use crate::enrol::Enrolment;
@@ -323,6 +324,7 @@ async fn furnish(
     };
     let enrolment = Enrolment::new(authority.clone(), config.enrol().clone());
     let api = Api {
+        check_ins: CheckIns::new(documents.clone()),
         content: made.api,
         documents: documents.clone(),
         enrolment,
@@ -358,7 +360,9 @@ async fn open_documents(
     let host = &authority.deployment().host;
     let content = reached_at(config.content(), host, bound.content.port());
     let enrol = reached_at(&config.enrol().listener, host, bound.enrol.port());
-    Documents::open(authority.clone(), Addresses { content, enrol }).await
+    let protocol_min = config.enrol().protocol_min;
+    let addresses = Addresses { content, enrol };
+    Documents::open(authority.clone(), addresses, protocol_min).await
 }
 
 /// Where others reach a listener: at the addresses of the settings, else at `host` and `port`.

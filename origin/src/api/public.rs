@@ -1,21 +1,14 @@
 //! Answers to anybody: what authenticates itself needs no certificate to be read.
 
-use certs::{IssuerId, Peer, Role, pkcs7};
+use certs::{IssuerId, Role, pkcs7};
 use content::Digest;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use protocol::{
-    CRL_TYPE, CheckIn, CheckInAnswer, Code, Fault, Hello, PROTOCOL_VERSION, STATEMENT_TYPE,
-};
-use service::Report;
-use tracing::error;
+use protocol::{CRL_TYPE, Code, Fault, Hello, PROTOCOL_VERSION, STATEMENT_TYPE};
 
 use super::reply::{Body, Reply, UnderWay, document, fault, full};
 use crate::authority::Authority;
 use crate::documents::Documents;
-
-/// How often a party checks in: often enough that a booster which moved is found within minutes.
-const CHECK_IN_SECONDS: u32 = 300;
 
 /// `GET /v1/hello`: who answers, and since which version it understands others.
 #[must_use]
@@ -81,30 +74,6 @@ pub fn answer_crls(authority: &Authority, lists: &UnderWay, asked: &HeaderMap) -
     let base64 = HeaderValue::from_static("base64");
     reply.headers_mut().insert(encoding, base64);
     reply
-}
-
-/// `POST /v1/check-in`: a party says how it is. A booster can speak only for itself.
-pub async fn answer_check_in(documents: &Documents, peer: &Peer, body: &[u8]) -> Reply {
-    let Some(check_in) = CheckIn::decode(body) else {
-        return fault(&Fault::new(Code::BadRequest, "want a check-in"));
-    };
-    if let Some(at) = check_in.booster {
-        if peer.role() != Role::Booster {
-            return fault(&Fault::new(Code::Forbidden, "only a booster has addresses"));
-        }
-        if let Err(failure) = documents
-            .put_booster(peer.id(), &at.content, &at.enrol)
-            .await
-        {
-            error!(error = %Report(&failure), "cannot take a booster's addresses");
-            let told = Fault::new(Code::Internal, "the origin cannot take that at the moment");
-            return fault(&told);
-        }
-    }
-    let answer = CheckInAnswer {
-        next_seconds: CHECK_IN_SECONDS,
-    };
-    json(answer.encode())
 }
 
 fn json(body: Vec<u8>) -> Reply {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use protocol::{Fault, PROBLEM_JSON};
@@ -66,6 +67,15 @@ pub fn fault(fault: &Fault) -> Reply {
         let challenge = HeaderValue::from_static("Basic realm=\"larder\"");
         headers.insert(http::header::WWW_AUTHENTICATE, challenge);
     }
+    reply
+}
+
+/// A refusal of somebody who comes too fast, and may come again after `wait`.
+#[must_use]
+pub fn too_many(told: &str, wait: Duration) -> Reply {
+    let mut reply = fault(&Fault::new(protocol::Code::TooMany, told));
+    let wait = crate::enrol::retry_after(wait);
+    reply.headers_mut().insert(RETRY_AFTER, wait);
     reply
 }
 

@@ -13,8 +13,9 @@ use tracing::{debug, error, info};
 use transport::Refusals;
 
 use super::content::ContentApi;
-use super::public::{answer_check_in, answer_crl, answer_crls, answer_deployment, answer_hello};
+use super::public::{answer_crl, answer_crls, answer_deployment, answer_hello};
 use super::reply::{Reply, UnderWay, fault};
+use crate::check_in::CheckIns;
 use crate::documents::Documents;
 use crate::enrol::{self, EnrolError, Enrolment};
 use crate::metrics::Metrics;
@@ -23,6 +24,8 @@ use crate::reports::Reports;
 /// Everything that the origin answers. Cloning shares it.
 #[derive(Clone)]
 pub struct Api {
+    /// What parties say of themselves.
+    pub check_ins: CheckIns,
     /// Statements and packs.
     pub content: Arc<dyn ContentApi>,
     /// The deployment document.
@@ -162,7 +165,7 @@ impl Api {
                 if let Err(refusal) = self.enrolment.check_version(&head.headers) {
                     return self.refuse(&refusal);
                 }
-                answer_check_in(&self.documents, peer, body).await
+                self.check_ins.answer(peer, body).await
             }
             Route::CheckIn => not_allowed(),
             Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),

@@ -1,6 +1,7 @@
 //! Where boosters say that they serve.
 
 use certs::DeviceId;
+use protocol::BoosterAddresses;
 use sqlx::{SqliteConnection, query};
 
 use super::{LedgerError, failed, parsed, value};
@@ -46,6 +47,30 @@ pub async fn put_addresses(
     Ok(())
 }
 
+/// Where the booster `id` said last that it serves.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn addresses(
+    db: &mut SqliteConnection,
+    id: &DeviceId,
+) -> Result<Option<BoosterAddresses>, LedgerError> {
+    let found =
+        query("SELECT addresses, enrol_addresses FROM booster_addresses WHERE booster = $1")
+            .bind(id.as_str())
+            .fetch_optional(db)
+            .await
+            .map_err(failed("look where a booster is"))?;
+    let said = |row| {
+        Ok(BoosterAddresses {
+            content: words(value(&row, "addresses")?),
+            enrol: words(value(&row, "enrol_addresses")?),
+        })
+    };
+    found.map(said).transpose()
+}
+
 /// The enrolled boosters that have said where they serve, in order of their names.
 ///
 /// # Errors
@@ -60,7 +85,6 @@ pub async fn list(db: &mut SqliteConnection) -> Result<Vec<Booster>, LedgerError
     .fetch_all(db)
     .await
     .map_err(failed("list the boosters"))?;
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
     rows.iter()
         .map(|row| {
             Ok(Booster {
@@ -71,4 +95,8 @@ pub async fn list(db: &mut SqliteConnection) -> Result<Vec<Booster>, LedgerError
             })
         })
         .collect()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }

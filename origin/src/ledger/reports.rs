@@ -1,5 +1,7 @@
 //! What parties reported.
 
+pub mod drops;
+
 use certs::Identity;
 use content::Digest;
 use protocol::Reported;
@@ -135,6 +137,21 @@ pub async fn count_since(
     value(&row, "n")
 }
 
+/// Reports that were found. To read them takes a while, since some carry certificates.
+#[derive(Debug)]
+pub struct Found(Vec<SqliteRow>);
+
+impl Found {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one is malformed.
+    pub fn read(&self) -> Result<Vec<Kept>, LedgerError> {
+        self.0.iter().map(kept).collect()
+    }
+}
+
 /// The newest reports that are wanted, the newest first, at most `limit`.
 ///
 /// # Errors
@@ -144,7 +161,7 @@ pub async fn list(
     db: &mut SqliteConnection,
     wanted: &Wanted<'_>,
     limit: u32,
-) -> Result<Vec<Kept>, LedgerError> {
+) -> Result<Found, LedgerError> {
     let rows = query(
         "SELECT reports.*, der FROM reports \
          LEFT JOIN report_certificates ON sha256 = cert_sha256 \
@@ -159,7 +176,7 @@ pub async fn list(
     .fetch_all(db)
     .await
     .map_err(failed("list the reports"))?;
-    rows.iter().map(kept).collect()
+    Ok(Found(rows))
 }
 
 /// Forgets reports that came before `before`, of each reporter what is beyond `rows_each` (what

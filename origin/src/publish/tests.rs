@@ -52,7 +52,7 @@ impl Shop {
             content: Vec::new(),
             enrol: Vec::new(),
         };
-        let documents = Documents::open(bed.authority.clone(), addresses)
+        let documents = Documents::open(bed.authority.clone(), addresses, 1)
             .await
             .unwrap();
         let packs = PackDir::new(bed.folder.path().join("packs"));

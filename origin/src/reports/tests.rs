@@ -351,3 +351,116 @@ async fn what_a_reporter_said_lately_is_counted_by_an_index() {
     let plan: String = sqlx::Row::get(&row, "detail");
     assert!(plan.contains("(reporter=? AND received_at>?)"), "{plan}");
 }
+
+#[tokio::test]
+async fn what_reporters_had_to_drop_is_told_over_all_their_runs() {
+    let bed = Bed::new().await;
+    let registry = Registry::new("larder_origin");
+    let metrics = Metrics::register(&registry).unwrap();
+    let reports = Reports::new(&bed.authority, metrics);
+    let tell = async |reporter: &str, dropped| {
+        let told = Body {
+            dropped,
+            reports: Vec::new(),
+        };
+        assert!(reports.keep(reporter, &told).await.unwrap());
+    };
+    // A body may come twice, and after a new start the count begins anew.
+    for dropped in [0, 3, 3, 7, 2, 2, 5] {
+        tell("booster/berlin", dropped).await;
+    }
+    bed.pass(3600);
+    tell("client/liar", u64::MAX).await;
+    tell("client/liar", 0).await;
+    tell("client/liar", u64::MAX).await;
+    tell("client/quiet", 0).await;
+    let now = bed.authority.clock().now();
+    let check = async |query: Query, expected: &[(&str, u64)]| {
+        let view = reports.list(&query).await.unwrap();
+        let found = view.dropped.iter();
+        let found: Vec<_> = found.map(|it| (&it.reporter[..], it.count)).collect();
+        assert_eq!(found, expected, "{query:?}");
+        view.to_string()
+    };
+    let both = [("client/liar", 2 << 32), ("booster/berlin", 12)];
+    let text = check(Query::default(), &both).await;
+    let line = "  booster/berlin  dropped 12 of what it had to report";
+    assert!(text.lines().any(|it| it.ends_with(line)), "{text}");
+    let reporter = Some("booster/berlin".to_owned());
+    check(
+        Query {
+            reporter,
+            ..Query::default()
+        },
+        &both[1..],
+    )
+    .await;
+    check(
+        Query {
+            since: now - 60,
+            ..Query::default()
+        },
+        &both[..1],
+    )
+    .await;
+    let page = registry.page().unwrap();
+    let sum = (2_u64 << 32) + 12;
+    let line = format!("larder_origin_reports_dropped_total{{by=\"members\"}} {sum}\n");
+    assert!(page.contains(&line), "{page}");
+}
+
+#[tokio::test]
+async fn what_our_own_listeners_drop_is_told_too() {
+    let bed = Bed::new().await;
+    let registry = Registry::new("larder_origin");
+    let metrics = Metrics::register(&registry).unwrap();
+    let reports = Reports::new(&bed.authority, metrics.clone());
+    let refusals = Refusals::new(bed.authority.clock().clone());
+    for n in 0..260 {
+        refusals.notice("name_conflict", &format!("{n}"));
+    }
+    metrics.show_reports(&refusals);
+    metrics.show_reports(&refusals);
+    let page = registry.page().unwrap();
+    for line in [
+        "larder_origin_reports_dropped_total{by=\"origin\"} 4\n",
+        "larder_origin_reports_waiting 256\n",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    assert!(reports.keep_own(&refusals).await);
+    let view = reports.list(&Query::default()).await.unwrap();
+    let told = &view.dropped[0];
+    assert_eq!((&told.reporter[..], told.count), ("origin/origin", 4));
+    assert_eq!(view.dropped.len(), 1);
+    let page = registry.page().unwrap();
+    assert!(!page.contains("by=\"members\""), "counted twice: {page}");
+}
+
+#[tokio::test]
+async fn certificates_that_are_shown_are_taken_apart_beside_the_runtime() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let cert = bed.authority.own_certificate().chain_der().remove(0);
+    let one = |id| Reported {
+        id: format!("{id:032x}"),
+        ..refusal(0, "revoked", &cert)
+    };
+    for round in 0..8_u32 {
+        let some: Vec<_> = (round * 64..round * 64 + 64).map(one).collect();
+        assert!(reports.keep("booster/berlin", &body(&some)).await.unwrap());
+    }
+    let mut db = bed.authority.ledger().read().await.unwrap();
+    let found = table::list(&mut db, &Wanted::default(), 512).await.unwrap();
+    drop(db);
+    let mut reading = std::pin::pin!(read(found));
+    // Whoever polls it is not kept: there is nothing to do here but to wait.
+    let waker = std::task::Waker::noop();
+    let polled = reading
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(waker));
+    assert!(polled.is_pending(), "it was done on the runtime");
+    let read = reading.await.unwrap();
+    assert_eq!(read.len(), 512);
+    assert!(read.iter().all(|it| it.claims_unverified.is_some()));
+}

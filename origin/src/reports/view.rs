@@ -8,12 +8,37 @@ use protocol::report::{Direction, Matter, Refusal, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::reports::Kept;
+use crate::ledger::reports::drops::Dropped;
 
 /// Reports, the newest first.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ReportsView {
     /// Them.
     pub reports: Vec<ReportView>,
+    /// Who had to give up some.
+    pub dropped: Vec<DroppedView>,
+}
+
+/// How many refusals a reporter gave up, mostly for want of room: they are nowhere among the
+/// reports.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DroppedView {
+    /// Who: role and id.
+    pub reporter: String,
+    /// How many, over all its runs.
+    pub count: u64,
+    /// When the origin last heard of more, in Unix seconds.
+    pub last_at: i64,
+}
+
+impl From<Dropped> for DroppedView {
+    fn from(dropped: Dropped) -> Self {
+        Self {
+            reporter: dropped.reporter,
+            count: u64::try_from(dropped.total).unwrap_or_default(),
+            last_at: dropped.last_at,
+        }
+    }
 }
 
 /// A report. Times are Unix seconds.
@@ -152,7 +177,7 @@ impl ReportView {
 impl fmt::Display for ReportsView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reports.is_empty() {
-            return f.write_str("nothing was reported");
+            f.write_str("nothing was reported")?;
         }
         for (index, report) in self.reports.iter().enumerate() {
             if index > 0 {
@@ -160,7 +185,23 @@ impl fmt::Display for ReportsView {
             }
             write!(f, "{report}")?;
         }
+        for dropped in &self.dropped {
+            write!(f, "\n{dropped}")?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for DroppedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            reporter, count, ..
+        } = self;
+        let at = time(self.last_at);
+        write!(
+            f,
+            "{at}  {reporter}  dropped {count} of what it had to report"
+        )
     }
 }
 

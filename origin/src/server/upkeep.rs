@@ -10,12 +10,13 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
-use transport::Listener;
+use transport::{Listener, Refusals};
 
 use super::numbers::Counted;
 use crate::api::Api;
 use crate::authority::AuthorityError;
 use crate::authority::rotate::ROOT_LIST_ALARM;
+use crate::check_in::CheckIns;
 use crate::documents::{DocumentError, Documents};
 use crate::enrol::Enrolment;
 use crate::ledger::{LedgerError, certificates, commit, devices, tokens};
@@ -34,11 +35,13 @@ const KEEP_CERTIFICATES: i64 = 90 * 86_400;
 /// The upkeep of one origin.
 pub(super) struct Upkeep {
     authority: Check,
+    check_ins: CheckIns,
     counted: [Counted; 2],
     documents: Documents,
     enrolment: Enrolment,
     ledger: Check,
     metrics: Metrics,
+    refusals: Refusals,
     root_lists: Check,
     reports: Reports,
     tidied_at: Mutex<Option<i64>>,
@@ -65,11 +68,13 @@ impl Upkeep {
         });
         Self {
             authority: health.check("authority"),
+            check_ins: api.check_ins.clone(),
             counted,
             documents: api.documents.clone(),
             enrolment: api.enrolment.clone(),
             ledger: health.check("ledger"),
             metrics: api.metrics.clone(),
+            refusals: api.refusals.clone(),
             root_lists: health.check("root lists"),
             reports: api.reports.clone(),
             tidied_at: Mutex::new(None),
@@ -83,9 +88,12 @@ impl Upkeep {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
             }
             self.once().await;
+        }
+        if let Err(failure) = self.check_ins.settle(true).await {
+            error!(error = %Report(&failure), "cannot keep where boosters are");
         }
     }
 
@@ -95,6 +103,7 @@ impl Upkeep {
         note(&self.ledger, self.tidy().await);
         self.look_at_root_lists();
         self.metrics.show_trust(self.enrolment.authority());
+        self.metrics.show_reports(&self.refusals);
         self.counted.iter().for_each(Counted::carry_over);
     }
 
@@ -135,6 +144,7 @@ impl Upkeep {
         self.enrolment.supersede().await?;
         authority.refresh_crls().await?;
         authority.renew_own().await?;
+        self.check_ins.settle(false).await?;
         Ok(())
     }
 

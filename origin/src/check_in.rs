@@ -1,0 +1,205 @@
+//! Check-ins: a party says how it is, and a booster where it serves, which the deployment document
+//! tells everybody. Who checks in without a pause, or says something else each time, must not have
+//! the ledger written and a document signed each time.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use certs::{DeviceId, Peer, Role};
+use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use protocol::{BoosterAddresses, CheckIn, CheckInAnswer, Code, Fault};
+use service::Report;
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::api::{Reply, fault, full, too_many};
+use crate::documents::{DocumentError, Documents};
+use crate::pace::Pace;
+
+/// How often a party checks in: often enough that a booster which moved is found within minutes.
+const CHECK_IN_SECONDS: u32 = 300;
+/// How fast one party may check in in the long run. A booster of ours waits as long at least.
+const STEP: Duration = Duration::from_secs(10);
+/// How often at once: a booster that is started again and again.
+const BURST: u32 = 6;
+/// What a booster says of its addresses is written at once, and then not again for so long; what it
+/// said last is written after that.
+pub(crate) const SETTLE: Duration = Duration::from_secs(60);
+
+/// Takes check-ins. Cloning shares it.
+#[derive(Clone)]
+pub struct CheckIns {
+    documents: Documents,
+    pace: Arc<Pace>,
+    settling: Arc<Mutex<HashMap<DeviceId, Settling>>>,
+    /// Held while addresses are looked at and written: of two that a booster says, the later stays.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A booster whose addresses were written lately.
+struct Settling {
+    /// What it has said since, if that is something else.
+    next: Option<BoosterAddresses>,
+    wrote_at: Instant,
+}
+
+impl CheckIns {
+    /// Check-ins that change `documents`.
+    #[must_use]
+    pub fn new(documents: Documents) -> Self {
+        Self {
+            documents,
+            pace: Arc::new(Pace::new(STEP, BURST)),
+            settling: Arc::default(),
+            turn: Arc::default(),
+        }
+    }
+
+    /// `POST /v1/check-in` of `peer`. A booster can speak only for itself.
+    pub async fn answer(&self, peer: &Peer, body: &[u8]) -> Reply {
+        let now = Instant::now();
+        if let Err(wait) = self.pace.take(peer.identity(), now) {
+            return too_many("check-ins come too fast", wait);
+        }
+        let Some(check_in) = CheckIn::decode(body) else {
+            return fault(&Fault::new(Code::BadRequest, "want a check-in"));
+        };
+        if let Some(at) = check_in.booster {
+            if peer.role() != Role::Booster {
+                return fault(&Fault::new(Code::Forbidden, "only a booster has addresses"));
+            }
+            if let Err(failure) = self.take(peer.id(), at, now).await {
+                error!(error = %Report(&failure), "cannot take a booster's addresses");
+                let told = Fault::new(Code::Internal, "the origin cannot take that at the moment");
+                return fault(&told);
+            }
+        }
+        answer()
+    }
+
+    /// Takes note of where the booster `id` says at `now` that it serves.
+    async fn take(
+        &self,
+        id: &DeviceId,
+        at: BoosterAddresses,
+        now: Instant,
+    ) -> Result<(), DocumentError> {
+        let _turn = self.turn.lock().await;
+        if self.documents.booster(id).await?.as_ref() == Some(&at) {
+            if let Some(settling) = self.settling().get_mut(id) {
+                settling.next = None;
+            }
+            return Ok(());
+        }
+        if !self.may_write(id, &at, now) {
+            return Ok(());
+        }
+        let written = self.documents.put_boosters(&[(id.clone(), at)]).await;
+        if written.is_err() {
+            // Nothing was: whoever says it again is to be heard.
+            self.settling().remove(id);
+        }
+        written
+    }
+
+    /// Whether the addresses of `id` may be written at `now`; if not, `at` waits.
+    fn may_write(&self, id: &DeviceId, at: &BoosterAddresses, now: Instant) -> bool {
+        let fresh = Settling {
+            next: None,
+            wrote_at: now,
+        };
+        match self.settling().entry(id.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(fresh);
+                true
+            }
+            Entry::Occupied(mut held) if is_over(held.get(), now) => {
+                held.insert(fresh);
+                true
+            }
+            Entry::Occupied(mut held) => {
+                held.get_mut().next = Some(at.clone());
+                false
+            }
+        }
+    }
+
+    /// Writes what boosters said last and has waited for long enough; `at_once`, all that waits.
+    /// One transaction and one document for all of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger, the disk or the signature does; it is tried again.
+    pub async fn settle(&self, at_once: bool) -> Result<(), DocumentError> {
+        self.settle_at(Instant::now(), at_once).await
+    }
+
+    async fn settle_at(&self, now: Instant, at_once: bool) -> Result<(), DocumentError> {
+        let _turn = self.turn.lock().await;
+        let due = self.take_due(now, at_once);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let written = self.documents.put_boosters(&due).await;
+        if written.is_err() {
+            let mut settling = self.settling();
+            for (id, at) in due {
+                if let Some(it) = settling.get_mut(&id) {
+                    it.next = Some(at);
+                }
+            }
+        }
+        written
+    }
+
+    fn take_due(&self, now: Instant, at_once: bool) -> Vec<(DeviceId, BoosterAddresses)> {
+        let mut settling = self.settling();
+        settling.retain(|_, it| it.next.is_some() || !is_over(it, now));
+        let due = settling
+            .iter_mut()
+            .filter(|(_, it)| at_once || is_over(it, now));
+        let take = |(id, it): (&DeviceId, &mut Settling)| {
+            let at = it.next.take()?;
+            it.wrote_at = now;
+            Some((id.clone(), at))
+        };
+        due.filter_map(take).collect()
+    }
+
+    fn settling(&self) -> MutexGuard<'_, HashMap<DeviceId, Settling>> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CheckIns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settling = self.settling().len();
+        f.debug_struct("CheckIns")
+            .field("settling", &settling)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_over(settling: &Settling, now: Instant) -> bool {
+    now.saturating_duration_since(settling.wrote_at) >= SETTLE
+}
+
+fn answer() -> Reply {
+    let answer = CheckInAnswer {
+        next_seconds: CHECK_IN_SECONDS,
+    };
+    let mut reply = Response::new(full(answer.encode()));
+    *reply.status_mut() = StatusCode::OK;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+#[cfg(test)]
+mod tests;

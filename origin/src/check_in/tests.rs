@@ -1,0 +1,165 @@
+//! How often what boosters say is written.
+
+use ::content::statement::{Deployment, Statement};
+use http::header::RETRY_AFTER;
+use transport::ContentJudge;
+
+use super::*;
+use crate::documents::Addresses;
+use crate::enrol::{Decision, Request};
+use crate::ledger::devices;
+use crate::testing::{Bed, request};
+
+struct Branch {
+    bed: Bed,
+    check_ins: CheckIns,
+    documents: Documents,
+    peer: Peer,
+}
+
+impl Branch {
+    async fn new() -> Self {
+        let bed = Bed::new().await;
+        let (key, token) = (
+            certs::Key::generate().unwrap(),
+            bed.token_of(Role::Booster).await,
+        );
+        let asked = Request {
+            role: Role::Booster,
+            ..request(&key, "berlin", Some(token))
+        };
+        let Decision::Issued(held) = bed.enrolment.enrol(asked).await.unwrap() else {
+            panic!("pending");
+        };
+        let (trust, now) = (bed.authority.trust(), bed.authority.clock().now());
+        let peer = trust.verify_client(&held.der, &[], now).unwrap();
+        let addresses = Addresses {
+            content: vec!["origin.example:1".to_owned()],
+            enrol: Vec::new(),
+        };
+        let documents = Documents::open(bed.authority.clone(), addresses, 1)
+            .await
+            .unwrap();
+        Self {
+            check_ins: CheckIns::new(documents.clone()),
+            bed,
+            documents,
+            peer,
+        }
+    }
+
+    async fn says(&self, port: u16, now: Instant) {
+        let at = at(port);
+        self.check_ins.take(self.peer.id(), at, now).await.unwrap();
+    }
+
+    async fn settle(&self, now: Instant) {
+        self.check_ins.settle_at(now, false).await.unwrap();
+    }
+
+    /// The version of the document, and where it says that the booster is.
+    fn told(&self) -> (u64, String) {
+        let judge = ContentJudge::new(Arc::clone(self.bed.authority.trust()));
+        let sealed = self.documents.current();
+        let now = self.bed.authority.clock().now();
+        let told = Statement::<Deployment>::open(&sealed.envelope, &judge, now).unwrap();
+        let at = told.boosters.iter().flat_map(|it| it.addresses.clone());
+        (told.version, at.collect())
+    }
+}
+
+fn at(port: u16) -> BoosterAddresses {
+    BoosterAddresses {
+        content: vec![format!("10.0.0.1:{port}")],
+        enrol: Vec::new(),
+    }
+}
+
+fn place(port: u16) -> String {
+    at(port).content.concat()
+}
+
+#[tokio::test]
+async fn a_booster_that_says_something_else_each_time_has_a_document_a_minute() {
+    let branch = Branch::new().await;
+    let (first, _) = branch.told();
+    let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    branch.says(1, begun).await;
+    assert_eq!(
+        branch.told(),
+        (first + 1, place(1)),
+        "news are told at once"
+    );
+    for seconds in 1..50 {
+        let port = 1 + u16::try_from(seconds % 2).unwrap();
+        branch.says(port, after(seconds)).await;
+        branch.settle(after(seconds)).await;
+    }
+    assert_eq!(branch.told(), (first + 1, place(1)));
+    // What it said last is what counts in the end.
+    branch.settle(after(60)).await;
+    assert_eq!(branch.told(), (first + 2, place(2)));
+    branch.settle(after(120)).await;
+    branch.says(2, after(130)).await;
+    assert_eq!(branch.told(), (first + 2, place(2)));
+    branch.says(3, after(190)).await;
+    assert_eq!(branch.told(), (first + 3, place(3)));
+}
+
+#[tokio::test]
+async fn who_says_the_same_writes_nothing() {
+    let branch = Branch::new().await;
+    let begun = Instant::now();
+    branch.says(1, begun).await;
+    let written = branch.told();
+    // The writer is held by somebody else: whoever wants to write would wait for it.
+    let tx = branch.bed.authority.ledger().write().await.unwrap();
+    for minutes in 1..5 {
+        let now = begun + Duration::from_secs(60 * minutes);
+        let said = tokio::time::timeout(Duration::from_secs(5), branch.says(1, now));
+        said.await.unwrap();
+    }
+    drop(tx);
+    assert_eq!(branch.told(), written);
+}
+
+#[tokio::test]
+async fn what_waits_is_written_at_a_stop_and_what_was_taken_back_is_not() {
+    let branch = Branch::new().await;
+    let begun = Instant::now();
+    branch.says(1, begun).await;
+    let (version, _) = branch.told();
+    branch.says(2, begun).await;
+    branch.says(1, begun).await;
+    branch.check_ins.settle(true).await.unwrap();
+    assert_eq!(branch.told(), (version, place(1)));
+    branch.says(2, begun).await;
+    branch.check_ins.settle(true).await.unwrap();
+    assert_eq!(branch.told(), (version + 1, place(2)));
+    let mut db = branch.bed.authority.ledger().read().await.unwrap();
+    let known = devices::find(&mut db, branch.peer.id()).await.unwrap();
+    assert_eq!(known.unwrap().role, Role::Booster);
+}
+
+#[tokio::test]
+async fn who_checks_in_without_a_pause_is_told_when_to_come_again() {
+    let branch = Branch::new().await;
+    let body = CheckIn {
+        release: "0.1.0".to_owned(),
+        booster: Some(at(1)),
+    };
+    let body = body.encode();
+    let mut refused = None;
+    for _ in 0..=BURST {
+        let reply = branch.check_ins.answer(&branch.peer, &body).await;
+        refused = (reply.status() == StatusCode::TOO_MANY_REQUESTS).then_some(reply);
+    }
+    let refused = refused.unwrap();
+    let wait: u64 = refused.headers()[RETRY_AFTER]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=13).contains(&wait), "{wait}");
+}
