@@ -9,9 +9,11 @@ use content::statement::{
 };
 use content::{Digest, FilesetName, RevisionNumber};
 use member::{Kind, State, StateError};
+use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::warn;
 
 use crate::fetch::sources::{CheckFailed, NoSource, Sources};
@@ -23,7 +25,7 @@ pub(crate) struct Catalogue<'a, J> {
     /// Whose word counts.
     pub(crate) judge: &'a J,
     /// Whose revocation lists count; none in tests without certificates.
-    pub(crate) trust: Option<&'a Trust>,
+    pub(crate) trust: Option<&'a Arc<Trust>>,
     /// Where marks and lists are kept.
     pub(crate) state: &'a State,
     /// The time, in Unix seconds.
@@ -79,7 +81,7 @@ impl<J: Judge> Catalogue<'_, J> {
         &self,
         sources: &Sources<S>,
     ) -> Result<Fresh, CatalogueError> {
-        let marks = self.state.marks()?;
+        let marks = self.aside(State::marks).await?;
         let (timestamp, envelope) = sources
             .get_best(
                 Ask::Timestamp,
@@ -105,9 +107,13 @@ impl<J: Judge> Catalogue<'_, J> {
                 source: failed.source,
             })?;
         }
-        self.state.put_marks(&marks.raised(&timestamp, &snapshot))?;
-        // Only `status` asks for it again.
-        self.state.put_timestamp(&envelope)?;
+        let raised = marks.raised(&timestamp, &snapshot);
+        self.aside(move |state| {
+            state.put_marks(&raised)?;
+            // Only `status` asks for it again.
+            state.put_timestamp(&envelope)
+        })
+        .await?;
         self.warn_if_over(&timestamp);
         Ok(Fresh {
             timestamp,
@@ -162,7 +168,9 @@ impl<J: Judge> Catalogue<'_, J> {
         timestamp: &Timestamp,
     ) -> Result<Statement<Deployment>, CatalogueError> {
         let wanted = timestamp.deployment_document;
-        let kept = self.state.document(self.judge, self.now);
+        let kept = self.aside(|state| Ok(state.document_envelope())).await?;
+        let open = |bytes: Vec<u8>| Statement::<Deployment>::open(&bytes, self.judge, self.now);
+        let kept = kept.and_then(|bytes| open(bytes).ok());
         if let Some(kept) = kept.as_ref().filter(|kept| kept.digest() == wanted) {
             return Ok(kept.clone());
         }
@@ -183,7 +191,8 @@ impl<J: Judge> Catalogue<'_, J> {
         if let Some(kept) = kept.filter(|kept| kept.version > document.version) {
             return Ok(kept);
         }
-        self.state.put_document(&envelope)?;
+        self.aside(move |state| state.put_document(&envelope))
+            .await?;
         Ok(document)
     }
 
@@ -249,12 +258,12 @@ impl<J: Judge> Catalogue<'_, J> {
             let known = ca.is_some_and(|ca| Kind::Client.needs_list(ca.kind()));
             let current = trust.crls().current(issuer).map(|crl| crl.number());
             if known && current.is_none_or(|number| number < minimum.number) {
-                let crl = sources
-                    .get(Ask::Crl(minimum.issuer), |bytes| {
-                        self.crl(trust, issuer, minimum.number, bytes)
-                    })
-                    .await?;
-                self.state.put_crl(trust, crl)?;
+                let (own, least, now) = (Arc::clone(trust), minimum.number, self.now);
+                // A million entries take 140 ms of a processor.
+                let check = move |bytes: &[u8]| crl(&own, issuer, least, bytes, now);
+                let crl = sources.get_aside(Ask::Crl(minimum.issuer), check).await?;
+                let trust = Arc::clone(trust);
+                self.aside(move |state| state.put_crl(&trust, crl)).await?;
                 fetched = true;
             }
             trust.crls().require_number(issuer, minimum.number);
@@ -262,22 +271,36 @@ impl<J: Judge> Catalogue<'_, J> {
         Ok(fetched)
     }
 
-    fn crl(
+    /// Reads or writes the state off the runtime.
+    async fn aside<T: Send + 'static>(
         &self,
-        trust: &Trust,
-        issuer: IssuerId,
-        least: u64,
-        bytes: &[u8],
-    ) -> Result<Crl, CheckFailed> {
-        let failed = |error: TrustCrlError| CheckFailed::new("revocation list", error);
-        let crl = trust.verify_crl(issuer, bytes, self.now).map_err(failed)?;
-        let number = crl.number();
-        if number >= least {
-            Ok(crl)
-        } else {
-            let error = TooOld { number, least };
-            Err(CheckFailed::new("revocation list", error))
+        work: impl FnOnce(&State) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, CatalogueError> {
+        let state = self.state.clone();
+        match spawn_blocking(move || work(&state)).await {
+            Ok(done) => Ok(done?),
+            Err(failed) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),
+            Err(source) => Err(CatalogueError::Stopped { source }),
         }
+    }
+}
+
+/// The list in `bytes`, if it counts and its number is no lower than `least`.
+fn crl(
+    trust: &Trust,
+    issuer: IssuerId,
+    least: u64,
+    bytes: &[u8],
+    now: i64,
+) -> Result<Crl, CheckFailed> {
+    let failed = |error: TrustCrlError| CheckFailed::new("revocation list", error);
+    let crl = trust.verify_crl(issuer, bytes, now).map_err(failed)?;
+    let number = crl.number();
+    if number >= least {
+        Ok(crl)
+    } else {
+        let error = TooOld { number, least };
+        Err(CheckFailed::new("revocation list", error))
     }
 }
 
@@ -361,6 +384,12 @@ pub enum CatalogueError {
     /// What was verified cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The program is ending.
+    #[error("cannot find out what holds now")]
+    Stopped {
+        /// Why.
+        source: JoinError,
+    },
     /// There is no such fileset.
     #[error("cannot find a fileset called {name}")]
     UnknownFileset {
@@ -379,7 +408,9 @@ impl CatalogueError {
     pub(crate) fn may_be_too_new(&self) -> bool {
         match self {
             Self::NotRetained { .. } | Self::UnknownFileset { .. } => true,
-            Self::NoSource(_) | Self::Revoked { .. } | Self::State(_) => false,
+            Self::NoSource(_) | Self::Revoked { .. } | Self::State(_) | Self::Stopped { .. } => {
+                false
+            }
         }
     }
 }

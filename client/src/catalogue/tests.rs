@@ -1,5 +1,7 @@
 //! Walks through catalogues that are right, old, forked, or of somebody else.
 
+mod slow;
+
 use content::Digest;
 use content::statement::{
     FilesetEntry, JudgeError, OriginEntry, Payload, RevisionEntry, Signature, Snapshot, Timestamp,

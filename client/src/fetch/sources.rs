@@ -1,12 +1,14 @@
 //! The sources of a pull in order of preference, and why some are gone round.
 
 use std::error::Error;
+use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use service::Report;
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
@@ -145,6 +147,32 @@ impl<S: Supply> Sources<S> {
         makeshift.ok_or_else(|| self.exhausted(ask.name()))
     }
 
+    /// [`Sources::get`] with a `check` that takes long: it is made off the runtime.
+    pub(crate) async fn get_aside<T: Send + 'static>(
+        &self,
+        ask: Ask,
+        check: impl Fn(&[u8]) -> Result<T, CheckFailed> + Send + Sync + 'static,
+    ) -> Result<T, NoSource> {
+        let check = Arc::new(check);
+        while let Some(slot) = self.best() {
+            let Some(bytes) = self.answer(slot, ask).await else {
+                continue;
+            };
+            let check = Arc::clone(&check);
+            match spawn_blocking(move || check(&bytes)).await {
+                Ok(checked) => {
+                    if let Some(value) = slot.settle(checked) {
+                        return Ok(value);
+                    }
+                }
+                Err(failed) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),
+                // The program is ending.
+                Err(_) => break,
+            }
+        }
+        Err(self.exhausted(ask.name()))
+    }
+
     /// Asks `slot` once. None if nothing came that passes `check`; the source has paid for it then.
     async fn try_slot<T>(
         &self,
@@ -152,17 +180,17 @@ impl<S: Supply> Sources<S> {
         ask: Ask,
         check: &impl Fn(&[u8]) -> Result<T, CheckFailed>,
     ) -> Option<T> {
+        let bytes = self.answer(slot, ask).await?;
+        slot.settle(check(&bytes))
+    }
+
+    /// What `slot` answers, asked once. None if it does not; it has paid for it then.
+    async fn answer(&self, slot: &Slot<S>, ask: Ask) -> Option<Vec<u8>> {
         let time_max = time_max(ask);
         match timeout(time_max, slot.supply.get(ask)).await {
             Ok(Ok(bytes)) => {
                 slot.count(0, bytes.len());
-                match check(&bytes) {
-                    Ok(value) => {
-                        slot.praise();
-                        return Some(value);
-                    }
-                    Err(failed) => slot.blame(&failed),
-                }
+                return Some(bytes);
             }
             Ok(Err(error)) => self.strike(slot, &error).await,
             Err(_) => {
@@ -243,6 +271,20 @@ impl<S: Supply> Slot<S> {
         let mut state = self.lock();
         state.pack_bytes += pack_bytes as u64;
         state.other_bytes += other_bytes as u64;
+    }
+
+    /// Praises or blames it for how a check has ended.
+    fn settle<T>(&self, checked: Result<T, CheckFailed>) -> Option<T> {
+        match checked {
+            Ok(value) => {
+                self.praise();
+                Some(value)
+            }
+            Err(failed) => {
+                self.blame(&failed);
+                None
+            }
+        }
     }
 
     /// It did what it was asked for: earlier trouble is forgotten.
