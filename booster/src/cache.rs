@@ -8,6 +8,7 @@ mod fill;
 mod index;
 mod memory;
 mod objects;
+mod operate;
 mod pieces;
 mod promote;
 mod reader;
@@ -41,6 +42,7 @@ use promote::Promotions;
 pub use reader::{ReadError, Reader};
 use rope::Rope;
 use scrub::Doubts;
+pub(crate) use store::Kept;
 pub use store::StoreError;
 use store::{Store, StoredPack, UnusableError};
 
@@ -318,6 +320,7 @@ impl Cache {
         let store = Arc::clone(&self.shared.store);
         let _done = off_runtime(move || {
             store.sweep(now);
+            store.note_uses(now);
             store.count_files();
         })
         .await;
@@ -466,7 +469,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-fn pack_key(id: PackId) -> Key {
+pub(crate) fn pack_key(id: PackId) -> Key {
     Key {
         kind: Kind::Pack,
         digest: id.0,

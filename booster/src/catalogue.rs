@@ -32,6 +32,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::admin::list::Contents;
 use crate::cache::Cache;
 use crate::pins::{Pin, Pins};
 use crate::single::SingleFlight;
@@ -282,6 +283,26 @@ impl Catalogue {
                 Err(Arc::new(CatalogueError::UnknownPack))
             }
         }
+    }
+
+    /// What is pinned.
+    pub(crate) fn pins(&self) -> Pins {
+        self.shared.parts.pins.clone()
+    }
+
+    /// The filesets that are published, in the order of their names.
+    pub(crate) fn filesets(&self) -> Vec<FilesetName> {
+        self.shared.names().filesets()
+    }
+
+    /// The filesets that have a pack.
+    pub(crate) fn filesets_with(&self, id: PackId) -> Vec<FilesetName> {
+        self.shared.names().filesets_with(id)
+    }
+
+    /// What is known of a fileset; none if it is not published.
+    pub(crate) fn contents(&self, name: &FilesetName) -> Option<Contents> {
+        self.shared.names().contents(name)
     }
 
     /// Whether the origin is known to have what a pin means.

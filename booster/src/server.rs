@@ -16,7 +16,7 @@ use member::{Lock, OpenError, StateError};
 use serde::Serialize;
 use service::ops::{Health, Ops};
 use service::unix::UnixServer;
-use service::{Clock, Component, Drained, Report, Tasks};
+use service::{CancellationToken, Clock, Component, Drained, Report, Tasks};
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -95,7 +95,9 @@ impl Booster {
             enrol: relay.local_addr(),
             ops: ops.local_addr(),
         };
-        let admin = parts.administer(addresses, &health).await;
+        let admin = parts
+            .administer(addresses, &health, tasks.stop_token())
+            .await;
         parts.start_upkeep(&config, addresses, &health, &listener, &relay, &tasks);
         let meters = parts.sources.meters();
         let Parts {
@@ -254,11 +256,20 @@ pub enum BindError {
 
 impl Parts {
     /// Opens the admin socket, to whoever may look into the data folder.
-    async fn administer(&self, bound: Bound, health: &Health) -> Option<UnixServer> {
+    async fn administer(
+        &self,
+        bound: Bound,
+        health: &Health,
+        stop: CancellationToken,
+    ) -> Option<UnixServer> {
         let admin = Arc::new(Admin {
+            cache: self.cache.clone(),
             catalogue: self.catalogue.clone(),
-            pins: self.pins.clone(),
+            clock: self.clock.clone(),
+            pins: self.catalogue.pins(),
+            scrubber: self.scrubber.clone(),
             status: self.status(bound, health),
+            stop,
         });
         let path = self.data.root().join(SOCKET_FILE);
         let answer = move |request| Arc::clone(&admin).answer(request);
@@ -276,7 +287,7 @@ impl Parts {
         let (identity, catalogue) = (Arc::clone(&self.identity), self.catalogue.clone());
         let (cache, health) = (self.cache.clone(), health.clone());
         let (offline, watch) = (self.offline.clone(), self.clock_watch());
-        let (pins, scrubber) = (self.pins.clone(), self.scrubber.clone());
+        let (pins, scrubber) = (self.catalogue.pins(), self.scrubber.clone());
         Box::new(move || {
             let named = |found: Vec<(&str, String)>| {
                 let found = found.into_iter();

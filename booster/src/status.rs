@@ -223,7 +223,7 @@ impl fmt::Display for ScrubStatus {
     }
 }
 
-fn day(at: i64) -> String {
+pub(crate) fn day(at: i64) -> String {
     jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
 }
 

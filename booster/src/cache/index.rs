@@ -58,7 +58,7 @@ impl Asker {
 
 /// In which order files are given up, first to last; within a rank the least recently used first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Rank {
+pub(crate) enum Rank {
     /// A fill that nobody waits for, or what is damaged.
     Abandoned,
     /// Named by no revision that is kept.
@@ -100,6 +100,24 @@ pub(crate) struct Found {
     /// How often it has been looked up, this time included, as far as a byte can count.
     pub(crate) uses: u8,
     pub(crate) verified: bool,
+}
+
+/// A file as somebody sees it who looks but does not use it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Glimpse {
+    pub(crate) bytes: u64,
+    pub(crate) in_use: bool,
+    pub(crate) rank: Rank,
+    /// When it was last used: a higher count is later.
+    pub(crate) used: u64,
+    pub(crate) verified: bool,
+}
+
+/// Files of one kind and rank.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Total {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
 }
 
 /// There is no room, and what is not in use would not make enough of it.
@@ -224,6 +242,34 @@ impl Index {
             uses: entry.uses,
             verified: entry.verified,
         })
+    }
+
+    /// Looks at a file without using or holding it.
+    pub(crate) fn glimpse(&self, key: Key) -> Option<Glimpse> {
+        let entry = self.entries.get(&key)?;
+        Some(Glimpse {
+            bytes: entry.bytes,
+            in_use: entry.holders > 0,
+            rank: entry.rank,
+            used: entry.used,
+            verified: entry.verified,
+        })
+    }
+
+    /// How many uses there have been: the count that the next is higher than.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// What there is, by kind and rank.
+    pub(crate) fn totals(&self) -> BTreeMap<(Kind, Rank), Total> {
+        let mut totals = BTreeMap::<_, Total>::new();
+        for (key, entry) in &self.entries {
+            let total = totals.entry((key.kind, entry.rank)).or_default();
+            total.bytes += entry.bytes;
+            total.files += 1;
+        }
+        totals
     }
 
     /// The files of that kind and their bytes, the least recently used first.

@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use content::locator::PackEntry;
-use content::{FilesetName, PackId};
+use content::{Digest, FilesetName, PackId};
 use serde::{Deserialize, Serialize};
 use service::{CancellationToken, Clock, Report};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -128,11 +129,27 @@ impl Scrubber {
             () = stop.cancelled() => return Examined::Stopped,
             () = sleep_until(free) => {}
         }
-        let (store, stopped) = (Arc::clone(&inner.shared().store), stop.clone());
-        let looked = inner.hand.run(move || store.examine(key, &stopped)).await;
-        let examined = looked.unwrap_or(Examined::Stopped);
-        self.account(key, &examined);
-        examined
+        let (scrubber, stopped, runtime) = (self.clone(), stop.clone(), Handle::current());
+        let looked = inner.hand.run(move || {
+            let examined = scrubber.inner.shared().store.examine(key, &stopped);
+            // Here, so that it is done even if whoever asked has gone.
+            let _in_which_repairs_run = runtime.enter();
+            scrubber.account(key, &examined);
+            examined
+        });
+        looked.await.unwrap_or(Examined::Stopped)
+    }
+
+    /// The files of the first folder that has any after `after`, in the order of digests, and the
+    /// folder's number: that of the last folder if there are none.
+    pub(crate) async fn keys_after(&self, after: Option<Digest>) -> (VecDeque<Key>, u8) {
+        for shard in after.map_or(0, |after| after.as_raw()[0])..=u8::MAX {
+            let keys = self.read_shard(shard, after).await;
+            if !keys.is_empty() {
+                return (keys, shard);
+            }
+        }
+        (VecDeque::new(), u8::MAX)
     }
 
     /// Counts what a look came to, and sees to what is damaged.
@@ -221,7 +238,8 @@ impl Scrubber {
         }
         if let Ok(shard) = u8::try_from(round.shard) {
             round.shard += 1;
-            round.keys = self.read_shard(shard).await;
+            let after = inner.position().after;
+            round.keys = self.read_shard(shard, after).await;
             return;
         }
         inner.end_round();
@@ -229,9 +247,8 @@ impl Scrubber {
     }
 
     /// What is to be looked at of a folder.
-    async fn read_shard(&self, shard: u8) -> VecDeque<Key> {
+    async fn read_shard(&self, shard: u8, after: Option<Digest>) -> VecDeque<Key> {
         let store = Arc::clone(&self.inner.shared().store);
-        let after = self.inner.position().after;
         let read = self.inner.hand.run(move || store.shard(shard)).await;
         let keys = match read {
             Some(Ok(keys)) => keys,

@@ -10,6 +10,7 @@ mod opened;
 mod partial;
 mod quarantine;
 mod scan;
+mod uses;
 
 use std::fs;
 use std::io;
@@ -30,6 +31,8 @@ pub(crate) use examine::Examined;
 pub(crate) use lease::{Lease, StoredPack, UnusableError};
 use opened::Opened;
 pub(crate) use partial::{BeginError, PartialFile};
+use uses::Uses;
+pub(crate) use uses::{Kept, Sight};
 
 /// The files of the cache.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub(crate) struct Store {
     /// For what is read of packs.
     pieces: Pieces,
     temporary: AtomicU64,
+    uses: Mutex<Uses>,
 }
 
 /// Why the cache cannot be opened or closed.
@@ -81,7 +85,7 @@ impl Store {
             source,
         };
         let mut index = Index::new(bytes_max);
-        scan::scan(folder, now, &mut index).map_err(fail)?;
+        let uses = scan::scan(folder, now, &mut index).map_err(fail)?;
         let excess = index.excess();
         let store = Arc::new(Self {
             folder: folder.to_owned(),
@@ -92,6 +96,7 @@ impl Store {
             opened: Opened::default(),
             pieces: Pieces::default(),
             temporary: AtomicU64::new(0),
+            uses: Mutex::new(uses),
         });
         if excess > 0 {
             // The limit has been lowered. Nothing is in use yet, so there is always enough to give.

@@ -8,6 +8,7 @@ use content::statement::{Payload as _, Revision, RevisionEntry, Snapshot};
 use content::{Digest, FilesetName, PackId, RevisionNumber};
 use thiserror::Error;
 
+use crate::admin::list::Contents;
 use crate::cache::Standing;
 use crate::pins::{At, Pin};
 
@@ -156,6 +157,38 @@ impl Names {
         standings
     }
 
+    /// All filesets, in the order of their names.
+    pub(super) fn filesets(&self) -> Vec<FilesetName> {
+        self.filesets.keys().cloned().collect()
+    }
+
+    /// The filesets that have a pack.
+    pub(super) fn filesets_with(&self, id: PackId) -> Vec<FilesetName> {
+        let filesets = self.filesets.iter();
+        let with = filesets.filter(|(_, fileset)| fileset.packs.contains_key(&id));
+        with.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What is known of a fileset.
+    pub(super) fn contents(&self, name: &FilesetName) -> Option<Contents> {
+        let fileset = self.filesets.get(name)?;
+        let mut contents = Contents {
+            current: fileset.current,
+            packs: BTreeMap::new(),
+            unread: fileset.unread().count() as u64,
+        };
+        let mut numbers: Vec<&RevisionNumber> = fileset.read.keys().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            for pack in &fileset.read[number].packs {
+                let named = contents.packs.entry(pack.id);
+                let (_, revisions) = named.or_insert_with(|| (*pack, Vec::new()));
+                revisions.push(*number);
+            }
+        }
+        Some(contents)
+    }
+
     /// Whether the snapshot lists the revision that a pin means.
     pub(super) fn has(&self, pin: &Pin) -> bool {
         let fileset = self.filesets.get(&pin.fileset);
@@ -190,13 +223,8 @@ impl Names {
             fileset: name.clone(),
             at: At::Latest,
         };
-        let with: Vec<&FilesetName> = self
-            .filesets
-            .iter()
-            .filter(|(_, fileset)| fileset.packs.contains_key(&id))
-            .map(|(name, _)| name)
-            .collect();
-        let mut pins = pins.iter().filter(|pin| with.contains(&&pin.fileset));
+        let with = self.filesets_with(id);
+        let mut pins = pins.iter().filter(|pin| with.contains(&pin.fileset));
         if pins.any(is_named) {
             Standing::Pinned
         } else if with.iter().any(|name| is_named(&latest(name))) {

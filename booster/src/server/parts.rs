@@ -43,7 +43,6 @@ pub(super) struct Parts {
     pub(super) lock: Lock,
     pub(super) metrics: Metrics,
     pub(super) offline: Offline,
-    pub(super) pins: Pins,
     pub(super) refusals: Refusals,
     pub(super) registry: Registry,
     pub(super) renewal: Renewal,
@@ -103,13 +102,12 @@ impl Parts {
         let renewal = sources.renewal(&identity, clock, &metrics, &refusals);
         catch_up(&identity, &renewal, &revocation, clock.now()).await?;
         let cache = open_cache(config, &data, places.packs(), tasks, &metrics, clock.now()).await?;
-        let pins = Pins::open(&data.state());
         let catalogue = Catalogue::open(catalogue::Parts {
             cache: cache.clone(),
             clock: clock.clone(),
             judge: AnyJudge(Arc::new(ContentJudge::new(Arc::clone(&identity.trust)))),
             lists: Arc::new(revocation.clone()),
-            pins: pins.clone(),
+            pins: Pins::open(&data.state()),
             spawner: tasks.spawner(),
             state,
             upstreams: documents,
@@ -125,7 +123,6 @@ impl Parts {
             lock,
             metrics,
             offline,
-            pins,
             refusals,
             registry,
             renewal,

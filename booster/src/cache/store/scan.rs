@@ -9,11 +9,12 @@ use content::Digest;
 use content::durable::{self, Disk, RealDisk};
 use tracing::{debug, info};
 
+use super::uses::Uses;
 use super::{OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY, create_folder};
 use crate::cache::index::{Index, Key, Kind};
 
-/// Reads the folders into `index`, and removes what does not belong there.
-pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<()> {
+/// Reads the folders into `index`, says when what was last used, and removes what does not belong there.
+pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<Uses> {
     create_folder(folder)?;
     for name in [OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY] {
         create_folder(&folder.join(name))?;
@@ -29,11 +30,13 @@ pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<()>
     }
     // In the order of their last use, as far as the file system has noted it.
     found.sort_unstable_by_key(|file| file.used);
+    let mut uses = Uses::default();
     for file in found {
         if file.key.kind == Kind::Partial && is_old(file.written, now) {
             fs::remove_file(folder.join(PARTIAL).join(file.key.digest.hex()))?;
         } else {
             index.insert(file.key, file.bytes, clean, 0);
+            uses.note(index.count(), file.used);
         }
     }
     info!(
@@ -44,7 +47,7 @@ pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<()>
         bytes = index.bytes(),
         "opened the cache"
     );
-    Ok(())
+    Ok(uses)
 }
 
 /// Makes all that was written safe, then says so.

@@ -91,11 +91,9 @@ async fn what_is_damaged_while_it_is_kept_is_found_in_a_round_and_fetched_again(
         damaged, repaired, ..
     } = scrubber.status();
     assert_eq!((damaged, repaired), (1, 1));
-    assert_eq!(
-        bed.cache.stored_bytes(),
-        bytes_on_disk(&folder) - left(&folder)
-    );
+    let stored = bed.cache.stored_bytes();
     bed.close().await;
+    assert_eq!(stored, bytes_on_disk(&folder) - left(&folder));
 }
 
 /// Bytes of the file that says how far the scrub has come.
@@ -324,5 +322,22 @@ async fn a_pack_that_may_not_be_fetched_now_is_when_somebody_asks() {
     soon(scrubber.examine(key, &CancellationToken::new())).await;
     bed.settled().await;
     assert_eq!((repairs(&bed, "left"), source.asks().len()), (1, 1));
+    assert_eq!(bed.get(&packs[0]).await, filled(true, false));
+}
+
+#[tokio::test]
+async fn a_pack_is_given_up_when_an_operator_says_so_unless_it_is_in_use() {
+    let (packs, folder) = (few(1), folder());
+    let source = Fake::new("origin").with(&[&packs[0]]);
+    let bed = Bed::open(folder.path(), &[&source]).await;
+    let id = packs[0].header.id();
+    assert_eq!(bed.cache.evict(id), Err(Kept::Absent));
+    bed.get(&packs[0]).await;
+    bed.settled().await;
+    let held = bed.served(&packs[0]).await.unwrap();
+    assert_eq!(bed.cache.evict(id), Err(Kept::InUse));
+    drop(held);
+    assert_eq!(bed.cache.evict(id), Ok(packs[0].bytes.len() as u64));
+    assert_eq!((bed.cache.stored_bytes(), bytes_on_disk(&folder)), (0, 0));
     assert_eq!(bed.get(&packs[0]).await, filled(true, false));
 }

@@ -1,0 +1,39 @@
+//! What operators see of the cache, and do to it.
+
+use content::PackId;
+
+use super::index::Total;
+use super::store::{Kept, Sight};
+use super::{Cache, pack_key};
+use crate::admin::list::TotalRow;
+
+impl Cache {
+    /// What of a pack is to be seen without using it; none if it is not on disk.
+    pub(crate) fn sight(&self, id: PackId) -> Option<Sight> {
+        self.shared.store.sight(pack_key(id))
+    }
+
+    /// What there is, by kind and by how soon it is given up.
+    pub(crate) fn totals(&self) -> Vec<TotalRow> {
+        let totals = self.shared.store.totals().into_iter();
+        let row = |(kind, rank, total): (&str, &str, Total)| TotalRow {
+            bytes: total.bytes,
+            files: total.files,
+            kind: kind.to_owned(),
+            rank: rank.to_owned(),
+        };
+        totals.map(row).collect()
+    }
+
+    /// Gives a pack up that nobody uses; says how many bytes that makes. Touches the disk.
+    pub(crate) fn evict(&self, id: PackId) -> Result<u64, Kept> {
+        let given_up = self.shared.store.evict(pack_key(id))?;
+        self.shared.memory.forget(pack_key(id));
+        Ok(given_up)
+    }
+
+    /// Bytes that all files may be.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.shared.limits.disk_bytes_max
+    }
+}
