@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use certs::crl::Freshness;
-use certs::{CaCert, CaKind, RefusalReason, Trust};
+use certs::{CaCert, CaKind, Peer, RefusalReason, Trust, Verdict};
 use jiff::Timestamp;
 use protocol::{Code, Fault};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ use transport::{Handshake, Refusals, Refused, Session};
 
 use crate::metrics::Metrics;
 use crate::revocation::ca_label;
-pub(crate) use seen::Seen;
+pub(crate) use seen::{Seen, Visitor};
 
 /// How far the booster can tell who has been revoked.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -208,7 +208,7 @@ impl Offline {
             && self.outlook().phase == Phase::Fresh
         {
             let now = self.shared.clock.now();
-            self.shared.seen.note(*peer.cert_sha256(), now);
+            self.shared.seen.note(&Visitor::of(peer), now);
         }
     }
 
@@ -219,13 +219,11 @@ impl Offline {
     /// Says why not; the session is asked to leave, and the refusal is noted.
     pub(crate) fn admit(&self, session: &Session) -> Result<Phase, Fault> {
         let outlook = self.outlook();
-        let known = || {
-            let peer = session.peer();
-            peer.is_some_and(|peer| self.shared.seen.contains(peer.cert_sha256()))
-        };
         match outlook.phase {
             Phase::Fresh => return Ok(Phase::Fresh),
-            Phase::Grace if known() => return Ok(Phase::Grace),
+            Phase::Grace if session.peer().is_some_and(|peer| self.knows(peer)) => {
+                return Ok(Phase::Grace);
+            }
             // The listener's own gate comes before this one, and may have looked a moment earlier.
             Phase::Grace | Phase::Closed => {}
         }
@@ -236,7 +234,23 @@ impl Offline {
         Err(Fault::new(Code::Forbidden, detail))
     }
 
+    /// Whether that client has been let in before, by this certificate or an older one for its
+    /// key, which has not been revoked since: nobody comes back by a key that was given away.
+    fn knows(&self, peer: &Peer) -> bool {
+        let Shared {
+            clock, seen, trust, ..
+        } = &*self.shared;
+        seen.last_visit(&Visitor::of(peer)).is_some_and(|visit| {
+            let verdict = trust.crls().lookup(visit.issuer, visit.serial, clock.now());
+            !matches!(verdict, Verdict::Revoked { .. })
+        })
+    }
+
+    /// Tells of a refusal, once for each session, however often it asks.
     fn refuse(&self, session: &Session) {
+        if !session.ends_unheard() {
+            return;
+        }
         let reason = RefusalReason::CrlStale;
         let refused = &self.shared.metrics.handshakes_refused;
         refused.with_label_values(&[reason.as_str()]).inc();

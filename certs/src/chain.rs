@@ -152,6 +152,7 @@ fn peer(
         not_before: cert.validity().not_before.timestamp(),
         not_after: cert.validity().not_after.timestamp(),
         cert_sha256: sha256(leaf_der),
+        spki_sha256: sha256(cert.public_key().raw),
         issuer_serial: issuer.serial(),
         root,
     })

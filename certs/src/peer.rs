@@ -17,6 +17,7 @@ pub struct Peer {
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
     pub(crate) cert_sha256: [u8; 32],
+    pub(crate) spki_sha256: [u8; 32],
     /// The certificate of its issuer: that may be revoked too, on the list of `root`.
     pub(crate) issuer_serial: Serial,
     pub(crate) root: IssuerId,
@@ -61,5 +62,11 @@ impl Peer {
     /// SHA-256 of its certificate in DER.
     pub fn cert_sha256(&self) -> &[u8; 32] {
         &self.cert_sha256
+    }
+
+    /// SHA-256 of its key as a SubjectPublicKeyInfo in DER: a certificate that is renewed for the
+    /// same key has the same.
+    pub fn spki_sha256(&self) -> &[u8; 32] {
+        &self.spki_sha256
     }
 }

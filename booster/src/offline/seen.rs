@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use certs::{IssuerId, Peer, Serial};
+use content::Digest;
 use content::durable::{self, Disk as _, RealDisk};
 use service::CancellationToken;
 use tokio::time::sleep;
@@ -13,10 +15,12 @@ use tracing::warn;
 
 use crate::cache::off_runtime;
 
-/// The certificates of clients that have been let in, each with when that was last.
+/// The clients that have been let in, each with when that was last and by which certificate.
 ///
-/// Bounded: the oldest go first. Kept in a file of [`MAGIC`], then 40 bytes for each: SHA-256 of the
-/// certificate, and Unix seconds in big-endian order. Cloning shares it.
+/// A client is known by its key and its name, so that it stays known when its certificate is
+/// renewed. Bounded: the oldest go first. Kept in a file of [`MAGIC`], then 88 bytes for each: its
+/// [`Visitor::party`]; Unix seconds in big-endian order; issuer and serial of the certificate.
+/// Cloning shares it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     path: PathBuf,
@@ -25,9 +29,45 @@ pub(crate) struct Seen {
 
 #[derive(Debug, Default)]
 struct Set {
-    by_cert: HashMap<[u8; 32], i64>,
+    visits: Visits,
     /// Whether the file says something else.
     is_dirty: bool,
+}
+
+type Visits = HashMap<[u8; 32], Visit>;
+
+/// When a client came last, and by which certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Visit {
+    /// In Unix seconds.
+    pub(crate) at: i64,
+    /// All zeros if a file of [`OLD_MAGIC`] told of it: the certificate is the client's own then.
+    pub(crate) issuer: IssuerId,
+    pub(crate) serial: Serial,
+}
+
+/// A client at the door.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visitor {
+    cert_sha256: [u8; 32],
+    issuer: IssuerId,
+    /// SHA-256 of: SHA-256 of its SubjectPublicKeyInfo, then its name as a URI. One key under
+    /// another name is another party.
+    party: [u8; 32],
+    serial: Serial,
+}
+
+impl Visitor {
+    pub(crate) fn of(peer: &Peer) -> Self {
+        let mut party = peer.spki_sha256().to_vec();
+        party.extend_from_slice(peer.identity().uri().as_bytes());
+        Self {
+            cert_sha256: *peer.cert_sha256(),
+            issuer: peer.issuer(),
+            party: *Digest::of(&party).as_raw(),
+            serial: peer.serial(),
+        }
+    }
 }
 
 impl Seen {
@@ -35,9 +75,9 @@ impl Seen {
     pub(crate) fn open(state: &Path) -> Self {
         let path = state.join(FILE);
         let read = RealDisk.read(&path, FILE_BYTES_MAX);
-        let by_cert = match read.map(|bytes| bytes.map(|bytes| decode(&bytes))) {
+        let visits = match read.map(|bytes| bytes.map(|bytes| decode(&bytes))) {
             Ok(None) => HashMap::new(),
-            Ok(Some(Some(by_cert))) => by_cert,
+            Ok(Some(Some(visits))) => visits,
             // Whoever is not known is not let in without fresh lists: that is the safe side.
             Ok(Some(None)) => {
                 warn!(path = %path.display(), "the list of clients seen before is damaged: left out");
@@ -49,7 +89,7 @@ impl Seen {
             }
         };
         let set = Set {
-            by_cert,
+            visits,
             is_dirty: false,
         };
         Self {
@@ -58,21 +98,35 @@ impl Seen {
         }
     }
 
-    /// Takes note that the client with that certificate was let in at `now`, in Unix seconds.
-    pub(crate) fn note(&self, cert_sha256: [u8; 32], now: i64) {
+    /// Takes note that a client was let in at `now`, in Unix seconds.
+    pub(crate) fn note(&self, visitor: &Visitor, now: i64) {
+        let visit = Visit {
+            at: now,
+            issuer: visitor.issuer,
+            serial: visitor.serial,
+        };
         let mut set = self.set();
-        let before = set.by_cert.insert(cert_sha256, now);
+        let before = set.visits.insert(visitor.party, visit);
         // An hour is exact enough to tell who was seen last, and a booster with many short
         // sessions does not write all the time.
-        set.is_dirty |= before.is_none_or(|before| (now - before).abs() >= EXACT_SECONDS);
-        if set.by_cert.len() > SEEN_MAX {
+        let is_news = |before: Visit| {
+            (now - before.at).abs() >= EXACT_SECONDS || before.serial != visit.serial
+        };
+        set.is_dirty |= before.is_none_or(is_news);
+        set.is_dirty |= set.visits.remove(&visitor.cert_sha256).is_some();
+        if set.visits.len() > SEEN_MAX {
             set.drop_oldest();
         }
     }
 
-    /// Whether the client with that certificate has been let in before.
-    pub(crate) fn contains(&self, cert_sha256: &[u8; 32]) -> bool {
-        self.set().by_cert.contains_key(cert_sha256)
+    /// When that client was let in last, by whatever certificate for its key and name; none if it
+    /// never was.
+    pub(crate) fn last_visit(&self, visitor: &Visitor) -> Option<Visit> {
+        let set = self.set();
+        let visit = set.visits.get(&visitor.party);
+        visit
+            .or_else(|| set.visits.get(&visitor.cert_sha256))
+            .copied()
     }
 
     /// Writes down what is new, at most every minute and at the end.
@@ -95,7 +149,7 @@ impl Seen {
             if !std::mem::take(&mut set.is_dirty) {
                 return;
             }
-            encode(&set.by_cert)
+            encode(&set.visits)
         };
         let path = self.path.clone();
         let kept = off_runtime(move || durable::write(&RealDisk, &path, &bytes, 0o600));
@@ -114,41 +168,64 @@ impl Seen {
 impl Set {
     /// Makes room for some time to come.
     fn drop_oldest(&mut self) {
-        let visits = self.by_cert.iter();
-        let mut visits: Vec<(i64, [u8; 32])> = visits.map(|(cert, at)| (*at, *cert)).collect();
+        let visits = self.visits.iter();
+        let mut visits: Vec<(i64, [u8; 32])> =
+            visits.map(|(party, visit)| (visit.at, *party)).collect();
         let (oldest, ..) = visits.select_nth_unstable(SEEN_MAX / 8);
-        for (_, cert) in oldest {
-            self.by_cert.remove(cert);
+        for (_, party) in oldest {
+            self.visits.remove(party);
         }
     }
 }
 
-fn encode(by_cert: &HashMap<[u8; 32], i64>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(MAGIC.len() + by_cert.len() * ENTRY_BYTES);
+fn encode(visits: &Visits) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(MAGIC.len() + visits.len() * ENTRY_BYTES);
     bytes.extend_from_slice(MAGIC);
-    for (cert_sha256, at) in by_cert {
-        bytes.extend_from_slice(cert_sha256);
-        bytes.extend_from_slice(&at.to_be_bytes());
+    for (party, visit) in visits {
+        bytes.extend_from_slice(party);
+        bytes.extend_from_slice(&visit.at.to_be_bytes());
+        bytes.extend_from_slice(visit.issuer.as_bytes());
+        bytes.extend_from_slice(visit.serial.as_bytes());
     }
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<[u8; 32], i64>> {
-    let (entries, rest) = bytes.strip_prefix(MAGIC)?.as_chunks::<ENTRY_BYTES>();
+fn decode(bytes: &[u8]) -> Option<Visits> {
+    if let Some(entries) = bytes.strip_prefix(OLD_MAGIC) {
+        return decode_entries::<OLD_ENTRY_BYTES>(entries);
+    }
+    decode_entries::<ENTRY_BYTES>(bytes.strip_prefix(MAGIC)?)
+}
+
+/// Entries of that many bytes; what an old one does not say is zero.
+fn decode_entries<const BYTES: usize>(bytes: &[u8]) -> Option<Visits> {
+    let (entries, rest) = bytes.as_chunks::<BYTES>();
     if !rest.is_empty() {
         return None;
     }
-    let entry = |entry: &[u8; ENTRY_BYTES]| {
-        let (cert_sha256, at) = entry.split_first_chunk::<32>()?;
-        Some((*cert_sha256, i64::from_be_bytes(at.try_into().ok()?)))
+    let entry = |entry: &[u8; BYTES]| {
+        let (party, rest) = entry.split_first_chunk::<32>()?;
+        let (at, rest) = rest.split_first_chunk::<8>()?;
+        let (issuer, rest) = rest.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
+        let serial = rest.first_chunk::<16>().unwrap_or(&[0; 16]);
+        let visit = Visit {
+            at: i64::from_be_bytes(*at),
+            issuer: IssuerId::from_bytes(*issuer),
+            serial: Serial::from_bytes(*serial),
+        };
+        Some((*party, visit))
     };
     entries.iter().map(entry).collect()
 }
 
 const FILE: &str = "seen";
-const MAGIC: &[u8] = b"larder seen 1\n";
-const ENTRY_BYTES: usize = 40;
-/// More clients than any branch has, in 2.6 MiB.
+const MAGIC: &[u8] = b"larder seen 2\n";
+const ENTRY_BYTES: usize = 88;
+/// What was written before clients were known by their keys: SHA-256 of the certificate, and Unix
+/// seconds. Such an entry holds until that client comes again.
+const OLD_MAGIC: &[u8] = b"larder seen 1\n";
+const OLD_ENTRY_BYTES: usize = 40;
+/// More clients than any branch has, in 5.5 MiB.
 const SEEN_MAX: usize = 1 << 16;
 const FILE_BYTES_MAX: u64 = (MAGIC.len() + (SEEN_MAX + 1) * ENTRY_BYTES) as u64;
 /// What a crash may lose: clients that were new within the last minute.
@@ -159,10 +236,19 @@ const EXACT_SECONDS: i64 = 3600;
 mod tests {
     use super::*;
 
-    fn cert(number: u32) -> [u8; 32] {
-        let mut cert = [0; 32];
-        cert[..4].copy_from_slice(&number.to_be_bytes());
-        cert
+    /// The client of that number, by its certificate of that number.
+    fn visitor(number: u32, cert: u32) -> Visitor {
+        let digest = |text: String| *Digest::of(text.as_bytes()).as_raw();
+        Visitor {
+            cert_sha256: digest(format!("certificate {cert} of {number}")),
+            issuer: IssuerId::from_bytes([7; 32]),
+            party: digest(format!("client {number}")),
+            serial: Serial::from_bytes([u8::try_from(cert).unwrap(); 16]),
+        }
+    }
+
+    fn knows(seen: &Seen, number: u32) -> bool {
+        seen.last_visit(&visitor(number, 9)).is_some()
     }
 
     #[tokio::test]
@@ -177,33 +263,55 @@ mod tests {
             !folder.path().join(FILE).exists(),
             "there is nothing to say"
         );
-        seen.note(cert(1), 100);
-        assert!(seen.contains(&cert(1)) && !seen.contains(&cert(2)));
+        seen.note(&visitor(1, 1), 100);
+        assert!(knows(&seen, 1) && !knows(&seen, 2));
         seen.keep().await;
         let again = Seen::open(folder.path());
-        assert!(again.contains(&cert(1)) && !again.contains(&cert(2)));
-        again.note(cert(1), 200);
+        assert!(knows(&again, 1) && !knows(&again, 2));
+        assert_eq!(again.set().visits, seen.set().visits);
+        again.note(&visitor(1, 1), 200);
         assert!(!again.set().is_dirty, "a second visit is not worth a write");
+        again.note(&visitor(1, 2), 200);
+        assert!(again.set().is_dirty, "a new certificate is");
 
         let path = folder.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();
         for damaged in [&whole[..whole.len() - 1], b"larder", b""] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(!Seen::open(folder.path()).contains(&cert(1)));
+            assert!(!knows(&Seen::open(folder.path()), 1));
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_certificates_counts_until_its_clients_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = OLD_MAGIC.to_vec();
+        for number in [1, 2] {
+            old.extend_from_slice(&visitor(number, 1).cert_sha256);
+            old.extend_from_slice(&100i64.to_be_bytes());
+        }
+        std::fs::write(folder.path().join(FILE), old).unwrap();
+        let seen = Seen::open(folder.path());
+        let by_cert = |seen: &Seen, number| seen.last_visit(&visitor(number, 1)).is_some();
+        assert!(by_cert(&seen, 1) && by_cert(&seen, 2) && !knows(&seen, 1));
+        seen.note(&visitor(1, 1), 200);
+        seen.keep().await;
+        let seen = Seen::open(folder.path());
+        assert!(knows(&seen, 1) && by_cert(&seen, 2) && !knows(&seen, 2));
+        assert_eq!(seen.set().visits.len(), 2, "nobody is there twice");
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_written_within_a_minute_and_when_it_is_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let (seen, stop) = (Seen::open(folder.path()), CancellationToken::new());
-        let known = |number| Seen::open(folder.path()).contains(&cert(number));
+        let known = |number| knows(&Seen::open(folder.path()), number);
         let script = async {
-            seen.note(cert(1), 100);
+            seen.note(&visitor(1, 1), 100);
             while !known(1) {
                 sleep(Duration::from_secs(1)).await;
             }
-            seen.note(cert(2), 100);
+            seen.note(&visitor(2, 1), 100);
             stop.cancel();
         };
         tokio::join!(seen.clone().run(stop.clone()), script);
@@ -216,11 +324,11 @@ mod tests {
         let seen = Seen::open(folder.path());
         let count = SEEN_MAX as u32 + 1;
         for number in 0..count {
-            seen.note(cert(number), i64::from(number));
+            seen.note(&visitor(number, 1), i64::from(number));
         }
-        assert!(seen.contains(&cert(count - 1)) && !seen.contains(&cert(0)));
-        let kept = seen.set().by_cert.len();
+        assert!(knows(&seen, count - 1) && !knows(&seen, 0));
+        let kept = seen.set().visits.len();
         assert!((SEEN_MAX / 4 * 3..SEEN_MAX).contains(&kept), "{kept}");
-        assert!(encode(&seen.set().by_cert).len() as u64 <= FILE_BYTES_MAX);
+        assert!(encode(&seen.set().visits).len() as u64 <= FILE_BYTES_MAX);
     }
 }

@@ -83,7 +83,7 @@ impl Parts {
             &identity.trust,
             config.crl_grace(),
             clock,
-            Seen::open(&data.state()),
+            open_seen(&data).await?,
             &refusals,
             &metrics,
         );
@@ -156,9 +156,10 @@ impl Parts {
         {
             warn!(error = %failure, "cannot get the deployment document yet");
         }
-        if let Some(document) = &*self.catalogue.document().borrow() {
+        let document = self.catalogue.document().borrow().clone();
+        if let Some(document) = document {
             let now = self.clock.now();
-            apply(&document.statement, &self.identity, &self.sources, now);
+            apply(&document.statement, &self.identity, &self.sources, now).await;
         }
     }
 
@@ -245,7 +246,11 @@ impl Sources {
         }
     }
 
-    fn make(identity: &Identity, clock: &Clock, refusals: &Refusals) -> Result<Self, TlsError> {
+    pub(super) fn make(
+        identity: &Identity,
+        clock: &Clock,
+        refusals: &Refusals,
+    ) -> Result<Self, TlsError> {
         let make = |addresses: &[String], strictness, shown: bool, http2| {
             let settings = SourceSettings {
                 addresses: addresses.to_vec(),
@@ -337,13 +342,22 @@ fn open_scrubber(
     Scrubber::open(cache.clone(), path, clock.clone(), Arc::new(wanted))
 }
 
+/// Whom the last run let in.
+async fn open_seen(data: &Data) -> Result<Seen, BindError> {
+    let state = data.state();
+    let seen = off_runtime(move || Seen::open(&state)).await;
+    seen.ok_or_else(interrupted)
+}
+
+fn interrupted() -> BindError {
+    BindError::Stopped(std::io::ErrorKind::Interrupted.into())
+}
+
 /// Who we are, and what the last run knew.
 async fn open(config: &Config, clock: &Clock) -> Result<Member, BindError> {
     let (data, grace, own) = (config.data().to_owned(), config.crl_grace(), clock.clone());
     let opened = off_runtime(move || Member::open(&data, Kind::Booster, grace, &own));
-    let opened = opened
-        .await
-        .ok_or_else(|| BindError::Stopped(std::io::ErrorKind::Interrupted.into()))?;
+    let opened = opened.await.ok_or_else(interrupted)?;
     if let Err(OpenError::NoRoot { .. }) = opened {
         // By how much the clock is ahead, `status` can then say.
         let _told_by_status = skew::look(config.data(), Kind::Booster, clock).await;
@@ -385,8 +399,14 @@ async fn catch_up(
     }
 }
 
-/// Follows what the deployment document says of addresses and roots.
-pub(super) fn apply(document: &Deployment, identity: &Identity, sources: &Sources, now: i64) {
+/// Follows what the deployment document says of addresses and roots. The roots are parsed, verified
+/// and written down off the runtime.
+pub(super) async fn apply(
+    document: &Deployment,
+    identity: &Arc<Identity>,
+    sources: &Sources,
+    now: i64,
+) {
     let origin = &document.origin;
     if origin.id == identity.origin.id.as_str() {
         sources.content.set_addresses(origin.addresses.clone());
@@ -403,9 +423,15 @@ pub(super) fn apply(document: &Deployment, identity: &Identity, sources: &Source
             "the deployment document names another origin: ignored"
         );
     }
-    if roots::follow(&identity.trust, document, now)
-        && let Err(failure) = identity.keep_cas()
-    {
+    let (document, identity) = (document.clone(), Arc::clone(identity));
+    let followed = off_runtime(move || {
+        if roots::follow(&identity.trust, &document, now) {
+            identity.keep_cas()
+        } else {
+            Ok(())
+        }
+    });
+    if let Some(Err(failure)) = followed.await {
         warn!(error = %Report(&failure), "cannot keep the roots");
     }
 }

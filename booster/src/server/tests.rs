@@ -1,6 +1,7 @@
 //! A booster between a small origin and its clients, over real sockets on loopback.
 
 mod clocks;
+mod document;
 mod offline;
 mod origin;
 

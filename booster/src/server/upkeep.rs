@@ -93,7 +93,7 @@ impl Parts {
             loop {
                 let current = document.borrow_and_update().clone();
                 if let Some(current) = current {
-                    apply(&current.statement, &identity, &sources, clock.now());
+                    apply(&current.statement, &identity, &sources, clock.now()).await;
                 }
                 tokio::select! {
                     changed = document.changed() => match changed {

@@ -84,6 +84,13 @@ impl Session {
         self.retire.cancel();
     }
 
+    /// Whether that the session has to end is news, since nobody has told of it before; from now
+    /// on somebody has. Whoever is refused and asks on and on is one refusal.
+    #[must_use]
+    pub fn ends_unheard(&self) -> bool {
+        !self.reported.swap(true, Ordering::Relaxed)
+    }
+
     pub(super) fn retiring(&self) -> CancellationToken {
         self.retire.clone()
     }
@@ -300,7 +307,7 @@ impl Shared {
 
     /// Tells, once, that a session has to end.
     pub(super) fn report(&self, session: &Session, reason: RefusalReason, stage: Handshake) {
-        if session.reported.swap(true, Ordering::Relaxed) {
+        if !session.ends_unheard() {
             return;
         }
         self.refuse(&Refused {

@@ -129,3 +129,105 @@ async fn a_booster_that_starts_in_grace_remembers_whom_it_saw() {
     assert_eq!(counted.with_label_values(&["crl_stale"]).get(), 1);
     assert_eq!(booster.drain(GRACE).await, Drained::InTime);
 }
+
+/// A booster in grace that was visited by `device`, and what it answers it once it has `changed`.
+async fn in_grace(
+    changed: impl AsyncFnOnce(&Bed, &mut Device, &Booster),
+) -> Result<protocol::Hello, CallError> {
+    let bed = Bed::start().await;
+    let config = bed.with_grace(2);
+    let mut device = bed.origin.device("laptop");
+    let booster = soon(Booster::bind(config.clone(), bed.origin.clock.clone()))
+        .await
+        .unwrap();
+    let address = booster.local_addr().to_string();
+    soon(bed.origin.client(&device, address.clone()).hello())
+        .await
+        .unwrap();
+    changed(&bed, &mut device, &booster).await;
+    bed.pass(DAY + 100);
+    shown(&booster, &config, Phase::Grace).await;
+    let answer = soon(bed.origin.patient(&device, address).hello()).await;
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+    answer
+}
+
+#[tokio::test]
+async fn in_grace_a_client_is_known_by_the_key_of_its_renewed_certificate() {
+    let renewed = async |bed: &Bed, device: &mut Device, _: &Booster| {
+        bed.origin.renew(device, "laptop");
+    };
+    in_grace(renewed).await.unwrap();
+}
+
+#[tokio::test]
+async fn in_grace_nobody_is_known_by_a_name_alone_or_by_a_key_alone() {
+    let forbidden = |answer: Result<_, CallError>| {
+        let refused = answer.unwrap_err();
+        assert!(
+            matches!(&refused, CallError::Fault { fault } if fault.code == Code::Forbidden),
+            "{refused:?}"
+        );
+    };
+    let rekeyed = async |bed: &Bed, device: &mut Device, _: &Booster| {
+        *device = bed.origin.device("laptop");
+    };
+    forbidden(in_grace(rekeyed).await);
+    let renamed = async |bed: &Bed, device: &mut Device, _: &Booster| {
+        bed.origin.renew(device, "another");
+    };
+    forbidden(in_grace(renamed).await);
+}
+
+#[tokio::test]
+async fn in_grace_a_key_whose_certificate_was_revoked_is_not_known_by_its_next() {
+    let revoked = async |bed: &Bed, device: &mut Device, booster: &Booster| {
+        revoke(bed, booster, device.serial).await;
+        bed.origin.renew(device, "laptop");
+    };
+    let refused = in_grace(revoked).await.unwrap_err();
+    assert!(
+        matches!(&refused, CallError::Fault { fault } if fault.code == Code::Forbidden),
+        "{refused:?}"
+    );
+}
+
+/// Revokes a client's certificate by list 2, and waits until the booster has that.
+async fn revoke(bed: &Bed, booster: &Booster, serial: certs::Serial) {
+    let client = certs::CaKind::Client;
+    bed.origin.shared.sign_lists(2, client, &[serial]);
+    let number = || booster.metrics().crl_number.with_label_values(&["client"]);
+    until(async || number().get(), |number| *number == 2).await;
+}
+
+#[tokio::test]
+async fn who_asks_on_and_on_in_grace_is_one_refusal() {
+    let bed = Bed::start().await;
+    let (config, device) = (bed.with_grace(2), bed.origin.device("laptop"));
+    let booster = soon(Booster::bind(config.clone(), bed.origin.clock.clone()))
+        .await
+        .unwrap();
+    let call = || {
+        let address = booster.local_addr().to_string();
+        bed.origin.patient(&device, address)
+    };
+    // A session that goes on, of a key that is not known any more.
+    let live = call();
+    soon(live.hello()).await.unwrap();
+    let next = bed.origin.renew(&device, "laptop");
+    soon(call().hello()).await.unwrap();
+    revoke(&bed, &booster, next).await;
+    bed.pass(DAY + 100);
+    shown(&booster, &config, Phase::Grace).await;
+    let hammer = (0..50).map(|_| live.hello());
+    let answers = soon(futures_util::future::join_all(hammer)).await;
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    let counted = &booster.metrics().handshakes_refused;
+    let refused = counted.with_label_values(&["crl_stale"]).get();
+    let sessions = booster.metrics().handshakes_accepted.get();
+    assert!(
+        (1..sessions).contains(&refused),
+        "{refused} refusals of {sessions} sessions"
+    );
+    assert_eq!(booster.drain(GRACE).await, Drained::InTime);
+}

@@ -147,6 +147,15 @@ impl Origin {
         self.shared.issue(Role::Client, id)
     }
 
+    /// Gives a client a new certificate, for the key that it has.
+    pub(super) fn renew(&self, device: &Device, id: &str) -> Serial {
+        let (Device { cell, key, .. }, serial) = (device, serial());
+        let spki = key.spki_der();
+        let chain = self.shared.certify(Role::Client, id, spki, serial);
+        cell.replace(&chain, key).unwrap();
+        serial
+    }
+
     /// Calls of `device` to the booster called `berlin`.
     pub(super) fn client(&self, device: &Device, address: String) -> Source {
         self.calls(device, address, Revocation::Required)
