@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use certs::crl::CrlError;
+use certs::trust::TrustCrlError;
 use certs::{Crl, IssuerId, Trust};
 use content::Digest;
 use content::durable::{self, Disk as _, RealDisk};
@@ -89,21 +91,24 @@ impl State {
     }
 
     /// Puts the lists that are kept in force. One that cannot be used is left out: what the
-    /// timestamp vouches for keeps older ones from taking its place.
+    /// timestamp vouches for keeps older ones from taking its place. One that is damaged is set
+    /// aside as `ISSUER.crl.bad`, for whoever wants to know why, so that it is told of once.
     pub fn load_crls(&self, trust: &Trust, now: i64) {
         // Roots first: their lists say which issuing CAs still count.
         for ca in trust.roots().iter().chain(&trust.issuing_cas()) {
             let path = self.crl_path(ca.id());
-            let read = RealDisk.read(&path, protocol::CRL_BYTES_MAX as u64);
-            let Some(bytes) = read.ok().flatten() else {
-                continue;
+            let bytes = match RealDisk.read(&path, protocol::CRL_BYTES_MAX as u64) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error) => {
+                    let path = path.display();
+                    warn!(%path, %error, "cannot read a revocation list: it has to be fetched anew");
+                    continue;
+                }
             };
             match trust.verify_crl(ca.id(), &bytes, now) {
                 Ok(crl) => drop(trust.crls().install(crl)),
-                Err(error) => {
-                    let error = Report(&error);
-                    warn!(path = %path.display(), %error, "leaving out a revocation list");
-                }
+                Err(error) => leave_out(&path, &error),
             }
         }
     }
@@ -146,6 +151,32 @@ impl State {
     }
 }
 
+/// Tells of a list that does not count, and sets it aside if it is the file that is at fault: one
+/// that is refused by our clock or by newer lists may count another time.
+fn leave_out(path: &Path, why: &TrustCrlError) {
+    let (error, shown) = (Report(why), path.display());
+    let damaged = match why {
+        TrustCrlError::Crl { source } => {
+            !matches!(source, CrlError::FromTheFuture | CrlError::Issuer { .. })
+        }
+        TrustCrlError::Rollback { .. } | TrustCrlError::UnknownIssuer | _ => false,
+    };
+    if !damaged {
+        warn!(path = %shown, %error, "leaving out a revocation list");
+        return;
+    }
+    let aside = path.with_extension("crl.bad");
+    match RealDisk.rename(path, &aside) {
+        Ok(()) => {
+            let aside = aside.display();
+            warn!(path = %shown, %error, %aside, "set a damaged revocation list aside: it has to be fetched anew");
+        }
+        Err(failure) => {
+            warn!(path = %shown, %error, %failure, "cannot set a damaged revocation list aside");
+        }
+    }
+}
+
 /// Why the state cannot be kept or used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -171,3 +202,61 @@ pub enum StateError {
 const MARKS: &str = "marks";
 const TIMESTAMP: &str = "timestamp.json";
 const DOCUMENT: &str = "deployment.json";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use certs::crl::{self, CrlStore};
+    use certs::{Ca, Key, Serial, issue};
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000;
+
+    fn root() -> Ca {
+        let (key, serial) = (Key::generate().unwrap(), Serial::from_random([1; 16]));
+        issue::root(&"acme".parse().unwrap(), 1, key, serial, NOW).unwrap()
+    }
+
+    /// What becomes of a kept list of `bytes`: whether it is in force, and whether it was set aside.
+    fn check(root: &Ca, bytes: &[u8], want: (bool, bool)) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::new(folder.path());
+        let lists = Arc::new(CrlStore::new(std::time::Duration::ZERO));
+        let trust = Trust::new(&[root.cert_der()], lists, NOW).unwrap();
+        let path = state.crl_path(root.id());
+        fs::write(&path, bytes).unwrap();
+        state.load_crls(&trust, NOW);
+        let aside = path.with_extension("crl.bad");
+        let got = (trust.crls().current(root.id()).is_some(), aside.exists());
+        assert_eq!(got, want);
+        assert_ne!(path.exists(), aside.exists());
+    }
+
+    #[test]
+    fn a_damaged_list_is_set_aside_and_one_that_is_early_stays() {
+        let root = root();
+        let list = |from| crl::sign(&root, 1, &[], from, from + 86_400).unwrap();
+        let good = list(NOW - 600);
+        check(&root, &good, (true, false));
+        check(&root, &list(NOW + 86_400), (false, false));
+        check(&root, &good[..good.len() - 1], (false, true));
+        check(&root, b"", (false, true));
+        let mut turned = good;
+        *turned.last_mut().unwrap() ^= 1;
+        check(&root, &turned, (false, true));
+    }
+
+    #[test]
+    fn a_list_that_the_disk_does_not_give_is_left_where_it_is() {
+        let (root, folder) = (root(), tempfile::tempdir().unwrap());
+        let state = State::new(folder.path());
+        let lists = Arc::new(CrlStore::new(std::time::Duration::ZERO));
+        let trust = Trust::new(&[root.cert_der()], lists, NOW).unwrap();
+        let path = state.crl_path(root.id());
+        fs::create_dir(&path).unwrap();
+        state.load_crls(&trust, NOW);
+        assert!(path.is_dir() && trust.crls().current(root.id()).is_none());
+    }
+}
