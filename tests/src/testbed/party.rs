@@ -62,6 +62,7 @@ impl Party {
             Expected::AnyOf(Role::Origin),
             Revocation::BestEffort,
             join.addresses.clone(),
+            false,
         )?;
         for ca in party.trust.roots().iter().chain(&party.trust.issuing_cas()) {
             let Fetched::New { bytes, .. } = public.crl(ca.id(), None).await? else {
@@ -85,6 +86,21 @@ impl Party {
     ///
     /// Fails if such a party cannot listen.
     pub fn source(&self, role: Role, id: &str, address: String) -> anyhow::Result<Source> {
+        self.source_over(false, role, id, address)
+    }
+
+    /// The same, over HTTP/2 if that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if such a party cannot listen.
+    pub fn source_over(
+        &self,
+        http2: bool,
+        role: Role,
+        id: &str,
+        address: String,
+    ) -> anyhow::Result<Source> {
         let id: DeviceId = id.parse()?;
         let deployment = self.trust.deployment().clone();
         let expected = Expected::Exactly(Identity {
@@ -92,7 +108,7 @@ impl Party {
             role,
             id,
         });
-        self.calls(expected, Revocation::Required, vec![address])
+        self.calls(expected, Revocation::Required, vec![address], http2)
     }
 
     /// What a listener needs that shows our certificate and lets `roles` in.
@@ -133,6 +149,7 @@ impl Party {
         expected: Expected,
         revocation: Revocation,
         addresses: Vec<String>,
+        http2: bool,
     ) -> anyhow::Result<Source> {
         Ok(Source::new(SourceSettings {
             addresses,
@@ -141,7 +158,7 @@ impl Party {
             trust: Arc::clone(&self.trust),
             own: self.own.clone(),
             clock: self.clock.clone(),
-            http2: false,
+            http2,
             limits: CallLimits::default(),
             refusals: None,
         })?)

@@ -155,7 +155,7 @@ async fn in_grace(
 #[tokio::test]
 async fn in_grace_a_client_is_known_by_the_key_of_its_renewed_certificate() {
     let renewed = async |bed: &Bed, device: &mut Device, _: &Booster| {
-        bed.origin.renew(device, "laptop");
+        *device = bed.origin.renewed(device, "laptop");
     };
     in_grace(renewed).await.unwrap();
 }
@@ -165,7 +165,7 @@ async fn in_grace_nobody_is_known_by_a_name_alone_or_by_a_key_alone() {
     let forbidden = |answer: Result<_, CallError>| {
         let refused = answer.unwrap_err();
         assert!(
-            matches!(&refused, CallError::Fault { fault } if fault.code == Code::Forbidden),
+            matches!(&refused, CallError::Fault { fault, .. } if fault.code == Code::Forbidden),
             "{refused:?}"
         );
     };
@@ -174,7 +174,7 @@ async fn in_grace_nobody_is_known_by_a_name_alone_or_by_a_key_alone() {
     };
     forbidden(in_grace(rekeyed).await);
     let renamed = async |bed: &Bed, device: &mut Device, _: &Booster| {
-        bed.origin.renew(device, "another");
+        *device = bed.origin.renewed(device, "another");
     };
     forbidden(in_grace(renamed).await);
 }
@@ -183,11 +183,11 @@ async fn in_grace_nobody_is_known_by_a_name_alone_or_by_a_key_alone() {
 async fn in_grace_a_key_whose_certificate_was_revoked_is_not_known_by_its_next() {
     let revoked = async |bed: &Bed, device: &mut Device, booster: &Booster| {
         revoke(bed, booster, device.serial).await;
-        bed.origin.renew(device, "laptop");
+        *device = bed.origin.renewed(device, "laptop");
     };
     let refused = in_grace(revoked).await.unwrap_err();
     assert!(
-        matches!(&refused, CallError::Fault { fault } if fault.code == Code::Forbidden),
+        matches!(&refused, CallError::Fault { fault, .. } if fault.code == Code::Forbidden),
         "{refused:?}"
     );
 }
@@ -207,16 +207,16 @@ async fn who_asks_on_and_on_in_grace_is_one_refusal() {
     let booster = soon(Booster::bind(config.clone(), bed.origin.clock.clone()))
         .await
         .unwrap();
-    let call = || {
+    let call = |device| {
         let address = booster.local_addr().to_string();
-        bed.origin.patient(&device, address)
+        bed.origin.patient(device, address)
     };
     // A session that goes on, of a key that is not known any more.
-    let live = call();
+    let live = call(&device);
     soon(live.hello()).await.unwrap();
-    let next = bed.origin.renew(&device, "laptop");
-    soon(call().hello()).await.unwrap();
-    revoke(&bed, &booster, next).await;
+    let next = bed.origin.renewed(&device, "laptop");
+    soon(call(&next).hello()).await.unwrap();
+    revoke(&bed, &booster, next.serial).await;
     bed.pass(DAY + 100);
     shown(&booster, &config, Phase::Grace).await;
     let hammer = (0..50).map(|_| live.hello());

@@ -147,13 +147,13 @@ impl Origin {
         self.shared.issue(Role::Client, id)
     }
 
-    /// Gives a client a new certificate, for the key that it has.
-    pub(super) fn renew(&self, device: &Device, id: &str) -> Serial {
-        let (Device { cell, key, .. }, serial) = (device, serial());
+    /// The same client with a new certificate, for the key that it has.
+    pub(super) fn renewed(&self, device: &Device, id: &str) -> Device {
+        let (key, serial) = (Key::from_pem(&device.key.to_pem()).unwrap(), serial());
         let spki = key.spki_der();
         let chain = self.shared.certify(Role::Client, id, spki, serial);
-        cell.replace(&chain, key).unwrap();
-        serial
+        let cell = Arc::new(CertCell::new(&chain, &key).unwrap());
+        Device { cell, key, serial }
     }
 
     /// Calls of `device` to the booster called `berlin`.
