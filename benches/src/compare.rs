@@ -8,8 +8,11 @@
 mod args;
 mod child;
 mod ground;
+mod herd;
+mod link;
 mod lists;
 mod machine;
+mod memory;
 mod needs;
 mod peers;
 mod point;
@@ -26,14 +29,18 @@ use anyhow::{Context as _, bail};
 use service::Output;
 
 pub use args::Args;
+pub use herd::Stampede;
 pub use machine::Machine;
+pub use memory::Held;
 pub use peers::Kind;
 pub use table::{Report, Row, Sample};
 pub use tools::Tool;
 
 use ground::Ground;
+use herd::Kindred;
 use peers::Server;
-use point::Point;
+use point::{Point, What};
+use table::Taken;
 
 /// Does what `args` say. Says whether all went without a failed request.
 ///
@@ -79,23 +86,25 @@ impl Run {
         let before = Machine::look(&self.args.servers);
         self.output.note(&before);
         let ground = Ground::lay(&self.args, points, self.output)?;
-        let mut samples = Vec::new();
+        let mut taken = Taken::default();
         // Servers that differ in their lists do not stand side by side: a million entries are
         // hundreds of megabytes.
         let mut groups: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
         for point in points {
-            groups
-                .entry(point.entries())
-                .or_default()
-                .push(point.clone());
+            if let What::Get { .. } | What::Handshake { .. } = point.what {
+                let group = groups.entry(point.entries()).or_default();
+                group.push(point.clone());
+            }
         }
         for (entries, points) in groups {
-            self.group(&ground, entries, &points, &mut samples)?;
+            self.group(&ground, entries, &points, &mut taken.samples)?;
         }
-        Ok(Report::new(&self.args, before, samples))
+        self.memory(&ground, points, &mut taken.held)?;
+        self.herds(&ground, points, &mut taken.herds)?;
+        Ok(Report::new(&self.args, before, taken))
     }
 
-    /// All points with a list of so many entries.
+    /// All points with a list of so many entries, at servers that stand side by side.
     fn group(
         &self,
         ground: &Ground,
@@ -119,7 +128,7 @@ impl Run {
         }
         for round in 1..=self.args.rounds {
             for point in points {
-                for server in servers_in_turn(&servers, round) {
+                for server in in_turn(&servers, round) {
                     for tool in point.tools(&self.args.tools) {
                         self.go_on()?;
                         let sample = tools::measure(&self.args, ground, point, server, tool)
@@ -128,6 +137,71 @@ impl Run {
                         self.output.note(&sample);
                         samples.push(sample);
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Connections that are held, at one server after the other.
+    fn memory(
+        &self,
+        ground: &Ground,
+        points: &[Point],
+        held: &mut Vec<Held>,
+    ) -> anyhow::Result<()> {
+        for round in 1..=self.args.rounds {
+            for point in points {
+                let What::Memory { connections, .. } = point.what else {
+                    continue;
+                };
+                for &kind in in_turn(&self.args.servers, round) {
+                    self.go_on()?;
+                    let one = memory::measure(ground, point, kind, connections, round)
+                        .with_context(|| format!("cannot hold connections at {kind}"))?;
+                    self.output.note(&one);
+                    held.push(one);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Herds, at one server after the other.
+    fn herds(
+        &self,
+        ground: &Ground,
+        points: &[Point],
+        herds: &mut Vec<Stampede>,
+    ) -> anyhow::Result<()> {
+        for round in 1..=self.args.rounds {
+            for point in points {
+                let What::Herd {
+                    clients,
+                    mbit,
+                    object,
+                    slow,
+                } = point.what
+                else {
+                    continue;
+                };
+                let kindred = Kindred {
+                    clients,
+                    mbit,
+                    object,
+                    slow,
+                };
+                let curl = herd::curl(ground, kindred).context("cannot use curl")?;
+                for &kind in in_turn(&self.args.servers, round) {
+                    // It would serve the objects from its own disk.
+                    if kind == Kind::Nginx {
+                        continue;
+                    }
+                    self.go_on()?;
+                    let one = herd::measure(ground, point, kindred, kind, curl, round)
+                        .with_context(|| format!("cannot let a herd loose on {kind}"))?;
+                    self.output.note(&one);
+                    herds.push(one);
                 }
             }
         }
@@ -154,7 +228,7 @@ impl Run {
 
 /// All servers, each round beginning with another: whoever comes after a heavy one should not do
 /// so every time.
-fn servers_in_turn(servers: &[Server], round: u32) -> impl Iterator<Item = &Server> {
+fn in_turn<T>(servers: &[T], round: u32) -> impl Iterator<Item = &T> {
     let skip = round as usize % servers.len().max(1);
     servers.iter().cycle().skip(skip).take(servers.len())
 }

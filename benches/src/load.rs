@@ -6,8 +6,10 @@
 //! it fetches, and is bounded in time, in requests and in whom it may reach.
 
 mod args;
+mod drain;
 mod fileset;
 mod histogram;
+mod hold;
 mod line;
 mod process;
 mod summary;
@@ -23,6 +25,8 @@ use anyhow::Context as _;
 pub use args::{Args, HttpVersion, Suite};
 pub use summary::{Latency, Summary};
 
+pub(crate) use drain::{Drained, Herd, drain};
+pub(crate) use hold::hold;
 pub(crate) use process::CpuTime;
 use target::Target;
 use worker::Job;

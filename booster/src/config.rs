@@ -16,6 +16,7 @@ use crate::cache::Limits;
 #[serde(try_from = "Raw")]
 pub struct Config {
     cache: Limits,
+    connections_max: usize,
     content: Listener,
     crl_grace: Duration,
     crl_poll: Duration,
@@ -106,6 +107,12 @@ impl Config {
         self.cache
     }
 
+    /// Connections of clients at a time; those beyond wait.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// The listener for content, over mutual TLS.
     #[must_use]
     pub fn content(&self) -> &Listener {
@@ -155,7 +162,11 @@ impl Config {
     }
 
     fn from_raw(raw: Raw) -> Self {
-        let RawContent { listen, addresses } = raw.content;
+        let RawContent {
+            listen,
+            addresses,
+            connections,
+        } = raw.content;
         let content = Listener {
             listen: listen.0,
             addresses,
@@ -176,6 +187,7 @@ impl Config {
                 stall: raw.cache.stall.0,
                 ..Limits::default()
             },
+            connections_max: usize::from(connections),
             content,
             crl_grace: raw.revocation.grace.0,
             crl_poll: raw.revocation.poll.0,
@@ -216,6 +228,7 @@ struct Raw {
 struct RawContent {
     listen: Listen,
     addresses: Vec<HostPort>,
+    connections: u16,
 }
 
 #[derive(Debug, Deserialize)]
@@ -262,6 +275,7 @@ impl Default for RawContent {
         Self {
             listen: everywhere(7543),
             addresses: Vec::new(),
+            connections: 4096,
         }
     }
 }
@@ -332,6 +346,9 @@ impl TryFrom<Raw> for Config {
             scrub,
             scrub_rate,
         } = raw.cache;
+        if raw.content.connections == 0 {
+            return Err("`content.connections` is 0: want at least one".to_owned());
+        }
         if disk.0 < PACK_BYTES_MAX as u64 {
             return Err(format!(
                 "`cache.disk` is {disk}: want at least one pack, 8 MiB"
@@ -476,6 +493,10 @@ mod tests {
         check(
             "data = \"/d\"\n[revocation]\ngrace = \"31d\"",
             expect!["line 1: `revocation.grace` is 31d: want 0s to 30d"],
+        );
+        check(
+            "data = \"/d\"\n[content]\nconnections = 0",
+            expect!["line 1: `content.connections` is 0: want at least one"],
         );
         check(
             "data = \"/d\"\n[ops]\nport = 1",

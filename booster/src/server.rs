@@ -84,7 +84,9 @@ impl Booster {
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, BindError> {
         let tasks = Tasks::new();
         let parts = Parts::make(&config, &clock, &tasks).await?;
-        let listener = parts.listen(config.content().listen).await?;
+        let listener = parts
+            .listen(config.content().listen, config.connections_max())
+            .await?;
         let relay = parts.relay(config.enrol().listen).await?;
         let (health, registry) = (Health::new(), parts.registry.clone());
         let ops = Ops::bind(config.ops(), health.clone(), registry)

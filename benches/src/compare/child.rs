@@ -48,9 +48,17 @@ impl Running {
 
     /// Waits until something listens on `port` of loopback.
     pub(super) fn listens(&mut self, port: u16, patience: Duration) -> anyhow::Result<()> {
-        self.until(patience, |_| {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        })
+        self.listens_at("127.0.0.1", port, patience)
+    }
+
+    /// The same, at another address.
+    pub(super) fn listens_at(
+        &mut self,
+        address: &str,
+        port: u16,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        self.until(patience, |_| TcpStream::connect((address, port)).is_ok())
     }
 
     /// Waits until it has said `text`.

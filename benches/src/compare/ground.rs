@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 
 use super::args::Args;
 use super::child::{self, Running};
+use super::link::{FAR_ADDRESS, Link};
 use super::lists::{self, Signer};
 use super::point::{Object, Point};
 
@@ -26,6 +28,8 @@ pub(super) struct Ground {
     objects: BTreeMap<&'static str, Published>,
     /// Counts folders of servers.
     places: Cell<u32>,
+    /// The line to where objects come from, if a point needs one.
+    link: Option<Link>,
     /// Ends before the folder goes.
     _origin: Running,
     work: Option<TempDir>,
@@ -52,9 +56,16 @@ impl Ground {
             output.note(format_args!("keeping {}", work.path().display()));
         }
         let folder = work.path().to_owned();
-        let (origin, joins) = start_origin(args, &folder)?;
+        // Some servers give up being root before they open what is in it.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))?;
+        let link = points.iter().any(Point::wants_link);
+        let link = link
+            .then(|| Link::lay(args.load_cpu, &folder))
+            .transpose()?;
+        let (origin, joins) = start_origin(args, &folder, link.as_ref())?;
         let mut ground = Self {
             args: args.clone(),
+            link,
             objects: BTreeMap::new(),
             places: Cell::new(0),
             _origin: origin,
@@ -77,6 +88,26 @@ impl Ground {
             .as_ref()
             .expect("it stays as long as we do")
             .path()
+    }
+
+    /// The line to where objects come from.
+    pub(super) fn link(&self) -> anyhow::Result<&Link> {
+        self.link.as_ref().context("there is no line")
+    }
+
+    /// The address of those from whom objects come.
+    pub(super) fn origin_address(&self) -> &'static str {
+        address(self.link.as_ref())
+    }
+
+    /// Starts one of those from whom objects come, at the far end of the line if there is one.
+    pub(super) fn start_afar(
+        &self,
+        program: &Path,
+        args: &[&str],
+        log: &Path,
+    ) -> anyhow::Result<Running> {
+        start_afar(&self.args, self.link.as_ref(), program, args, log)
     }
 
     /// A new folder for one server.
@@ -228,21 +259,28 @@ impl Ground {
 }
 
 /// Makes an origin and starts it; gives the join strings for one booster and one client.
-fn start_origin(args: &Args, folder: &Path) -> anyhow::Result<(Running, [String; 2])> {
+fn start_origin(
+    args: &Args,
+    folder: &Path,
+    link: Option<&Link>,
+) -> anyhow::Result<(Running, [String; 2])> {
     let ports = [free_port()?, free_port()?, free_port()?];
-    let data = folder.join("origin");
-    let config = folder.join("origin.toml");
+    let (data, config, host) = (
+        folder.join("origin"),
+        folder.join("origin.toml"),
+        address(link),
+    );
     fs::write(
         &config,
         format!(
-            "data = {data:?}\ncontent.listen = \"127.0.0.1:{}\"\nenrol.listen = \"127.0.0.1:{}\"\n\
+            "data = {data:?}\ncontent.listen = \"{host}:{}\"\nenrol.listen = \"{host}:{}\"\n\
              ops.listen = \"127.0.0.1:{}\"\n",
             ports[0], ports[1], ports[2]
         ),
     )?;
     let program = args.program("larder-origin")?;
     let file = path(&config)?;
-    let init = ["init", "--json", "--address", "127.0.0.1", "--name"];
+    let init = ["init", "--json", "--address", host, "--name"];
     let init = [&init[..], &[DEPLOYMENT, "--config", file]].concat();
     let said = child::output(args.load_cpu, &program, init, &[], PATIENCE)?;
     let said: Value = serde_json::from_slice(&said).context("cannot understand `init`")?;
@@ -253,25 +291,46 @@ fn start_origin(args: &Args, folder: &Path) -> anyhow::Result<(Running, [String;
     };
     let joins = [join("booster")?, join("client")?];
     let log = folder.join("origin.log");
-    let mut origin = Running::start(args.load_cpu, &program, ["serve", "--config", file], &log)?;
+    let mut origin = start_afar(args, link, &program, &["serve", "--config", file], &log)?;
     origin.says(SERVING, PATIENCE)?;
     Ok((origin, joins))
 }
 
-/// Starts the booster with that data folder; its settings and its log go to `place`.
+fn start_afar(
+    args: &Args,
+    link: Option<&Link>,
+    program: &Path,
+    with: &[&str],
+    log: &Path,
+) -> anyhow::Result<Running> {
+    let Some(link) = link else {
+        return Running::start(args.load_cpu, program, with, log);
+    };
+    let (nsenter, mut prefix) = link.prefix();
+    prefix.push(path(program)?.to_owned());
+    prefix.extend(with.iter().map(|arg| (*arg).to_owned()));
+    Running::start(args.load_cpu, &nsenter, prefix, log)
+}
+
+fn address(link: Option<&Link>) -> &'static str {
+    link.map_or("127.0.0.1", |_| FAR_ADDRESS)
+}
+
+/// Starts the booster with that data folder; its settings and its log go to `place`. Gives the
+/// ports of its content listener and of its operators' listener.
 pub(super) fn start_booster(
     ground: &Ground,
     data: &Path,
     place: &Path,
-) -> anyhow::Result<(Running, u16)> {
+) -> anyhow::Result<(Running, u16, u16)> {
     let ports = [free_port()?, free_port()?, free_port()?];
     let config = place.join("booster.toml");
-    // All else is as it comes: a customer would not tune it either.
+    // All but the number of connections is as it comes: a customer would not tune it either.
     fs::write(
         &config,
         format!(
             "data = {data:?}\ncontent.listen = \"127.0.0.1:{}\"\nenrol.listen = \"127.0.0.1:{}\"\n\
-             ops.listen = \"127.0.0.1:{}\"\n",
+             ops.listen = \"127.0.0.1:{}\"\ncontent.connections = 16384\n",
             ports[0], ports[1], ports[2]
         ),
     )?;
@@ -280,7 +339,7 @@ pub(super) fn start_booster(
     let log = place.join("log");
     let mut running = Running::start(ground.args.server_cpu, &program, args, &log)?;
     running.says(SERVING, PATIENCE)?;
-    Ok((running, ports[0]))
+    Ok((running, ports[0], ports[2]))
 }
 
 /// Copies a folder with all below it.
@@ -297,6 +356,16 @@ pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Certificate and key of one who has enrolled, in one file in `place`, as many programs want it.
+pub(super) fn identity_pem(place: &Path, data: &Path) -> anyhow::Result<PathBuf> {
+    let (file, identity) = (place.join("identity.pem"), data.join("identity"));
+    let cert = fs::read_to_string(identity.join("cert.pem"))?;
+    fs::write(&file, "")?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    fs::write(&file, cert + &fs::read_to_string(identity.join("key.pem"))?)?;
+    Ok(file)
 }
 
 /// A port of loopback that nobody has.
@@ -329,7 +398,7 @@ const BOOSTER: &str = "edge";
 pub(super) const SERVER_ID: &str = BOOSTER;
 const DEPLOYMENT: &str = "bench";
 /// What our programs print once they serve.
-const SERVING: &str = ": content 127.0.0.1";
+const SERVING: &str = ": content ";
 /// Files of an object are no longer than that.
 const PART_BYTES: u64 = 4 << 20;
 /// How long a step of ours may take.

@@ -23,6 +23,16 @@ pub(super) enum What {
     /// A full handshake for each request of the smallest object, with a revocation list of so
     /// many entries.
     Handshake { entries: u32 },
+    /// Memory for each of so many connections that do nothing.
+    Memory { http: HttpVersion, connections: u32 },
+    /// So many clients ask at once for what is not in the cache, over a thin line.
+    Herd {
+        clients: u16,
+        mbit: u32,
+        object: Object,
+        /// Whether somebody who is slow has asked before them.
+        slow: bool,
+    },
 }
 
 /// An object of about this size: for the booster a pack, or a run of packs.
@@ -36,7 +46,7 @@ impl Point {
     /// Entries of the revocation list that servers have to have.
     pub(super) fn entries(&self) -> u32 {
         match self.what {
-            What::Get { .. } => 0,
+            What::Get { .. } | What::Herd { .. } | What::Memory { .. } => 0,
             What::Handshake { entries } => entries,
         }
     }
@@ -44,8 +54,8 @@ impl Point {
     /// The object that it asks for.
     pub(super) fn object(&self) -> Object {
         match self.what {
-            What::Get { object, .. } => object,
-            What::Handshake { .. } => SMALLEST,
+            What::Get { object, .. } | What::Herd { object, .. } => object,
+            What::Handshake { .. } | What::Memory { .. } => SMALLEST,
         }
     }
 
@@ -54,7 +64,13 @@ impl Point {
         match self.what {
             What::Get { .. } => wanted.to_vec(),
             What::Handshake { .. } => vec![Tool::Ab],
+            What::Herd { .. } | What::Memory { .. } => vec![Tool::LarderLoad],
         }
+    }
+
+    /// Whether objects have to come over a line whose rate can be set.
+    pub(super) fn wants_link(&self) -> bool {
+        matches!(self.what, What::Herd { .. })
     }
 
     /// Whether a smoke run has it.
@@ -71,15 +87,28 @@ impl fmt::Display for Point {
                 object,
                 http,
                 connections,
-            } => {
-                let http = match http {
-                    HttpVersion::One => "h1",
-                    HttpVersion::Two => "h2",
-                };
-                write!(f, "get/{}/{http}/c{connections}", object.name)
-            }
+            } => write!(f, "get/{}/{}/c{connections}", object.name, short(*http)),
             What::Handshake { entries } => write!(f, "handshake/crl{entries}"),
+            What::Herd {
+                clients,
+                mbit,
+                object,
+                slow,
+            } => {
+                let slow = if *slow { "/slow" } else { "" };
+                write!(f, "herd/{clients}x{}/{mbit}mbit{slow}", object.name)
+            }
+            What::Memory { http, connections } => {
+                write!(f, "memory/{}/c{connections}", short(*http))
+            }
         }
+    }
+}
+
+fn short(http: HttpVersion) -> &'static str {
+    match http {
+        HttpVersion::One => "h1",
+        HttpVersion::Two => "h2",
     }
 }
 
@@ -87,7 +116,7 @@ impl fmt::Display for Point {
 pub(super) fn all() -> Vec<Point> {
     let mut points = Vec::new();
     for object in OBJECTS {
-        for http in [HttpVersion::One, HttpVersion::Two] {
+        for http in HTTP {
             for connections in CONNECTIONS {
                 points.push(What::Get {
                     object,
@@ -98,6 +127,16 @@ pub(super) fn all() -> Vec<Point> {
         }
     }
     points.extend(ENTRIES.map(|entries| What::Handshake { entries }));
+    points.extend(HTTP.map(|http| What::Memory {
+        http,
+        connections: HELD,
+    }));
+    points.extend(HERDS.map(|(clients, object, mbit, slow)| What::Herd {
+        clients,
+        mbit,
+        object,
+        slow,
+    }));
     points.into_iter().map(|what| Point { what }).collect()
 }
 
@@ -116,15 +155,31 @@ pub(super) const OBJECTS: [Object; 5] = [
         bytes: 4 << 20,
         name: "4MiB",
     },
-    Object {
-        bytes: 64 << 20,
-        name: "64MiB",
-    },
+    LARGE,
 ];
+const LARGE: Object = Object {
+    bytes: 64 << 20,
+    name: "64MiB",
+};
+const HUGE: Object = Object {
+    bytes: 256 << 20,
+    name: "256MiB",
+};
 const SMALLEST: Object = Object {
     bytes: 4 << 10,
     name: "4KiB",
 };
 const CONNECTIONS: [u16; 3] = [1, 8, 64];
+/// Herds: clients, object, megabits a second, and whether a slow one goes before them.
+const HERDS: [(u16, Object, u32, bool); 5] = [
+    (64, HUGE, 100, false),
+    (256, LARGE, 20, false),
+    (8, LARGE, 1000, false),
+    (8, LARGE, 1000, true),
+    (64, HUGE, 1000, false),
+];
+/// Idle connections: more than a process's memory has by chance.
+const HELD: u32 = 10_000;
+const HTTP: [HttpVersion; 2] = [HttpVersion::One, HttpVersion::Two];
 const ENTRIES: [u32; 3] = [0, 10_000, 1_000_000];
 const SMOKE: [&str; 2] = ["get/1MiB/h1/c8", "handshake/crl0"];

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use anyhow::Context as _;
+
 /// `pid` and all that descend from it.
 pub(super) fn family(pid: u32) -> Vec<u32> {
     let parents = parents();
@@ -29,4 +31,26 @@ fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Memory of `pid` and its descendants in bytes, what they share divided among them
+/// (`Pss`, proc_pid_smaps(5)).
+pub(super) fn pss(pid: u32) -> anyhow::Result<u64> {
+    let of = |pid: u32| line_of(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+    family(pid).into_iter().map(of).sum()
+}
+
+/// The most that each of `pid` and its descendants has had in memory, added up (`VmHWM`,
+/// proc_pid_status(5)).
+pub(super) fn peak(pid: u32) -> anyhow::Result<u64> {
+    let of = |pid: u32| line_of(&format!("/proc/{pid}/status"), "VmHWM:");
+    family(pid).into_iter().map(of).sum()
+}
+
+/// The bytes that a line of that name tells in KiB.
+fn line_of(path: &str, name: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("cannot understand {path}"))? << 10)
 }

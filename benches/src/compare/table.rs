@@ -6,8 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::args::Args;
+use super::herd::{self, Stampede};
 use super::is_yardstick;
 use super::machine::{self, Machine};
+use super::memory::{self, Held};
 use super::peers::Kind;
 use super::tools::Tool;
 
@@ -93,6 +95,18 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// All samples.
     pub samples: Vec<Sample>,
+    /// Memory of connections that are held.
+    pub held: Vec<Held>,
+    /// Herds.
+    pub herds: Vec<Stampede>,
+}
+
+/// What a run has measured so far.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) samples: Vec<Sample>,
+    pub(super) held: Vec<Held>,
+    pub(super) herds: Vec<Stampede>,
 }
 
 impl Sample {
@@ -130,7 +144,12 @@ impl fmt::Display for Sample {
 }
 
 impl Report {
-    pub(super) fn new(args: &Args, machine: Machine, samples: Vec<Sample>) -> Self {
+    pub(super) fn new(args: &Args, machine: Machine, taken: Taken) -> Self {
+        let Taken {
+            samples,
+            held,
+            herds,
+        } = taken;
         let mut order: Vec<(&str, Tool, Kind)> = Vec::new();
         let mut groups: BTreeMap<(&str, Tool, Kind), Vec<&Sample>> = BTreeMap::new();
         for sample in &samples {
@@ -160,7 +179,45 @@ impl Report {
             seconds: args.seconds,
             rows,
             samples,
+            held,
+            herds,
         }
+    }
+
+    fn write_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "| point | server | tool | CPU s/GiB | CPU us each | GiB/s | each/s | p50 ms | p99 ms \
+             | ratio (range) |\n|---|---|---|---|---|---|---|---|---|---|"
+        )?;
+        for row in &self.rows {
+            write!(
+                f,
+                "| {} | {} | {} | {} | {:.1} | {} | {:.0} | {:.2} | {:.2} | ",
+                row.point,
+                row.server,
+                row.tool,
+                or_dash(row.cpu_seconds_per_gib),
+                row.cpu_us_per_object,
+                or_dash(row.gib_per_second),
+                row.objects_per_second,
+                row.p50_ms,
+                row.p99_ms
+            )?;
+            match row.ratio.zip(row.ratio_range) {
+                Some((ratio, (least, most))) => write!(f, "{ratio:.2} ({least:.2}-{most:.2})")?,
+                None => write!(f, "-")?,
+            }
+            match (&row.first_error, row.errors) {
+                (_, 0) => writeln!(f, " |")?,
+                (Some(error), errors) => writeln!(f, " {errors} FAILED: {error} |")?,
+                (None, errors) => writeln!(f, " {errors} FAILED |")?,
+            }
+        }
+        Ok(())
     }
 
     /// Requests that failed.
@@ -202,7 +259,7 @@ fn row(samples: &[&Sample], yardstick: &[&Sample]) -> Row {
 }
 
 /// The middle one; of an even number, the mean of the middle two.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
@@ -219,36 +276,9 @@ impl fmt::Display for Report {
              ratio = CPU by nginx's in the same round\n",
             self.machine, self.load_average_after, self.seconds
         )?;
-        writeln!(
-            f,
-            "| point | server | tool | CPU s/GiB | CPU us each | GiB/s | each/s | p50 ms | p99 ms \
-             | ratio (range) |\n|---|---|---|---|---|---|---|---|---|---|"
-        )?;
-        for row in &self.rows {
-            write!(
-                f,
-                "| {} | {} | {} | {} | {:.1} | {} | {:.0} | {:.2} | {:.2} | ",
-                row.point,
-                row.server,
-                row.tool,
-                or_dash(row.cpu_seconds_per_gib),
-                row.cpu_us_per_object,
-                or_dash(row.gib_per_second),
-                row.objects_per_second,
-                row.p50_ms,
-                row.p99_ms
-            )?;
-            match row.ratio.zip(row.ratio_range) {
-                Some((ratio, (least, most))) => write!(f, "{ratio:.2} ({least:.2}-{most:.2})")?,
-                None => write!(f, "-")?,
-            }
-            match (&row.first_error, row.errors) {
-                (_, 0) => writeln!(f, " |")?,
-                (Some(error), errors) => writeln!(f, " {errors} FAILED: {error} |")?,
-                (None, errors) => writeln!(f, " {errors} FAILED |")?,
-            }
-        }
-        Ok(())
+        self.write_rows(f)?;
+        memory::write(&self.held, f)?;
+        herd::write(&self.herds, f)
     }
 }
 

@@ -4,6 +4,8 @@ mod ab;
 mod larder;
 mod oha;
 
+pub(super) use larder::{drain, hold};
+
 use std::fmt;
 
 use anyhow::Context as _;

@@ -72,6 +72,14 @@ impl Line {
         }
     }
 
+    /// Whether the server has ended it.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::One(sender) => sender.is_closed(),
+            Sender::Two(sender) => sender.is_closed(),
+        }
+    }
+
     /// Asks for `path`, and waits for the head of the answer.
     pub(super) async fn get(&mut self, path: &str) -> anyhow::Result<Response<Incoming>> {
         let authority = self.authority.as_str();

@@ -1,6 +1,6 @@
 //! The server: where it is, who it must be, and how to speak TLS with it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -73,8 +73,13 @@ impl Target {
 
     /// Opens a connection, up to the point where requests can be sent.
     pub(super) async fn connect(&self) -> anyhow::Result<Line> {
+        self.connect_from(None).await
+    }
+
+    /// The same, from an address of this machine.
+    pub(super) async fn connect_from(&self, from: Option<IpAddr>) -> anyhow::Result<Line> {
         let connect = async {
-            let stream = self.shake_hands().await?;
+            let stream = self.shake_hands(from).await?;
             Line::new(stream, self.http, self.authority.clone()).await
         };
         let connected = timeout(CONNECT_TIMEOUT, connect).await;
@@ -84,8 +89,15 @@ impl Target {
             .with_context(|| format!("cannot connect to {}", self.address))
     }
 
-    async fn shake_hands(&self) -> anyhow::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(self.address).await?;
+    async fn shake_hands(&self, from: Option<IpAddr>) -> anyhow::Result<TlsStream<TcpStream>> {
+        let stream = match from {
+            None => TcpStream::connect(self.address).await?,
+            Some(from) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((from, 0).into())?;
+                socket.connect(self.address).await?
+            }
+        };
         stream.set_nodelay(true)?;
         let stream = self.tls.connect(self.name.clone(), stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol();

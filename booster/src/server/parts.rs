@@ -163,8 +163,12 @@ impl Parts {
         }
     }
 
-    /// Opens the listener for clients.
-    pub(super) async fn listen(&self, address: SocketAddr) -> Result<Listener, BindError> {
+    /// Opens the listener for clients, so many at a time.
+    pub(super) async fn listen(
+        &self,
+        address: SocketAddr,
+        connections_max: usize,
+    ) -> Result<Listener, BindError> {
         let purpose = tls::Listener::Data {
             roles: vec![Role::Client],
         };
@@ -175,7 +179,10 @@ impl Parts {
             tls: Arc::new(tls::server_config(&purpose, trust, cell, &time)?),
             trust: Arc::clone(trust),
             clock: self.clock.clone(),
-            limits: transport::listen::Limits::default(),
+            limits: transport::listen::Limits {
+                connections_max,
+                ..Default::default()
+            },
         };
         let api = Arc::new(Api {
             cache: self.cache.clone(),

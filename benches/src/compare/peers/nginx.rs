@@ -9,13 +9,46 @@ use anyhow::Context as _;
 use super::super::child::Running;
 use super::super::ground::{Ground, free_port};
 use super::super::needs;
+use super::backend;
 
+/// Serving files.
 pub(super) fn start(ground: &Ground, entries: u32) -> anyhow::Result<(Vec<Running>, u16)> {
+    let root = format!("root {};", ground.www().display());
+    let (running, port) = start_with(ground, entries, "", &root)?;
+    Ok((vec![running], port))
+}
+
+/// As a cache.
+pub(super) fn start_cache(ground: &Ground, entries: u32) -> anyhow::Result<(Vec<Running>, u16)> {
+    let (backend, origin) = backend::start(ground)?;
+    let cache = ground.place("nginx-cache")?;
+    let zone = format!(
+        "proxy_cache_path {} levels=1:2 keys_zone=all:1m max_size=4g inactive=30d \
+         use_temp_path=off;",
+        cache.display()
+    );
+    let location = format!(
+        "location / {{ proxy_pass http://{origin}; proxy_cache all; \
+         proxy_cache_lock on; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}"
+    );
+    let (running, port) = start_with(ground, entries, &zone, &location)?;
+    Ok((vec![running, backend], port))
+}
+
+fn start_with(
+    ground: &Ground,
+    entries: u32,
+    zone: &str,
+    location: &str,
+) -> anyhow::Result<(Running, u16)> {
     let place = ground.place("nginx")?;
     let port = free_port()?;
     let lists = ground.lists(entries)?;
     let file = place.join("nginx.conf");
-    fs::write(&file, settings(ground, &place, &lists, port))?;
+    fs::write(
+        &file,
+        settings(ground, &place, &lists, port, zone, location),
+    )?;
     let program = needs::find("nginx").context("cannot find nginx")?;
     let args = [
         "-e".as_ref(),
@@ -28,14 +61,21 @@ pub(super) fn start(ground: &Ground, entries: u32) -> anyhow::Result<(Vec<Runnin
     let mut running = Running::start(cpu, &program, args, &place.join("log"))?;
     // A list of a million entries takes it a second.
     running.listens(port, Duration::from_secs(30))?;
-    Ok((vec![running], port))
+    Ok((running, port))
 }
 
 /// One worker, no log, file handles kept, connections that never end, no resumption.
-fn settings(ground: &Ground, place: &Path, lists: &Path, port: u16) -> String {
+fn settings(
+    ground: &Ground,
+    place: &Path,
+    lists: &Path,
+    port: u16,
+    zone: &str,
+    location: &str,
+) -> String {
     let (place, lists) = (place.display(), lists.display());
-    let (www, identity) = (ground.www(), ground.booster().join("identity"));
-    let (www, identity) = (www.display(), identity.display());
+    let identity = ground.booster().join("identity");
+    let identity = identity.display();
     format!(
         r#"
 daemon off;
@@ -72,9 +112,10 @@ http {{
     ssl_verify_client on;
     ssl_verify_depth 2;
     ssl_crl {lists};
+    {zone}
     server {{
         listen 127.0.0.1:{port} ssl http2 backlog=4096;
-        root {www};
+        {location}
     }}
 }}
 "#

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::super::child;
-use super::super::ground::{Ground, path};
+use super::super::ground::{Ground, identity_pem, path};
 use super::super::needs;
 use super::super::peers::Server;
 use super::super::point::Point;
@@ -20,7 +20,10 @@ pub(super) fn load(
     seconds: u32,
 ) -> anyhow::Result<Seen> {
     let program = needs::find("ab").context("cannot find ab")?;
-    let (identity, tls) = (identity(ground)?, tls(ground)?);
+    let (identity, tls) = (
+        identity_pem(ground.folder(), &ground.client())?,
+        tls(ground)?,
+    );
     let quantiles = ground.folder().join("ab.csv");
     let object = server.paths(ground, point.object())?;
     let object = object.first().context("the object has no packs")?;
@@ -77,18 +80,6 @@ fn read_quantiles(table: &str) -> Option<(f64, f64)> {
         line.trim().parse().ok()
     };
     Some((at("50,")?, at("99,")?))
-}
-
-/// Certificate and key of the client in one file, as it wants them.
-fn identity(ground: &Ground) -> anyhow::Result<PathBuf> {
-    let file = ground.folder().join("client.pem");
-    if !file.exists() {
-        let identity = ground.client().join("identity");
-        let cert = fs::read_to_string(identity.join("cert.pem"))?;
-        let key = fs::read_to_string(identity.join("key.pem"))?;
-        fs::write(&file, cert + &key)?;
-    }
-    Ok(file)
 }
 
 /// Settings of OpenSSL by which a client offers one cipher and one group.

@@ -6,7 +6,7 @@ use super::super::ground::{Ground, SERVER_ID, path};
 use super::super::peers::Server;
 use super::super::point::{Point, What};
 use super::{Amount, Seen};
-use crate::load::{self, HttpVersion};
+use crate::load::{self, Drained, Herd, HttpVersion};
 
 pub(super) fn load(
     ground: &Ground,
@@ -14,27 +14,16 @@ pub(super) fn load(
     server: &Server,
     amount: Amount,
 ) -> anyhow::Result<Seen> {
-    let (http, connections) = match point.what {
-        What::Get {
-            http, connections, ..
-        } => (http, connections),
-        What::Handshake { .. } => (HttpVersion::One, 1),
+    let connections = match point.what {
+        What::Get { connections, .. } => connections,
+        What::Handshake { .. } | What::Herd { .. } | What::Memory { .. } => 1,
     };
-    let client = ground.client();
-    let mut args: Vec<String> = ["larder-load", "--threads", "1", "--suite", "aes128-x25519"]
-        .map(str::to_owned)
-        .to_vec();
-    let mut option = |name: &str, value: String| args.extend([format!("--{name}"), value]);
-    option("data", path(&client)?.to_owned());
-    option("server", format!("{SERVER_ID}@127.0.0.1:{}", server.port));
-    option("http", http.to_string());
-    option("connections", connections.to_string());
-    match amount {
-        Amount::Requests(requests) => option("requests", requests.to_string()),
-        Amount::Seconds(seconds) => option("duration", seconds.to_string()),
-    }
-    args.extend(server.paths(ground, point.object())?);
-    let summary = load::run(load::Args::try_parse_from(args)?)?;
+    let mut options = vec![("connections", connections.to_string())];
+    options.push(match amount {
+        Amount::Requests(requests) => ("requests", requests.to_string()),
+        Amount::Seconds(seconds) => ("duration", seconds.to_string()),
+    });
+    let summary = load::run(args(ground, point, server, options)?)?;
     Ok(Seen {
         bytes: summary.bytes,
         errors: summary.errors,
@@ -44,4 +33,52 @@ pub(super) fn load(
         requests: summary.requests,
         seconds: summary.seconds,
     })
+}
+
+/// Holds so many connections while `then` is done.
+pub(in super::super) fn hold<T>(
+    ground: &Ground,
+    point: &Point,
+    server: &Server,
+    connections: u32,
+    then: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let args = args(ground, point, server, Vec::new())?;
+    load::hold(&args, connections, then)
+}
+
+/// Has a herd fetch the point's object.
+pub(in super::super) fn drain(
+    ground: &Ground,
+    point: &Point,
+    server: &Server,
+    herd: &Herd,
+) -> anyhow::Result<Vec<Drained>> {
+    load::drain(&args(ground, point, server, Vec::new())?, herd)
+}
+
+fn args(
+    ground: &Ground,
+    point: &Point,
+    server: &Server,
+    options: Vec<(&str, String)>,
+) -> anyhow::Result<load::Args> {
+    let http = match point.what {
+        What::Get { http, .. } | What::Memory { http, .. } => http,
+        What::Handshake { .. } | What::Herd { .. } => HttpVersion::One,
+    };
+    let client = ground.client();
+    let mut args: Vec<String> = ["larder-load", "--threads", "1", "--suite", "aes128-x25519"]
+        .map(str::to_owned)
+        .to_vec();
+    let fixed = [
+        ("data", path(&client)?.to_owned()),
+        ("server", format!("{SERVER_ID}@127.0.0.1:{}", server.port)),
+        ("http", http.to_string()),
+    ];
+    for (name, value) in fixed.into_iter().chain(options) {
+        args.extend([format!("--{name}"), value]);
+    }
+    args.extend(server.paths(ground, point.object())?);
+    Ok(load::Args::try_parse_from(args)?)
 }

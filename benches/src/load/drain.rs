@@ -1,0 +1,222 @@
+//! Clients that start together, fetch one sequence of packs each, and check what comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use content::PackId;
+use content::frame::Frame;
+use content::pack::PackHeader;
+use http_body_util::BodyExt as _;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::args::Args;
+use super::target::Target;
+
+/// What so many clients do.
+#[derive(Clone, Debug)]
+pub(crate) struct Herd {
+    /// How many clients.
+    pub(crate) clients: u16,
+    /// What their bodies hold, one after the other: all of the packs, in this order.
+    pub(crate) packs: Vec<PackId>,
+    /// So many of them check all that comes; the others the first frame.
+    pub(crate) thorough: u16,
+    /// One more, who begins before the others and takes so many bytes a second.
+    pub(crate) slow: Option<u64>,
+    /// How long all may take.
+    pub(crate) patience: Duration,
+}
+
+/// How it went for one client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drained {
+    /// From the start until its first frame had been checked, connecting included.
+    pub(crate) first_frame: Duration,
+    /// Until it had all.
+    pub(crate) all: Duration,
+    /// Body bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Has a herd fetch the objects that `args` name, one after the other.
+///
+/// # Errors
+///
+/// Fails if any client but the slow one does, or something does not check.
+pub(crate) fn drain(args: &Args, herd: &Herd) -> anyhow::Result<Vec<Drained>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(args.threads.get()))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let all = timeout_of(herd.patience, run(args, herd));
+    runtime.block_on(all)
+}
+
+async fn timeout_of<T>(
+    patience: Duration,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    timeout(patience, work)
+        .await
+        .context("they are not done in time")?
+}
+
+async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<Drained>> {
+    let target = Arc::new(Target::find(args).await?);
+    let paths = Arc::new(args.paths()?);
+    let mut clients = JoinSet::new();
+    let mut slow = JoinSet::new();
+    if let Some(pace) = herd.slow {
+        let checker = Checker::new(&herd.packs, false);
+        slow.spawn(client(
+            Arc::clone(&target),
+            Arc::clone(&paths),
+            checker,
+            Some(pace),
+        ));
+        tokio::time::sleep(HEAD_START).await;
+    }
+    for number in 0..herd.clients {
+        let checker = Checker::new(&herd.packs, number < herd.thorough);
+        clients.spawn(client(
+            Arc::clone(&target),
+            Arc::clone(&paths),
+            checker,
+            None,
+        ));
+    }
+    let mut done = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        done.push(client??);
+    }
+    // Whoever is slow has shown what it does to the others.
+    drop(slow);
+    Ok(done)
+}
+
+async fn client(
+    target: Arc<Target>,
+    paths: Arc<Vec<String>>,
+    mut checker: Checker,
+    pace: Option<u64>,
+) -> anyhow::Result<Drained> {
+    let began = Instant::now();
+    let mut line = target.connect().await?;
+    let (mut bytes, mut first_frame) = (0, None);
+    for path in paths.iter() {
+        let response = line.get(path).await?;
+        let status = response.status();
+        ensure!(status.is_success(), "cannot get {path}: status {status}");
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.with_context(|| format!("{path} broke off"))?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            bytes += data.len() as u64;
+            checker.take(data)?;
+            if first_frame.is_none() && checker.frames > 0 {
+                first_frame = Some(began.elapsed());
+            }
+            if let Some(pace) = pace {
+                sleep_until(began + Duration::from_secs_f64(bytes as f64 / pace as f64)).await;
+            }
+        }
+    }
+    checker.finish()?;
+    Ok(Drained {
+        first_frame: first_frame.context("nothing came")?,
+        all: began.elapsed(),
+        bytes,
+    })
+}
+
+/// Checks packs that come one after the other: their first frame, or all.
+struct Checker {
+    buffer: Vec<u8>,
+    /// The next frame of the pack whose header has come.
+    frame: usize,
+    /// Frames that were good.
+    frames: u64,
+    header: Option<PackHeader>,
+    /// Packs that are still to come, the next one last.
+    packs: Vec<PackId>,
+    thorough: bool,
+}
+
+impl Checker {
+    fn new(packs: &[PackId], thorough: bool) -> Self {
+        Self {
+            buffer: Vec::new(),
+            frame: 0,
+            frames: 0,
+            header: None,
+            packs: packs.iter().rev().copied().collect(),
+            thorough,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        if self.is_content() {
+            return Ok(());
+        }
+        self.buffer.extend_from_slice(bytes);
+        while self.step()? {}
+        if self.is_content() {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Checks the next thing in the buffer, if all of it is there.
+    fn step(&mut self) -> anyhow::Result<bool> {
+        if self.is_content() {
+            return Ok(false);
+        }
+        let Some(header) = &self.header else {
+            let Some(length) = PackHeader::length(&self.buffer)? else {
+                return Ok(false);
+            };
+            if self.buffer.len() < length {
+                return Ok(false);
+            }
+            let id = self.packs.pop().context("more came than all packs")?;
+            self.header = Some(PackHeader::verify(&self.buffer[..length], id)?);
+            self.frame = 0;
+            self.buffer.drain(..length);
+            return Ok(true);
+        };
+        let Some(info) = header.frames().get(self.frame) else {
+            self.header = None;
+            return Ok(!self.buffer.is_empty());
+        };
+        let length = info.stored_bytes as usize;
+        if self.buffer.len() < length {
+            return Ok(false);
+        }
+        Frame::verify(info, &self.buffer[..length])?;
+        self.buffer.drain(..length);
+        self.frame += 1;
+        self.frames += 1;
+        Ok(true)
+    }
+
+    /// Whether what still comes need not be looked at.
+    fn is_content(&self) -> bool {
+        !self.thorough && self.frames > 0
+    }
+
+    fn finish(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.thorough || (self.packs.is_empty() && self.buffer.is_empty()),
+            "not all packs came whole"
+        );
+        Ok(())
+    }
+}
+
+/// By how much the slow one is ahead of the others.
+const HEAD_START: Duration = Duration::from_millis(500);
