@@ -5,7 +5,7 @@
 //! bytes, lie in the same tiers under the same limits; the catalogue decides what of them to fetch.
 
 mod fill;
-mod index;
+pub mod index;
 mod memory;
 mod objects;
 mod operate;
@@ -300,6 +300,8 @@ impl Cache {
     /// Sorts what is kept anew by its standing: the superseded is given up first, then what is
     /// named only by older revisions, then the current, what is pinned last. Pins over 70 % of the
     /// disk's limit, the least recently used first, count for nothing.
+    ///
+    /// Belongs off the runtime: with a million files it takes some tenths of a second.
     pub fn rank(&self, pack: impl Fn(PackId) -> Standing, object: impl Fn(Digest) -> Standing) {
         self.shared.store.rank(|key| match key.kind {
             Kind::Object => object(key.digest),

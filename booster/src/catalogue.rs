@@ -89,7 +89,7 @@ struct Shared {
     /// Whether it was last asked for in vain.
     failing: AtomicBool,
     marks: Mutex<Marks>,
-    names: RwLock<Names>,
+    names: Arc<RwLock<Names>>,
     /// That there is another snapshot, for whoever follows what is pinned.
     news: Notify,
     objects: SingleFlight<Digest, Result<Bytes, Arc<CatalogueError>>>,
@@ -191,7 +191,7 @@ impl Catalogue {
             document: watch::Sender::new(None),
             failing: AtomicBool::new(false),
             marks: Mutex::new(marks),
-            names: RwLock::default(),
+            names: Arc::default(),
             news: Notify::new(),
             objects: SingleFlight::new(spawner.clone()),
             locators: SingleFlight::new(spawner.clone()),

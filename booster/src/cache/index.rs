@@ -1,15 +1,29 @@
 //! What the cache holds and what it would give up first: decided here, without touching a disk.
+//!
+//! Looking up, using and adding a file take the same time however many there are, and finding one
+//! asks for no memory.
 
+mod ghosts;
+mod slab;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
 
 use content::Digest;
 
+use ghosts::Ghosts;
+use slab::{At, Slab, Slot};
+use standing::RANKS;
+pub(crate) use standing::Rank;
+pub use standing::{Asker, Standing};
+pub(crate) use views::{Glimpse, Total};
+
 /// What kind of thing a file of the cache is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A small object, whose name is the digest of its bytes.
     Object,
     /// A whole pack, whose name is the digest of its header.
@@ -22,136 +36,85 @@ pub(crate) enum Kind {
 
 /// Names a file of the cache.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Key {
-    pub(crate) kind: Kind,
-    pub(crate) digest: Digest,
-}
-
-/// What the origin's word and the operator's make of a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Standing {
-    /// A revision that is the latest of its fileset names it, or nothing is known of it yet.
-    Current,
-    /// Only revisions that are kept, but are not the latest, name it.
-    Older,
-    /// Somebody wants it to stay.
-    Pinned,
-    /// Named by no revision that is kept.
-    Superseded,
-}
-
-/// Who asked for a pack: as much of a device's name as is needed to tell one from many.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Asker(u32);
-
-impl Asker {
-    /// Nobody in particular: the booster itself, which fetches something ahead of time.
-    pub const NOBODY: Self = Self(0);
-
-    /// The device of that name.
-    #[must_use]
-    pub fn device(name: &str) -> Self {
-        let [a, b, c, d, ..] = *Digest::of(name.as_bytes()).as_raw();
-        Self(u32::from_be_bytes([a, b, c, d]).max(1))
-    }
-}
-
-/// In which order files are given up, first to last; within a rank the least recently used first.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Rank {
-    /// A fill that nobody waits for, or what is damaged.
-    Abandoned,
-    /// Named by no revision that is kept.
-    Superseded,
-    /// Named only by revisions that are not the latest.
-    Older,
-    /// Asked for by one device only.
-    OneClient,
-    /// All else.
-    Current,
-    /// Pinned, as far as there is room for pins.
-    Pinned,
-}
-
-/// One file. With its place in the map and in the order it takes about 130 bytes.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// The first who asked for it.
-    asker: Asker,
-    bytes: u64,
-    /// When it was made, by the index's own count: tells it from a later file of the same name.
-    born: u64,
-    /// When it was last used, likewise.
-    used: u64,
-    holders: u32,
-    rank: Rank,
-    /// Whether another than the first asked for it, too.
-    shared: bool,
-    standing: Standing,
-    uses: u8,
-    verified: bool,
+pub struct Key {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub digest: Digest,
 }
 
 /// What a look-up found. The entry stays in use until [`Index::release`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Found {
-    pub(crate) born: u64,
-    pub(crate) bytes: u64,
+pub struct Found {
+    /// When it was made, by the index's own count.
+    pub born: u32,
+    /// Its length.
+    pub bytes: u64,
     /// How often it has been looked up, this time included, as far as a byte can count.
-    pub(crate) uses: u8,
-    pub(crate) verified: bool,
-}
-
-/// A file as somebody sees it who looks but does not use it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Glimpse {
-    pub(crate) bytes: u64,
-    pub(crate) in_use: bool,
-    pub(crate) rank: Rank,
-    /// When it was last used: a higher count is later.
-    pub(crate) used: u64,
-    pub(crate) verified: bool,
-}
-
-/// Files of one kind and rank.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Total {
-    pub(crate) bytes: u64,
-    pub(crate) files: u64,
+    pub uses: u8,
+    /// Whether its bytes are known to be good.
+    pub verified: bool,
 }
 
 /// There is no room, and what is not in use would not make enough of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct NoRoom;
+pub struct NoRoom;
+
+/// A file whose standing has changed, until [`Index::place`] has been told.
+#[derive(Clone, Copy, Debug)]
+pub struct Misplaced {
+    /// How many uses of any file ago it was last used.
+    age: u32,
+    at: At,
+    born: u32,
+    standing: Standing,
+}
 
 /// All files of the cache, and what they may take.
+///
+/// A file takes as many whole blocks of the file system as its bytes need; limits and sums are of
+/// those.
 #[derive(Debug)]
-pub(crate) struct Index {
-    entries: HashMap<Key, Entry>,
-    /// The entries as they would be given up: rank, last use, name. Uses are never equal.
-    order: BTreeMap<(Rank, u64), Key>,
+pub struct Index {
+    slab: Slab,
+    ghosts: Ghosts,
+    block_bytes: u64,
     bytes: u64,
     bytes_max: u64,
+    /// Uses so far, of all files.
     count: u64,
+    files: [usize; 4],
     /// Bytes of the files that are pinned.
     pinned_bytes: u64,
 }
 
 impl Index {
-    pub(crate) fn new(bytes_max: u64) -> Self {
+    /// An empty one, for files of at most `bytes_max` bytes in all, on a file system with blocks of
+    /// `block_bytes`.
+    #[must_use]
+    pub fn new(bytes_max: u64, block_bytes: u64) -> Self {
         Self {
-            entries: HashMap::new(),
-            order: BTreeMap::new(),
+            slab: Slab::new(),
+            ghosts: Ghosts::default(),
+            block_bytes: block_bytes.max(1),
             bytes: 0,
             bytes_max,
             count: 0,
+            files: [0; 4],
             pinned_bytes: 0,
         }
     }
 
-    /// Bytes of all files.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Bytes that all files take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of the files that are pinned.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
     }
 
     /// Bytes by which the files exceed what they may take.
@@ -160,306 +123,315 @@ impl Index {
     }
 
     /// How many files of that kind there are.
-    pub(crate) fn files(&self, kind: Kind) -> usize {
-        self.entries.keys().filter(|key| key.kind == kind).count()
+    #[must_use]
+    pub fn files(&self, kind: Kind) -> usize {
+        self.files[kind as usize]
     }
 
-    /// How many files of that kind are not known to be good.
-    pub(crate) fn unverified(&self, kind: Kind) -> usize {
-        let is_unverified = |(key, entry): &(&Key, &Entry)| key.kind == kind && !entry.verified;
-        self.entries.iter().filter(is_unverified).count()
-    }
-
-    /// The files of that kind that nobody uses.
-    pub(crate) fn idle(&self, kind: Kind) -> Vec<Key> {
-        let idle =
-            |(key, entry): (&Key, &Entry)| (key.kind == kind && entry.holders == 0).then_some(*key);
-        self.entries.iter().filter_map(idle).collect()
-    }
-
-    pub(crate) fn contains(&self, key: Key) -> bool {
-        self.entries.contains_key(&key)
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn contains(&self, key: Key) -> bool {
+        self.slab.find(key).is_some()
     }
 
     /// Adds a file, as the most recently used, held by `holders`; replaces one of the same name.
-    /// Says when it was born.
-    pub(crate) fn insert(&mut self, key: Key, bytes: u64, verified: bool, holders: u32) -> u64 {
+    /// Says when it was born. A pack takes over who asked for it from its fill, if that is there,
+    /// or from when it was last here.
+    pub fn insert(&mut self, key: Key, bytes: u64, verified: bool, holders: u32) -> u32 {
         self.remove(key);
         self.count += 1;
-        let standing = Standing::Current;
-        // What a fill's readers have left behind goes over to the pack.
-        let partial = Key {
-            kind: Kind::Partial,
-            ..key
-        };
-        let before = self
-            .entries
-            .get(&partial)
-            .map_or((Asker::NOBODY, false), |entry| (entry.asker, entry.shared));
-        let mut entry = Entry {
-            asker: before.0,
-            bytes,
-            born: self.count,
-            used: self.count,
-            holders,
-            rank: Rank::Current,
-            shared: before.1,
-            standing,
-            uses: 0,
-            verified,
-        };
-        entry.rank = rank_of(key.kind, &entry);
-        self.entries.insert(key, entry);
-        self.order.insert((entry.rank, entry.used), key);
-        self.bytes += bytes;
-        entry.born
+        let mut slot = Slot::new(key);
+        if key.kind == Kind::Pack {
+            let fill = self.slab.find(Key {
+                kind: Kind::Partial,
+                ..key
+            });
+            slot.asker = fill.map_or(Asker::NOBODY, |at| self.slab.get(at).asker);
+            slot.asker = slot.asker.and(self.ghosts.take(&key.digest));
+        }
+        slot.born = self.count as u32;
+        slot.used = self.count as u32;
+        slot.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        slot.holders = holders;
+        slot.verified = verified;
+        self.slab.add(slot);
+        self.bytes += self.taken(bytes);
+        self.files[key.kind as usize] += 1;
+        slot.born
     }
 
     /// Looks a file up, which counts as a use, and holds it.
-    pub(crate) fn hold(&mut self, key: Key) -> Option<Found> {
-        let entry = self.entries.get_mut(&key)?;
-        self.order.remove(&(entry.rank, entry.used));
-        self.count += 1;
-        entry.used = self.count;
-        entry.uses = entry.uses.saturating_add(1);
-        entry.holders += 1;
-        self.order.insert((entry.rank, entry.used), key);
-        Some(Found {
-            born: entry.born,
-            bytes: entry.bytes,
-            uses: entry.uses,
-            verified: entry.verified,
-        })
+    pub fn hold(&mut self, key: Key) -> Option<Found> {
+        let at = self.slab.find(key)?;
+        self.touch(at, Asker::NOBODY);
+        let slot = self.slab.get_mut(at);
+        slot.uses = slot.uses.saturating_add(1);
+        self.hold_unused(key)
     }
 
     /// Holds a file without using it: its place in the order stays.
     pub(crate) fn hold_unused(&mut self, key: Key) -> Option<Found> {
-        let entry = self.entries.get_mut(&key)?;
-        entry.holders += 1;
+        let at = self.slab.find(key)?;
+        let slot = self.slab.get_mut(at);
+        slot.holders += 1;
         Some(Found {
-            born: entry.born,
-            bytes: entry.bytes,
-            uses: entry.uses,
-            verified: entry.verified,
+            born: slot.born,
+            bytes: u64::from(slot.bytes),
+            uses: slot.uses,
+            verified: slot.verified,
         })
-    }
-
-    /// Looks at a file without using or holding it.
-    pub(crate) fn glimpse(&self, key: Key) -> Option<Glimpse> {
-        let entry = self.entries.get(&key)?;
-        Some(Glimpse {
-            bytes: entry.bytes,
-            in_use: entry.holders > 0,
-            rank: entry.rank,
-            used: entry.used,
-            verified: entry.verified,
-        })
-    }
-
-    /// How many uses there have been: the count that the next is higher than.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// What there is, by kind and rank.
-    pub(crate) fn totals(&self) -> BTreeMap<(Kind, Rank), Total> {
-        let mut totals = BTreeMap::<_, Total>::new();
-        for (key, entry) in &self.entries {
-            let total = totals.entry((key.kind, entry.rank)).or_default();
-            total.bytes += entry.bytes;
-            total.files += 1;
-        }
-        totals
-    }
-
-    /// The files of that kind and their bytes, the least recently used first.
-    pub(crate) fn of_kind(&self, kind: Kind) -> Vec<(Key, u64)> {
-        let of_kind = self.entries.iter().filter(|(key, _)| key.kind == kind);
-        let mut found: Vec<_> = of_kind.collect();
-        found.sort_unstable_by_key(|(_, entry)| entry.used);
-        let found = found.into_iter();
-        found.map(|(key, entry)| (*key, entry.bytes)).collect()
     }
 
     /// Lets go of a file that was born then. One that has gone since is no matter.
-    pub(crate) fn release(&mut self, key: Key, born: u64) {
-        if let Some(entry) = self.current(key, born) {
-            entry.holders = entry.holders.saturating_sub(1);
+    pub fn release(&mut self, key: Key, born: u32) {
+        if let Some(slot) = self.current(key, born) {
+            slot.holders = slot.holders.saturating_sub(1);
+        }
+    }
+
+    /// Takes note that `asker` has been given a pack, or what is there of it: a use.
+    pub fn use_by(&mut self, digest: Digest, asker: Asker) {
+        let kinds = [Kind::Pack, Kind::Partial];
+        let find = |kind| self.slab.find(Key { kind, digest });
+        if let Some(at) = kinds.into_iter().find_map(find) {
+            self.touch(at, asker);
         }
     }
 
     /// Takes note of whether the bytes of a file are known to be good.
     pub(crate) fn set_verified(&mut self, key: Key, verified: bool) {
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.verified = verified;
+        if let Some(at) = self.slab.find(key) {
+            self.slab.get_mut(at).verified = verified;
         }
     }
 
     /// Whether the bytes of a file that was born then are known to be good.
-    pub(crate) fn is_verified(&mut self, key: Key, born: u64) -> bool {
-        self.current(key, born).is_some_and(|entry| entry.verified)
+    pub(crate) fn is_verified(&mut self, key: Key, born: u32) -> bool {
+        self.current(key, born).is_some_and(|slot| slot.verified)
     }
 
     /// Takes note that a file born then has `bytes` bytes.
-    pub(crate) fn resize(&mut self, key: Key, born: u64, bytes: u64) {
-        if let Some(entry) = self.current(key, born) {
-            let before = std::mem::replace(&mut entry.bytes, bytes);
-            self.bytes = self.bytes - before + bytes;
-        }
+    pub(crate) fn resize(&mut self, key: Key, born: u32, bytes: u64) {
+        let after = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Some(slot) = self.current(key, born) else {
+            return;
+        };
+        let before = u64::from(std::mem::replace(&mut slot.bytes, after));
+        let (before, after) = (self.taken(before), self.taken(u64::from(after)));
+        self.bytes = self.bytes - before + after;
     }
 
     /// Forgets a file. False if there is none.
-    pub(crate) fn remove(&mut self, key: Key) -> bool {
-        let Some(entry) = self.entries.remove(&key) else {
-            return false;
-        };
-        self.order.remove(&(entry.rank, entry.used));
-        if entry.rank == Rank::Pinned {
-            self.pinned_bytes -= entry.bytes;
-        }
-        self.bytes -= entry.bytes;
-        true
+    pub fn remove(&mut self, key: Key) -> bool {
+        let found = self.slab.find(key);
+        found.is_some_and(|at| {
+            self.forget(at);
+            true
+        })
     }
 
     /// Forgets a file if it is still the one that was born then.
-    pub(crate) fn remove_born(&mut self, key: Key, born: u64) -> bool {
+    pub(crate) fn remove_born(&mut self, key: Key, born: u32) -> bool {
         self.current(key, born).is_some() && self.remove(key)
     }
 
     /// Forgets a file unless it is in use.
     pub(crate) fn remove_idle(&mut self, key: Key) -> bool {
-        let idle = self
-            .entries
-            .get(&key)
-            .is_some_and(|entry| entry.holders == 0);
-        idle && self.remove(key)
+        let found = self.slab.find(key);
+        found.is_some_and(|at| self.slab.get(at).holders == 0) && self.remove(key)
     }
 
     /// Decides what to give up so that `bytes` more fit, and forgets it: the caller removes the
     /// files. Nothing that is in use is given up, and nothing at all if it would not be enough.
-    pub(crate) fn make_room(&mut self, bytes: u64) -> Result<Vec<Key>, NoRoom> {
-        let wanted = (self.bytes + bytes).saturating_sub(self.bytes_max);
-        let mut victims = Vec::new();
-        let mut freed = 0;
-        for key in self.in_order() {
+    ///
+    /// # Errors
+    ///
+    /// Fails if it would not be enough.
+    pub fn make_room(&mut self, bytes: u64) -> Result<Vec<Key>, NoRoom> {
+        let wanted = (self.bytes + self.taken(bytes)).saturating_sub(self.bytes_max);
+        self.give_up(wanted)
+    }
+
+    /// Decides what to give up so that at least `wanted` bytes of what is here go, as
+    /// [`Index::make_room`] does.
+    pub(crate) fn give_up(&mut self, wanted: u64) -> Result<Vec<Key>, NoRoom> {
+        let (mut victims, mut freed) = (Vec::new(), 0);
+        for (at, slot) in self.in_order() {
             if freed >= wanted {
                 break;
             }
-            freed += self.entries[&key].bytes;
-            victims.push(key);
+            freed += self.taken(u64::from(slot.bytes));
+            victims.push(at);
         }
         if freed < wanted {
             return Err(NoRoom);
         }
-        for key in &victims {
-            self.remove(*key);
+        let give_up = |at| {
+            let Slot { asker, kind, .. } = *self.slab.get(at);
+            let key = self.slab.get(at).key();
+            if kind == Kind::Pack {
+                self.ghosts.put(&key.digest, asker, self.slab.live());
+            }
+            self.forget(at);
+            key
+        };
+        Ok(victims.into_iter().map(give_up).collect())
+    }
+
+    /// Which of `pieces` of the index (see [`Index::pieces`]) have another standing now than they
+    /// had. Adds them to `misplaced`.
+    pub(crate) fn look_at(
+        &self,
+        piece: usize,
+        standing: &impl Fn(Key) -> Standing,
+        misplaced: &mut Vec<Misplaced>,
+    ) {
+        let from = (piece * SORTED_AT_ONCE) as At;
+        let end = from.saturating_add(SORTED_AT_ONCE as At);
+        for at in from..end.min(self.slab.begun()) {
+            let Some(slot) = self.slab.in_use(at) else {
+                continue;
+            };
+            let standing = standing(slot.key());
+            if standing != slot.standing {
+                misplaced.push(Misplaced {
+                    age: self.age(slot),
+                    at,
+                    born: slot.born,
+                    standing,
+                });
+            }
         }
-        Ok(victims)
+    }
+
+    /// How many pieces there are to look at.
+    pub(crate) fn pieces(&self) -> usize {
+        (self.slab.begun() as usize).div_ceil(SORTED_AT_ONCE)
+    }
+
+    /// Puts files where they belong. Within its new rank, what comes counts as used after what is
+    /// there.
+    pub(crate) fn place(&mut self, misplaced: &[Misplaced]) {
+        for it in misplaced {
+            let there = self.slab.in_use(it.at);
+            if there.is_some_and(|slot| slot.born == it.born) {
+                self.change(it.at, |slot| slot.standing = it.standing);
+            }
+        }
+    }
+
+    /// Sorts all files anew, in one go.
+    pub fn rank(&mut self, standing: impl Fn(Key) -> Standing) {
+        let mut misplaced = Vec::new();
+        for piece in 0..self.pieces() {
+            self.look_at(piece, &standing, &mut misplaced);
+        }
+        self.place(in_order_of_use(&mut misplaced));
+    }
+
+    /// Sorts one file in by its standing.
+    pub(crate) fn sort_in(&mut self, key: Key, standing: Standing) {
+        if let Some(at) = self.slab.find(key) {
+            self.change(at, |slot| slot.standing = standing);
+        }
     }
 
     /// What is not in use, as it would be given up. Pins beyond their share of the limit, the
     /// least recently used first, count like what is not pinned.
-    fn in_order(&self) -> impl Iterator<Item = Key> {
-        let idle = |(_, key): &(&(Rank, u64), &Key)| self.entries[*key].holders == 0;
-        let split = (Rank::Current, 0);
-        let mut pins = self
-            .order
-            .range((Rank::Pinned, 0)..)
-            .filter(idle)
-            .peekable();
-        let mut current = self
-            .order
-            .range(split..(Rank::Pinned, 0))
-            .filter(idle)
-            .peekable();
-        let mut over = self
-            .pinned_bytes
-            .saturating_sub(self.bytes_max / 10 * PINS_TENTHS_MAX);
-        let ranked = std::iter::from_fn(move || {
-            let (pin, other) = (pins.peek().copied(), current.peek().copied());
-            let pin_goes = match (pin, other) {
-                (Some(((_, pin), _)), Some(((_, other), _))) => over > 0 && pin < other,
+    fn in_order(&self) -> impl Iterator<Item = (At, &Slot)> {
+        let list = |rank| {
+            let slots = self.slab.list(rank);
+            slots.filter(|(_, slot)| slot.holders == 0)
+        };
+        let pins_max = self.bytes_max / 10 * PINS_TENTHS_MAX;
+        let mut over = self.pinned_bytes.saturating_sub(pins_max);
+        let mut pins = list(Rank::Pinned).peekable();
+        let mut current = list(Rank::Current).peekable();
+        let last = std::iter::from_fn(move || {
+            let pin_goes = match (pins.peek(), current.peek()) {
+                (Some((_, pin)), Some((_, other))) => over > 0 && is_before(pin.used, other.used),
                 (pin, None) => pin.is_some(),
                 (None, Some(_)) => false,
             };
             if !pin_goes {
                 return current.next();
             }
-            over = over.saturating_sub(pin.map_or(0, |(_, key)| self.entries[key].bytes));
-            pins.next()
+            let pin = pins.next()?;
+            over = over.saturating_sub(self.taken(u64::from(pin.1.bytes)));
+            Some(pin)
         });
-        self.order
-            .range(..split)
-            .filter(idle)
-            .chain(ranked)
-            .map(|(_, key)| *key)
+        list(Rank::Abandoned)
+            .chain(list(Rank::Superseded))
+            .chain(list(Rank::Older))
+            .chain(list(Rank::OneClient))
+            .chain(last)
     }
 
-    /// Takes note that `asker` has been given a pack, or what is there of it: a use.
-    pub(crate) fn use_by(&mut self, digest: Digest, asker: Asker) {
-        let kinds = [Kind::Pack, Kind::Partial].map(|kind| Key { kind, digest });
-        let Some(key) = kinds.into_iter().find(|key| self.contains(*key)) else {
-            return;
-        };
+    /// Counts a use.
+    fn touch(&mut self, at: At, asker: Asker) {
         self.count += 1;
-        let used = self.count;
-        self.change(key, |entry| {
-            entry.used = used;
-            if entry.asker == Asker::NOBODY {
-                entry.asker = asker;
-            } else if asker != Asker::NOBODY && asker != entry.asker {
-                entry.shared = true;
-            }
+        let used = self.count as u32;
+        self.change(at, |slot| {
+            slot.used = used;
+            slot.asker = slot.asker.and(asker);
         });
     }
 
-    /// Sorts packs and objects anew.
-    pub(crate) fn rank(&mut self, standing: impl Fn(Key) -> Standing) {
-        let keys: Vec<Key> = self.entries.keys().copied().collect();
-        for key in keys {
-            self.change(key, |entry| entry.standing = standing(key));
+    /// Changes a slot, and puts it at the end of its list.
+    fn change(&mut self, at: At, change: impl FnOnce(&mut Slot)) {
+        self.slab.unlink(at);
+        let slot = self.slab.get_mut(at);
+        let before = slot.rank();
+        change(slot);
+        let (bytes, after) = (u64::from(slot.bytes), slot.rank());
+        self.slab.append(at);
+        if before != after {
+            let taken = self.taken(bytes);
+            self.pinned_bytes -= if before == Rank::Pinned { taken } else { 0 };
+            self.pinned_bytes += if after == Rank::Pinned { taken } else { 0 };
         }
     }
 
-    /// Sorts one file in by its standing.
-    pub(crate) fn sort_in(&mut self, key: Key, standing: Standing) {
-        self.change(key, |entry| entry.standing = standing);
+    fn forget(&mut self, at: At) {
+        let slot = self.slab.get(at);
+        let (kind, rank, bytes) = (slot.kind, slot.rank(), u64::from(slot.bytes));
+        self.slab.remove(at);
+        let taken = self.taken(bytes);
+        self.bytes -= taken;
+        self.pinned_bytes -= if rank == Rank::Pinned { taken } else { 0 };
+        self.files[kind as usize] -= 1;
     }
 
-    /// Changes an entry, and its place in the order with it.
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return;
-        };
-        self.order.remove(&(entry.rank, entry.used));
-        if entry.rank == Rank::Pinned {
-            self.pinned_bytes -= entry.bytes;
-        }
-        change(entry);
-        entry.rank = rank_of(key.kind, entry);
-        if entry.rank == Rank::Pinned {
-            self.pinned_bytes += entry.bytes;
-        }
-        self.order.insert((entry.rank, entry.used), key);
+    fn current(&mut self, key: Key, born: u32) -> Option<&mut Slot> {
+        let at = self.slab.find(key)?;
+        let slot = self.slab.get_mut(at);
+        (slot.born == born).then_some(slot)
     }
 
-    fn current(&mut self, key: Key, born: u64) -> Option<&mut Entry> {
-        self.entries
-            .get_mut(&key)
-            .filter(|entry| entry.born == born)
+    /// How many uses of any file ago this one was last used.
+    fn age(&self, slot: &Slot) -> u32 {
+        (self.count as u32).wrapping_sub(slot.used)
+    }
+
+    /// What a file of `bytes` takes.
+    fn taken(&self, bytes: u64) -> u64 {
+        bytes.next_multiple_of(self.block_bytes)
     }
 }
 
-fn rank_of(kind: Kind, entry: &Entry) -> Rank {
-    match (kind, entry.standing) {
-        (Kind::Partial | Kind::Quarantined, _) => Rank::Abandoned,
-        (_, Standing::Superseded) => Rank::Superseded,
-        (_, Standing::Older) => Rank::Older,
-        (_, Standing::Pinned) => Rank::Pinned,
-        (_, Standing::Current) if entry.asker != Asker::NOBODY && !entry.shared => Rank::OneClient,
-        (_, Standing::Current) => Rank::Current,
-    }
+/// Sorts files by their last use.
+pub(crate) fn in_order_of_use(misplaced: &mut [Misplaced]) -> &[Misplaced] {
+    misplaced.sort_unstable_by_key(|it| Reverse(it.age));
+    misplaced
+}
+
+/// Whether a use came before another, by a count that begins anew: right as long as they lie less
+/// than 2³¹ uses apart.
+fn is_before(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
 }
 
 /// So many tenths of the limit are for pins.
 const PINS_TENTHS_MAX: u64 = 7;
+/// Entries that are sorted without a pause: some 100 µs.
+const SORTED_AT_ONCE: usize = 1024;

@@ -24,7 +24,7 @@ use service::Report;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use super::index::{Asker, Found, Index, Key, Kind, NoRoom, Standing};
+use super::index::{Asker, Found, Index, Key, Kind, NoRoom, Standing, in_order_of_use};
 use super::pieces::Pieces;
 use crate::metrics::CacheMetrics;
 pub(crate) use examine::Examined;
@@ -84,7 +84,7 @@ impl Store {
             path: folder.to_owned(),
             source,
         };
-        let mut index = Index::new(bytes_max);
+        let mut index = Index::new(bytes_max, 1);
         let uses = scan::scan(folder, now, &mut index).map_err(fail)?;
         let excess = index.excess();
         let store = Arc::new(Self {
@@ -127,7 +127,7 @@ impl Store {
 
     /// Drops what fills have left behind for longer than 24 hours. Touches the disk.
     pub(crate) fn sweep(&self, now: i64) {
-        let idle = self.index().idle(Kind::Partial);
+        let idle = self.index().idle_fills();
         for key in idle {
             let path = self.path(key);
             let old = fs::metadata(&path).is_ok_and(|metadata| scan::is_stale(&metadata, now));
@@ -172,7 +172,19 @@ impl Store {
 
     /// Sorts files anew by what the origin and the operator say of them.
     pub(crate) fn rank(&self, standing: impl Fn(Key) -> Standing) {
-        self.index().rank(standing);
+        let (mut misplaced, mut piece) = (Vec::new(), 0);
+        loop {
+            // Piece by piece, so that nobody waits for long to look something up.
+            let index = self.index();
+            if piece == index.pieces() {
+                break;
+            }
+            index.look_at(piece, &standing, &mut misplaced);
+            piece += 1;
+        }
+        for piece in in_order_of_use(&mut misplaced).chunks(1024) {
+            self.index().place(piece);
+        }
     }
 
     /// Takes note that somebody has been given a pack, or what is there of it.
@@ -270,7 +282,7 @@ impl Store {
     }
 
     /// The lease of an entry that was made with a holder.
-    fn held(self: &Arc<Self>, key: Key, born: u64, bytes: u64, verified: bool) -> Lease {
+    fn held(self: &Arc<Self>, key: Key, born: u32, bytes: u64, verified: bool) -> Lease {
         Lease {
             store: Arc::clone(self),
             key,

@@ -28,7 +28,7 @@ impl Shared {
             async move {
                 let got = shared.get_object(digest).await;
                 if matches!(shared.names().object(&digest), Some(Named::Locator(..))) {
-                    shared.rank();
+                    shared.rank().await;
                 }
                 got.map_err(Arc::new)
             }
@@ -71,7 +71,7 @@ impl Shared {
             }
         }
         if learnt {
-            self.rank();
+            self.rank().await;
         }
         first.map_or(Ok(()), Err)
     }

@@ -29,7 +29,7 @@ impl Catalogue {
                 () = stop.cancelled() => return,
             }
             tokio::select! {
-                changed = changes.changed() => if changed.is_ok() { shared.rank() },
+                changed = changes.changed() => if changed.is_ok() { shared.rank().await },
                 () = shared.news.notified() => {}
                 // What could not be read before is tried again.
                 () = sleep(TRY_PAUSE) => {}

@@ -114,7 +114,7 @@ impl Shared {
         let before = self.view.swap(Some(Arc::clone(&view)));
         if before.is_none_or(|before| before.timestamp.snapshot != digest) {
             self.relearn().await;
-            self.rank();
+            self.rank().await;
             self.news.notify_one();
         }
         self.see_to_document(&view.timestamp).await;
@@ -264,15 +264,22 @@ impl Shared {
     }
 
     /// Tells the cache what is still named, so that it gives up the rest first.
-    pub(super) fn rank(&self) {
-        let packs = self.names().standings(&self.parts.pins.wanted());
-        self.parts.cache.rank(
-            |id| packs.get(&id).copied().unwrap_or(Standing::Superseded),
-            |digest| match self.names().object(&digest) {
-                Some(_) => Standing::Current,
-                None => Standing::Superseded,
-            },
-        );
+    pub(super) async fn rank(&self) {
+        let (names, cache) = (Arc::clone(&self.names), self.parts.cache.clone());
+        let pins = self.parts.pins.wanted();
+        let ranked = off_runtime(move || {
+            let names = || names.read().unwrap_or_else(PoisonError::into_inner);
+            let packs = names().standings(&pins);
+            cache.rank(
+                |id| packs.get(&id).copied().unwrap_or(Standing::Superseded),
+                |digest| match names().object(&digest) {
+                    Some(_) => Standing::Current,
+                    None => Standing::Superseded,
+                },
+            );
+        });
+        // That it was cut off is told already, and the next time it is done again.
+        let _done = ranked.await;
     }
 }
 

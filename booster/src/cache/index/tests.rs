@@ -1,5 +1,7 @@
 //! What goes first, and what stays.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -25,7 +27,7 @@ fn names(keys: &[Key]) -> Vec<u8> {
 
 #[test]
 fn abandoned_fills_go_first_then_what_is_superseded_then_the_least_recently_used() {
-    let mut index = Index::new(60);
+    let mut index = Index::new(60, 1);
     for name in 1..=5 {
         index.insert(key(Kind::Pack, name), 10, true, 0);
     }
@@ -45,7 +47,7 @@ fn abandoned_fills_go_first_then_what_is_superseded_then_the_least_recently_used
 
 #[test]
 fn what_one_device_asked_for_goes_before_what_many_did_and_pins_go_last() {
-    let mut index = Index::new(60);
+    let mut index = Index::new(60, 1);
     let [one, other] = ["laptop-1", "laptop-2"].map(Asker::device);
     for name in 1..=6 {
         index.insert(key(Kind::Pack, name), 10, true, 0);
@@ -66,13 +68,13 @@ fn what_one_device_asked_for_goes_before_what_many_did_and_pins_go_last() {
         6 => Standing::Older,
         _ => Standing::Current,
     });
-    let order: Vec<Key> = index.in_order().collect();
+    let order: Vec<Key> = index.in_order().map(|(_, slot)| slot.key()).collect();
     assert_eq!(names(&order), [6, 3, 5, 2, 4, 1]);
 }
 
 #[test]
 fn a_fill_hands_its_askers_on_to_its_pack() {
-    let mut index = Index::new(60);
+    let mut index = Index::new(60, 1);
     let [one, other] = ["laptop-1", "laptop-2"].map(Asker::device);
     for (name, askers) in [(1, [one, one]), (2, [one, other])] {
         index.insert(key(Kind::Partial, name), 10, false, 1);
@@ -82,13 +84,18 @@ fn a_fill_hands_its_askers_on_to_its_pack() {
         index.insert(key(Kind::Pack, name), 10, true, 0);
         index.remove(key(Kind::Partial, name));
     }
-    let ranks = [1, 2].map(|name| index.entries[&key(Kind::Pack, name)].rank);
+    let ranks = [1, 2].map(|name| {
+        index
+            .slab
+            .get(index.slab.find(key(Kind::Pack, name)).unwrap())
+            .rank()
+    });
     assert_eq!(ranks, [Rank::OneClient, Rank::Current]);
 }
 
 #[test]
 fn pins_beyond_their_share_of_the_limit_count_for_nothing() {
-    let mut index = Index::new(100);
+    let mut index = Index::new(100, 1);
     for name in 1..=10 {
         index.insert(key(Kind::Pack, name), 10, true, 0);
     }
@@ -98,13 +105,13 @@ fn pins_beyond_their_share_of_the_limit_count_for_nothing() {
         10 => Standing::Current,
         _ => Standing::Pinned,
     });
-    let order: Vec<Key> = index.in_order().collect();
+    let order: Vec<Key> = index.in_order().map(|(_, slot)| slot.key()).collect();
     assert_eq!(names(&order), [2, 3, 10, 4, 5, 6, 7, 8, 9, 1]);
 }
 
 #[test]
 fn what_is_in_use_stays_and_nothing_goes_in_vain() {
-    let mut index = Index::new(30);
+    let mut index = Index::new(30, 1);
     for name in 1..=3 {
         index.insert(key(Kind::Pack, name), 10, true, 0);
     }
@@ -118,7 +125,7 @@ fn what_is_in_use_stays_and_nothing_goes_in_vain() {
 
 #[test]
 fn a_holder_of_a_file_that_has_gone_does_not_let_go_of_its_successor() {
-    let mut index = Index::new(30);
+    let mut index = Index::new(30, 1);
     let first = index.insert(key(Kind::Pack, 1), 10, true, 1);
     index.remove(key(Kind::Pack, 1));
     index.insert(key(Kind::Pack, 1), 10, true, 1);
@@ -133,7 +140,7 @@ proptest! {
     fn the_sum_is_exact(
         steps in proptest::collection::vec((0u8..5, 0u8..8, 1u64..40), 1..200)
     ) {
-        let mut index = Index::new(100);
+        let mut index = Index::new(100, 1);
         let mut model: BTreeMap<u8, u64> = BTreeMap::new();
         for (step, name, bytes) in steps {
             let pack = key(Kind::Pack, name);
@@ -161,7 +168,66 @@ proptest! {
             }
             prop_assert_eq!(index.bytes(), model.values().sum::<u64>());
             prop_assert!(index.excess() == 0);
-            prop_assert_eq!(index.order.len(), index.entries.len());
+            prop_assert_eq!(index.in_order().count(), model.len());
+            prop_assert_eq!(index.files(Kind::Pack), model.len());
         }
     }
+}
+
+#[test]
+fn what_was_asked_for_by_two_is_known_by_that_even_if_it_was_given_up_in_between() {
+    let [one, other] = ["laptop-1", "laptop-2"].map(Asker::device);
+    for (again, expected) in [(one, Rank::OneClient), (other, Rank::Current)] {
+        let mut index = Index::new(10, 1);
+        let pack = key(Kind::Pack, 1);
+        index.insert(pack, 10, true, 0);
+        index.use_by(pack.digest, one);
+        assert_eq!(index.make_room(10), Ok(vec![pack]));
+        index.insert(pack, 10, true, 0);
+        index.use_by(pack.digest, again);
+        let at = index.slab.find(pack).unwrap();
+        assert_eq!(index.slab.get(at).rank(), expected);
+    }
+}
+
+#[test]
+fn files_count_for_the_blocks_that_they_take() {
+    let mut index = Index::new(3 * 4096, 4096);
+    index.insert(key(Kind::Object, 1), 1, true, 0);
+    index.insert(key(Kind::Object, 2), 4096, true, 0);
+    index.insert(key(Kind::Pack, 3), 0, true, 0);
+    assert_eq!(index.bytes(), 2 * 4096);
+    assert_eq!(names(&index.make_room(4097).unwrap()), [1]);
+    assert_eq!(index.bytes(), 4096);
+}
+
+#[test]
+fn a_hundred_thousand_files_are_found_and_forgotten_again() {
+    let mut index = Index::new(u64::MAX, 1);
+    let name = |number: u32| Key {
+        kind: if number.is_multiple_of(5) {
+            Kind::Object
+        } else {
+            Kind::Pack
+        },
+        digest: Digest::of(&number.to_le_bytes()),
+    };
+    for number in 0..100_000 {
+        index.insert(name(number), 1, true, 0);
+    }
+    for number in (0..100_000).filter(|number| number % 3 != 0) {
+        assert!(index.remove(name(number)));
+    }
+    for number in 0..100_000 {
+        assert_eq!(index.contains(name(number)), number % 3 == 0);
+    }
+    for number in 100_000..166_666 {
+        index.insert(name(number), 1, true, 0);
+    }
+    assert_eq!(index.bytes(), 100_000);
+    assert_eq!(
+        index.pieces(),
+        100_000usize.div_ceil(SORTED_AT_ONCE),
+        "free slots are used again"
+    );
 }

@@ -22,14 +22,14 @@ struct Files {
 #[derive(Debug)]
 struct Open {
     /// When the file's entry in the index was made: its successor has another.
-    born: u64,
+    born: u32,
     file: Arc<File>,
     used: u64,
 }
 
 impl Opened {
     /// The file of the entry that was made then, if it is open.
-    pub(super) fn get(&self, key: Key, born: u64) -> Option<Arc<File>> {
+    pub(super) fn get(&self, key: Key, born: u32) -> Option<Arc<File>> {
         let mut files = self.files();
         files.uses += 1;
         let now = files.uses;
@@ -42,7 +42,7 @@ impl Opened {
     }
 
     /// Keeps a file open, and closes the one that was not used for the longest if they are many.
-    pub(super) fn keep(&self, key: Key, born: u64, file: &Arc<File>) {
+    pub(super) fn keep(&self, key: Key, born: u32, file: &Arc<File>) {
         let mut files = self.files();
         files.uses += 1;
         let used = files.uses;
