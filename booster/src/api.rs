@@ -11,7 +11,7 @@ use certs::{IssuerId, Trust};
 use content::Digest;
 use content::statement::Statement;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use protocol::{
     CACHE_IMMUTABLE, CACHE_SHORT, CRL_TYPE, Code, Fault, Hello, PROTOCOL_VERSION, ROOT_TYPE, Route,
     STATEMENT_TYPE,
@@ -57,13 +57,16 @@ impl Api {
         };
         let response = answered.unwrap_or_else(|told| reply::fault(&told));
         let status = response.status();
-        let requests = &self.metrics.requests;
-        requests.with_label_values(&[kind, status.as_str()]).inc();
         debug!(route = kind, status = status.as_u16(), "answered");
-        reply::count(
-            response,
-            self.metrics.response_bytes.with_label_values(&[kind]),
-        )
+        let metrics = &self.metrics;
+        // Hits are what there is most of: their counters are at hand.
+        if kind == "pack" && status == StatusCode::OK {
+            metrics.packs_sent.inc();
+            return reply::count(response, metrics.pack_bytes.clone());
+        }
+        let requests = &metrics.requests;
+        requests.with_label_values(&[kind, status.as_str()]).inc();
+        reply::count(response, metrics.response_bytes.with_label_values(&[kind]))
     }
 
     #[expect(

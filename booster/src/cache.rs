@@ -370,7 +370,7 @@ impl Shared {
     async fn find(self: &Arc<Self>, entry: PackEntry, extent: Extent) -> AtHand {
         let key = pack_key(entry.id);
         if let Some(rope) = self.memory.get(key) {
-            self.metrics.hits.with_label_values(&["memory"]).inc();
+            self.metrics.hits_memory.inc();
             return AtHand::Here(Served {
                 how: How::Memory,
                 total_bytes: rope.length(),
@@ -406,7 +406,7 @@ impl Shared {
 
     /// A pack that was on disk, of which `rope` is in memory by now.
     fn on_disk(&self, pack: StoredPack, rope: Option<Arc<Rope>>) -> Served {
-        self.metrics.hits.with_label_values(&["disk"]).inc();
+        self.metrics.hits_disk.inc();
         let total_bytes = pack.bytes();
         let origin = match rope {
             Some(rope) => Origin::Memory(rope),

@@ -29,6 +29,10 @@ pub struct Metrics {
     pub traffic_bytes: IntCounterVec,
     /// Connections to the relay, by how they `ended`: `relayed` or `failed`.
     pub relayed: IntCounterVec,
+    /// Of `response_bytes`, those of packs.
+    pub(crate) pack_bytes: IntCounter,
+    /// Of `requests`, those for packs that were answered with all of it.
+    pub(crate) packs_sent: IntCounter,
     /// Reports that have arrived at the origin.
     pub reports_delivered: IntCounter,
     /// Refusals whose report was given up for want of room.
@@ -57,6 +61,8 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
         let counter = |name, help| registry.counter(name, help);
         let counters = |name, help, label| registry.counters(name, help, &[label]);
+        let requests = registry.counters("requests_total", "Requests", &["route", "status"])?;
+        let response_bytes = counters("response_bytes_total", "Bytes of bodies sent", "route")?;
         Ok(Self {
             cache: CacheMetrics::register(registry)?,
             certificate_expiry: registry.gauge(
@@ -95,13 +101,15 @@ impl Metrics {
             reports_delivered: counter("reports_delivered_total", "Reports taken to the origin")?,
             reports_dropped: counter("reports_dropped_total", "Reports given up")?,
             reports_waiting: registry.gauge("reports_waiting", "Reports not yet delivered")?,
-            requests: registry.counters("requests_total", "Requests", &["route", "status"])?,
+            pack_bytes: response_bytes.with_label_values(&["pack"]),
+            packs_sent: requests.with_label_values(&["pack", "200"]),
+            requests,
             revocation_state: registry.gauges(
                 "revocation_state",
                 "How far it can be told who has been revoked",
                 &["state"],
             )?,
-            response_bytes: counters("response_bytes_total", "Bytes of bodies sent", "route")?,
+            response_bytes,
             upstream_calls: counters("upstream_calls_total", "Calls to the origin", "outcome")?,
             upstream_bytes: counters(
                 "upstream_bytes_total",
@@ -131,6 +139,10 @@ pub(crate) fn carry_over(counter: &IntCounter, now: u64) {
 pub struct CacheMetrics {
     /// Requests answered from what was there, by `tier`: `memory` or `disk`.
     pub hits: IntCounterVec,
+    /// Those from disk.
+    pub(crate) hits_disk: IntCounter,
+    /// Those from memory.
+    pub(crate) hits_memory: IntCounter,
     /// Requests for something that was not there, whether they started a fill or joined one.
     pub misses: IntCounter,
     /// Requests that joined a fill which another had started.
@@ -182,8 +194,12 @@ impl CacheMetrics {
     /// Fails if a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
         let counter = |name, help| registry.counter(name, help);
+        let hits =
+            registry.counters("hits_total", "Requests answered from the cache", &["tier"])?;
         Ok(Self {
-            hits: registry.counters("hits_total", "Requests answered from the cache", &["tier"])?,
+            hits_disk: hits.with_label_values(&["disk"]),
+            hits_memory: hits.with_label_values(&["memory"]),
+            hits,
             misses: counter("misses_total", "Requests that needed a fill")?,
             coalesced: counter(
                 "coalesced_waiters_total",

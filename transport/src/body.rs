@@ -23,7 +23,11 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// its connection. It never ends short: a reader must not take a broken body for a whole one.
 pub struct Body {
     inner: Inner,
+    /// Is told how many bytes each piece has.
+    observer: Option<Observer>,
 }
+
+type Observer = Box<dyn Fn(usize) + Send>;
 
 enum Inner {
     Full(Bytes),
@@ -47,6 +51,7 @@ impl Body {
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self {
             inner: Inner::Full(bytes.into()),
+            observer: None,
         }
     }
 
@@ -62,6 +67,16 @@ impl Body {
                 stream: Box::pin(stream),
                 left: length,
             },
+            observer: None,
+        }
+    }
+
+    /// The same; `observer` is told how many bytes each piece has as it is taken.
+    #[must_use]
+    pub fn observed(self, observer: impl Fn(usize) + Send + 'static) -> Self {
+        Self {
+            observer: Some(Box::new(observer)),
+            ..self
         }
     }
 
@@ -98,14 +113,18 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.inner {
-            Inner::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        let next = match &mut self.inner {
+            Inner::Full(bytes) if bytes.is_empty() => None,
+            Inner::Full(bytes) => Some(Ok(std::mem::take(bytes))),
             Inner::Stream { stream, left } => {
                 let next = std::task::ready!(stream.as_mut().poll_next(cx));
-                Poll::Ready(settle(next, left).map(|chunk| chunk.map(Frame::data)))
+                settle(next, left)
             }
+        };
+        if let (Some(Ok(chunk)), Some(observer)) = (&next, &self.observer) {
+            observer(chunk.len());
         }
+        Poll::Ready(next.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

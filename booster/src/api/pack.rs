@@ -41,7 +41,7 @@ impl Api {
         };
         if head.method == Method::HEAD {
             let here = self.cache.has_pack(id);
-            let status = if here { "hit" } else { "fwd=miss" };
+            let status = if here { HIT } else { MISS };
             return Ok(whole_or_part(&range, total, &etag, status, Body::empty()));
         }
         if is_doubted(head) {
@@ -64,8 +64,11 @@ impl Api {
         let served = served.map_err(fault)?.ok_or_else(not_cached)?;
         self.cache.used(id, asker);
         let status = status(served.how());
-        let body = stream(served.reader(from, end));
-        let body = Body::stream(body, Some(end - from));
+        let reader = served.reader(from, end);
+        let body = match reader.all_at_hand() {
+            Some(all) => Body::full(all),
+            None => Body::stream(stream(reader), Some(end - from)),
+        };
         Ok(whole_or_part(&range, total, &etag, status, body))
     }
 }
@@ -90,7 +93,7 @@ fn whole_or_part(
     range: &ByteRange,
     total: u64,
     etag: &str,
-    status: &str,
+    status: &'static str,
     body: Body,
 ) -> Response<Body> {
     let mut response = Response::new(body);
@@ -103,7 +106,7 @@ fn whole_or_part(
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(end - from));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PACK_TYPE));
-    headers.insert(CACHE_STATUS, value(&format!("larder-booster; {status}")));
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
     name(headers, etag);
     response
 }
@@ -125,23 +128,23 @@ fn name(headers: &mut HeaderMap, etag: &str) {
 /// How it was found, in the words of RFC 9211.
 fn status(how: How) -> &'static str {
     match how {
-        How::Disk | How::Memory => "hit",
+        How::Disk | How::Memory => HIT,
         How::Fill {
             collapsed: false,
             stored: false,
-        } => "fwd=miss",
+        } => MISS,
         How::Fill {
             collapsed: false,
             stored: true,
-        } => "fwd=miss; stored",
+        } => "larder-booster; fwd=miss; stored",
         How::Fill {
             collapsed: true,
             stored: false,
-        } => "fwd=miss; collapsed",
+        } => "larder-booster; fwd=miss; collapsed",
         How::Fill {
             collapsed: true,
             stored: true,
-        } => "fwd=miss; stored; collapsed",
+        } => "larder-booster; fwd=miss; stored; collapsed",
     }
 }
 
@@ -184,3 +187,5 @@ fn fault(failure: FillError) -> Fault {
 }
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const HIT: &str = "larder-booster; hit";
+const MISS: &str = "larder-booster; fwd=miss";

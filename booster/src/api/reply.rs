@@ -2,15 +2,12 @@
 
 use bytes::Bytes;
 use content::Digest;
-use futures_util::StreamExt as _;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use protocol::{Code, Fault};
 use service::metrics::IntCounter;
 use transport::{Body, respond};
@@ -83,16 +80,8 @@ pub(super) fn count(response: Response<Body>, sent: IntCounter) -> Response<Body
     let (mut head, body) = response.into_parts();
     let nosniff = HeaderValue::from_static("nosniff");
     head.headers.insert(X_CONTENT_TYPE_OPTIONS, nosniff);
-    let length = body.size_hint().exact();
-    if length == Some(0) {
-        return Response::from_parts(head, body);
-    }
-    let counted = body.into_data_stream().inspect(move |piece| {
-        if let Ok(piece) = piece {
-            sent.inc_by(piece.len() as u64);
-        }
-    });
-    Response::from_parts(head, Body::stream(counted, length))
+    let counted = body.observed(move |bytes| sent.inc_by(bytes as u64));
+    Response::from_parts(head, counted)
 }
 
 /// When to come back if there was too much to do.

@@ -53,7 +53,22 @@ impl Reader {
         self.end.saturating_sub(self.at)
     }
 
-    /// The next piece, of at most 256 KiB; none at
+    /// All of it, if that is one piece and neither the disk nor a fill need be waited for.
+    #[must_use]
+    pub fn all_at_hand(&self) -> Option<Bytes> {
+        let length = self.left();
+        if length == 0 || length > PIECE_BYTES as u64 {
+            return None;
+        }
+        let all = match &self.origin {
+            Origin::Disk(pack) => pack.piece_at_hand(self.at, length as usize),
+            Origin::Fill(_) => None,
+            Origin::Memory(rope) => rope.piece(self.at, self.end),
+        };
+        all.filter(|all| all.len() as u64 == length)
+    }
+
+    /// The next piece, of at most 128 KiB; none at
     /// the end. Loses nothing if it is dropped before it is done.
     ///
     /// # Errors

@@ -42,8 +42,8 @@ struct Watch {
     idle: (Instant, u64),
     /// Since when a head has been arriving.
     head_since: Option<Instant>,
-    /// The requests under way.
-    in_flight: HashMap<u64, Arc<Progress>>,
+    /// The requests under way, in the order in which they came: there is mostly one.
+    in_flight: Vec<(u64, Arc<Progress>)>,
     /// How many requests there have been.
     requests: u64,
 }
@@ -109,7 +109,7 @@ impl Session {
         watch.head_since = None;
         let id = watch.requests;
         watch.requests += 1;
-        watch.in_flight.insert(id, Arc::clone(&progress));
+        watch.in_flight.push((id, Arc::clone(&progress)));
         InFlight::new(self, id, progress)
     }
 
@@ -117,7 +117,7 @@ impl Session {
     /// `whole`.
     pub(super) fn over(&self, request: u64, whole: bool) {
         let mut watch = self.watch();
-        watch.in_flight.remove(&request);
+        watch.in_flight.retain(|(id, _)| *id != request);
         if !whole {
             watch.given_up += 1;
             if watch.given_up > self.given_up_max {
@@ -134,7 +134,8 @@ impl Session {
         let mut watch = self.watch();
         watch.given_up = 0;
         if !watch.in_flight.is_empty() {
-            let mut verdicts = watch.in_flight.values().map(|one| one.judge(limits, now));
+            let all = watch.in_flight.iter();
+            let mut verdicts = all.map(|(_, one)| one.judge(limits, now));
             let stuck = verdicts.any(|verdict| verdict == Verdict::Stuck);
             return if stuck { Pace::Stalled } else { Pace::Good };
         }
@@ -239,7 +240,7 @@ impl Sessions {
                 // The first head is due from the start.
                 head_since: Some(now),
                 given_up: 0,
-                in_flight: HashMap::new(),
+                in_flight: Vec::new(),
                 requests: 0,
             }),
         });
