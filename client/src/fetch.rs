@@ -16,10 +16,12 @@ use content::FilesetName;
 use content::locator::{Locator, PackEntry};
 use content::pack::PackHeader;
 use content::plan::Fetch;
+use service::Report;
 use thiserror::Error;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::plan::Demand;
 use crate::progress::Progress;
@@ -83,33 +85,51 @@ impl<S: Supply> Fetcher<S> {
             Ok::<_, PartError>(part)
         })
         .await??;
+        let mut complained: Option<(&str, CheckFailed)> = None;
         while let Some(range) = wish.next(&part) {
             let slot = self
                 .sources
                 .best()
                 .ok_or_else(|| self.sources.exhausted(&format!("pack {}", wish.entry.id)))?;
             let ended;
-            (part, ended) = self.ask(slot, part, range).await?;
+            let source = slot.supply.name();
+            let doubted = complained.as_ref().is_some_and(|(name, _)| *name == source);
+            (part, ended) = self.ask(slot, part, range, doubted).await?;
             match ended {
                 Ok(()) => slot.praise(),
+                // It may be its disk, of which it does not know yet.
+                Err(Trouble::Wrong(failed)) if !doubted => {
+                    let (check, error) = (failed.check, Report(failed.source.as_ref()));
+                    warn!(source, check, %error, "asking a source to look at a pack again");
+                    complained = Some((source, failed));
+                }
                 Err(Trouble::Wrong(failed)) => slot.blame(&failed),
-                Err(Trouble::Silent(error)) => self.sources.strike(slot, &error).await,
+                Err(Trouble::Silent(error)) => match complained.take() {
+                    // That it was wrong before says more than that it now refuses.
+                    Some((_, failed)) if doubted && !error.is_retryable => slot.blame(&failed),
+                    others => {
+                        complained = others;
+                        self.sources.strike(slot, &error).await;
+                    }
+                },
             }
         }
         Ok(())
     }
 
-    /// Asks one source for one run of bytes; gives back the pack with what has come of it.
+    /// Asks one source for one run of bytes, and to look at them first if they were `doubted`;
+    /// gives back the pack with what has come of it.
     async fn ask(
         &self,
         slot: &Slot<S>,
         part: Part,
         range: Range<u64>,
+        doubted: bool,
     ) -> Result<(Part, Result<(), Trouble>), FetchError> {
         let entry = *part.entry();
         let whole = range == (0..u64::from(entry.total_bytes));
         let asked = (!whole).then(|| range.clone());
-        let answer = slot.supply.pack(&self.fileset, entry.id, asked);
+        let answer = slot.supply.pack(&self.fileset, entry.id, asked, doubted);
         let mut body = match timeout(ANSWER_TIME_MAX, answer).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return Ok((part, Err(Trouble::Silent(error)))),

@@ -60,8 +60,9 @@ impl Supply for Net {
         fileset: &FilesetName,
         id: PackId,
         range: Option<Range<u64>>,
+        doubted: bool,
     ) -> Result<PackBody, SupplyError> {
-        let pack = self.source.pack(fileset, &id, range, false);
+        let pack = self.source.pack(fileset, &id, range, doubted);
         pack.await.map_err(failed)
     }
 }

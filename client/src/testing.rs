@@ -229,6 +229,8 @@ pub(crate) enum Vice {
     None,
     /// It flips a bit in the last byte of each pack or range.
     Flips,
+    /// The last byte of each answer with a pack is wrong, unless it is asked to look first.
+    Rots,
     /// It gives another pack than was asked for.
     Swaps,
     /// It ends bodies one byte early.
@@ -275,6 +277,7 @@ impl Memory {
             Vice::Dead => 0,
             Vice::None
             | Vice::Flips
+            | Vice::Rots
             | Vice::Swaps
             | Vice::Truncates
             | Vice::Lies
@@ -336,11 +339,13 @@ impl Supply for Memory {
         _: &content::FilesetName,
         id: PackId,
         range: Option<Range<u64>>,
+        doubted: bool,
     ) -> Result<Pieces, SupplyError> {
         let pack = match self.vice {
             Vice::Swaps => self.served.packs.values().next(),
             Vice::None
             | Vice::Flips
+            | Vice::Rots
             | Vice::Truncates
             | Vice::DiesAfter(_)
             | Vice::Dead
@@ -355,8 +360,10 @@ impl Supply for Memory {
             pack[range.start.min(length) as usize..range.end.min(length) as usize].to_vec();
         match self.vice {
             Vice::Flips => *bytes.last_mut().unwrap() ^= 1,
+            Vice::Rots if !doubted => *bytes.last_mut().unwrap() ^= 1,
             Vice::Truncates => drop(bytes.pop()),
             Vice::None
+            | Vice::Rots
             | Vice::Swaps
             | Vice::DiesAfter(_)
             | Vice::Dead
@@ -375,6 +382,7 @@ impl Supply for Memory {
             Vice::Trickles(pause) => (10, pause),
             Vice::None
             | Vice::Flips
+            | Vice::Rots
             | Vice::Swaps
             | Vice::Truncates
             | Vice::DiesAfter(_)

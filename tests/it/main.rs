@@ -9,6 +9,7 @@ mod lies;
 mod memory;
 mod offline;
 mod reports;
+mod rot;
 mod rotation;
 mod tidy;
 mod trust;

@@ -381,8 +381,9 @@ impl Supply for Later {
         fileset: &FilesetName,
         id: content::PackId,
         range: Option<std::ops::Range<u64>>,
+        doubted: bool,
     ) -> Result<Self::Body, SupplyError> {
-        self.now().pack(fileset, id, range).await
+        self.now().pack(fileset, id, range, doubted).await
     }
 }
 

@@ -72,12 +72,14 @@ pub(crate) trait Supply: Send + Sync + 'static {
     /// nothing comes any more.
     fn get(&self, ask: Ask) -> impl Future<Output = Result<Vec<u8>, SupplyError>> + Send;
 
-    /// Asks for a pack, or for these bytes of it.
+    /// Asks for a pack, or for these bytes of it. One that was `doubted`, since what came of it was
+    /// wrong, is to be looked at again first.
     fn pack(
         &self,
         fileset: &FilesetName,
         id: PackId,
         range: Option<Range<u64>>,
+        doubted: bool,
     ) -> impl Future<Output = Result<Self::Body, SupplyError>> + Send;
 }
 

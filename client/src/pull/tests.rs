@@ -265,6 +265,24 @@ async fn a_bad_source_is_named_and_the_next_one_used() {
     }
 }
 
+/// A booster whose disk has changed what it keeps is told so, and goes on being used.
+#[tokio::test]
+async fn a_source_that_mends_what_was_wrong_is_not_gone_round() {
+    let mut bed = Bed::new();
+    bed.fill();
+    let (stated, served) = bed.publish();
+    let sources = vec![
+        Memory::new("booster b1", &served, Vice::Rots),
+        Memory::new("origin o1", &served, Vice::None),
+    ];
+    let job = bed.job(&stated, sources);
+    let sources = Arc::clone(&job.sources);
+    job.run().await.unwrap();
+    assert_eq!(look(&bed.target()), look(&bed.source()));
+    assert_eq!(sources.bypasses(), []);
+    assert_eq!(sources.traffic()[1].pack_bytes, 0);
+}
+
 #[tokio::test]
 async fn without_any_source_the_installed_tree_stays_and_the_reasons_are_told() {
     let mut bed = Bed::new();
