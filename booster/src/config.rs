@@ -10,11 +10,13 @@ use serde::Deserialize;
 use service::logs;
 
 use crate::cache::Limits;
+use crate::upstream::Parent;
 
 /// What the booster is told: usable as it stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "Raw")]
 pub struct Config {
+    boosters: bool,
     cache: Limits,
     connections_max: usize,
     content: Listener,
@@ -24,6 +26,7 @@ pub struct Config {
     enrol: Listener,
     log: Log,
     ops: SocketAddr,
+    parents: Vec<Parent>,
     stop_grace: Duration,
 }
 
@@ -65,6 +68,7 @@ impl Config {
             enrol: RawEnrol::default(),
             cache: RawCache::default(),
             revocation: RawRevocation::default(),
+            upstream: RawUpstream::default(),
             ops: RawOps::default(),
             log: RawLog::default(),
         };
@@ -95,10 +99,31 @@ impl Config {
         Self { crl_poll, ..self }
     }
 
+    /// The same, asking these boosters before the origin, in this order.
+    #[must_use]
+    pub fn with_parents(self, parents: Vec<Parent>) -> Self {
+        Self { parents, ..self }
+    }
+
     /// The same, putting up with revocation lists that are overdue by so much.
     #[must_use]
     pub fn with_crl_grace(self, crl_grace: Duration) -> Self {
         Self { crl_grace, ..self }
+    }
+
+    /// The same, letting other boosters fetch here.
+    #[must_use]
+    pub fn with_boosters(self) -> Self {
+        Self {
+            boosters: true,
+            ..self
+        }
+    }
+
+    /// Whether other boosters may fetch here.
+    #[must_use]
+    pub fn boosters(&self) -> bool {
+        self.boosters
     }
 
     /// Limits of the cache.
@@ -155,6 +180,12 @@ impl Config {
         self.ops
     }
 
+    /// The boosters that are asked before the origin, in this order.
+    #[must_use]
+    pub fn parents(&self) -> &[Parent] {
+        &self.parents
+    }
+
     /// How long what is under way may take after a stop was asked for.
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
@@ -166,6 +197,7 @@ impl Config {
             listen,
             addresses,
             connections,
+            boosters,
         } = raw.content;
         let content = Listener {
             listen: listen.0,
@@ -177,6 +209,7 @@ impl Config {
             addresses,
         };
         Self {
+            boosters,
             cache: Limits {
                 disk_bytes_max: raw.cache.disk.0,
                 fill_bytes_max: raw.cache.fill_memory.map_or_else(fill_share, |it| it.0),
@@ -198,6 +231,7 @@ impl Config {
                 filter: raw.log.filter,
             },
             ops: raw.ops.listen.0,
+            parents: raw.upstream.parents,
             stop_grace: raw.stop_grace.map_or(STOP_GRACE, |grace| grace.0),
         }
     }
@@ -218,6 +252,8 @@ struct Raw {
     #[serde(default)]
     revocation: RawRevocation,
     #[serde(default)]
+    upstream: RawUpstream,
+    #[serde(default)]
     ops: RawOps,
     #[serde(default)]
     log: RawLog,
@@ -229,6 +265,7 @@ struct RawContent {
     listen: Listen,
     addresses: Vec<HostPort>,
     connections: u16,
+    boosters: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -257,6 +294,12 @@ struct RawRevocation {
     poll: Period,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawUpstream {
+    parents: Vec<Parent>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawOps {
@@ -276,6 +319,7 @@ impl Default for RawContent {
             listen: everywhere(7543),
             addresses: Vec::new(),
             connections: 4096,
+            boosters: false,
         }
     }
 }
@@ -367,6 +411,12 @@ impl TryFrom<Raw> for Config {
         if !(1..=FILLS_MAX).contains(&fills) {
             return Err(format!("`cache.fills` is {fills}: want 1 to {FILLS_MAX}"));
         }
+        let parents = raw.upstream.parents.len();
+        if parents > PARENTS_MAX {
+            return Err(format!(
+                "`upstream.parents` has {parents} entries: want at most {PARENTS_MAX}"
+            ));
+        }
         check("cache.stall", stall, STALL_MIN, STALL_MAX)?;
         if !scrub.0.is_zero() {
             check("cache.scrub", scrub, SCRUB_MIN, SCRUB_MAX)?;
@@ -415,6 +465,8 @@ fn share(min: u64, max: u64) -> u64 {
     (limit / 8).clamp(min, max)
 }
 
+/// More only make a reader wait longer when all of them are gone.
+const PARENTS_MAX: usize = 8;
 /// More than a source is ever asked for at a time is of no use while there are few sources.
 const FILLS_MAX: u16 = 64;
 /// Less, and a line that loses packets looks dead.

@@ -84,9 +84,7 @@ impl Booster {
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, BindError> {
         let tasks = Tasks::new();
         let parts = Parts::make(&config, &clock, &tasks).await?;
-        let listener = parts
-            .listen(config.content().listen, config.connections_max())
-            .await?;
+        let listener = parts.listen(&config).await?;
         let relay = parts.relay(config.enrol().listen).await?;
         let (health, registry) = (Health::new(), parts.registry.clone());
         let ops = Ops::bind(config.ops(), health.clone(), registry)
@@ -245,6 +243,9 @@ pub enum BindError {
         /// Why.
         source: service::ops::BindError,
     },
+    /// It is named as its own parent.
+    #[error("cannot start: `upstream.parents` names this very booster")]
+    OwnParent,
     /// What protects us cannot be used.
     #[error(transparent)]
     State(#[from] StateError),

@@ -2,6 +2,7 @@
 
 mod aimd;
 mod health;
+mod parent;
 mod place;
 mod remote;
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::debug;
 
+pub use parent::{Parent, ParseParentError};
 pub(crate) use place::Slot;
 pub use place::{Place, Rank};
 pub use remote::Remote;

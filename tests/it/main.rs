@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod branch;
+mod chain;
 mod clocks;
 mod coalesce;
+mod herd;
 mod kills;
 mod lies;
 mod memory;

@@ -57,7 +57,7 @@ impl Liar {
                 }
             }
         };
-        let settings = party.listen_settings(&[Role::Client])?;
+        let settings = party.listen_settings(&[Role::Booster, Role::Client])?;
         let address = ([127, 0, 0, 1], 0).into();
         let listener = Listener::bind(address, settings, handler, Arc::new(())).await?;
         Ok(Self { lie, listener })

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::learn::bad;
 use super::{CatalogueError, Document, Shared, View};
 use crate::cache::{Standing, off_runtime};
-use crate::upstream::Fetched;
+use crate::upstream::{Fetched, Rank};
 
 impl Shared {
     /// Takes up what the last run knew, as far as it still holds.
@@ -63,10 +63,10 @@ impl Shared {
                 self.failing.store(false, Ordering::Relaxed);
                 return Ok(());
             };
-            let is_lie = matches!(
-                failure,
-                CatalogueError::Bad { .. } | CatalogueError::Marks { .. }
-            );
+            // A parent that is cut off says in good faith what was true a while ago.
+            let is_old = matches!(failure, CatalogueError::Marks { .. });
+            let is_lie = matches!(failure, CatalogueError::Bad { .. })
+                || is_old && source.rank() == Rank::Origin;
             let error = Report(&failure);
             if is_lie {
                 warn!(source = source.name(), %error, "refused a timestamp");

@@ -57,6 +57,12 @@ fn what_cannot_be_is_refused() {
         expect!["line 1: `revocation.grace` is 31d: want 0s to 30d"],
     );
     check(
+        "data = \"/d\"\n[upstream]\nparents = [\"10.0.0.2:7543\"]",
+        expect![[
+            r#"line 3, key `upstream.parents`: "10.0.0.2:7543" is no parent: want ID@HOST:PORT, such as oslo@10.0.0.2:7543"#
+        ]],
+    );
+    check(
         "data = \"/d\"\n[content]\nconnections = 0",
         expect!["line 1: `content.connections` is 0: want at least one"],
     );

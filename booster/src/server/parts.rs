@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certs::Role;
-use certs::tls::{self, Expected, TlsError};
+use certs::tls::{self, Expected};
 use certs::trust::Revocation as Strictness;
 use content::statement::Deployment;
 use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, roots, skew};
@@ -31,7 +31,7 @@ use crate::offline::{Offline, Phase, Seen};
 use crate::pins::Pins;
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
-use crate::upstream::{Place, Rank, Remote, Upstream, Upstreams};
+use crate::upstream::{Parent, Place, Rank, Remote, Upstream, Upstreams};
 
 /// Everything but the listeners.
 pub(super) struct Parts {
@@ -52,13 +52,15 @@ pub(super) struct Parts {
     pub(super) sources: Sources,
 }
 
-/// The ways to the origin.
+/// The ways to the origin, and to boosters before it.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     /// Its content listener.
     pub(super) content: Arc<Source>,
     /// Its enrolment listener, to which our certificate is shown.
     pub(super) known: Arc<Source>,
+    /// Boosters that are asked before it, each with its name for the log.
+    parents: Vec<(String, Arc<Source>)>,
     /// Its enrolment listener, to which nothing is shown.
     pub(super) public: Arc<Source>,
 }
@@ -87,7 +89,7 @@ impl Parts {
             &refusals,
             &metrics,
         );
-        let sources = Sources::make(&identity, clock, &refusals)?;
+        let sources = Sources::make(&identity, config.parents(), clock, &refusals)?;
         let places = Places::make(&sources, &metrics);
         let documents = places.documents();
         let revocation = Revocation::new(
@@ -163,15 +165,13 @@ impl Parts {
         }
     }
 
-    /// Opens the listener for clients, so many at a time.
-    pub(super) async fn listen(
-        &self,
-        address: SocketAddr,
-        connections_max: usize,
-    ) -> Result<Listener, BindError> {
-        let purpose = tls::Listener::Data {
-            roles: vec![Role::Client],
-        };
+    /// Opens the listener for clients, as many at a time as `config` says.
+    pub(super) async fn listen(&self, config: &Config) -> Result<Listener, BindError> {
+        let (address, connections_max) = (config.content().listen, config.connections_max());
+        let mut roles = vec![Role::Client];
+        // Where they may, they fetch as a client does.
+        roles.extend(config.boosters().then_some(Role::Booster));
+        let purpose = tls::Listener::Data { roles };
         let clock = self.clock.clone();
         let time = tls::time_from(move || clock.now());
         let Identity { cell, trust, .. } = &*self.identity;
@@ -255,13 +255,14 @@ impl Sources {
 
     pub(super) fn make(
         identity: &Identity,
+        parents: &[Parent],
         clock: &Clock,
         refusals: &Refusals,
-    ) -> Result<Self, TlsError> {
-        let make = |addresses: &[String], strictness, shown: bool, http2| {
+    ) -> Result<Self, BindError> {
+        let make = |who: &certs::Identity, addresses: &[String], strictness, shown: bool, http2| {
             let settings = SourceSettings {
                 addresses: addresses.to_vec(),
-                expected: Expected::Exactly(identity.origin.clone()),
+                expected: Expected::Exactly(who.clone()),
                 revocation: strictness,
                 trust: Arc::clone(&identity.trust),
                 own: shown.then(|| Arc::clone(&identity.cell)),
@@ -272,41 +273,65 @@ impl Sources {
             };
             Source::new(settings).map(Arc::new)
         };
-        let enrol = &identity.joined.addresses;
+        let parent = |parent: &Parent| {
+            let who = certs::Identity {
+                deployment: identity.name.deployment.clone(),
+                role: Role::Booster,
+                id: parent.id.clone(),
+            };
+            if who == identity.name {
+                return Err(BindError::OwnParent);
+            }
+            let address = [parent.address.to_string()];
+            let source = make(&who, &address, Strictness::Required, true, true)?;
+            Ok((format!("booster {}", parent.id), source))
+        };
+        let (enrol, origin) = (&identity.joined.addresses, &identity.origin);
         // What comes over the public ones authenticates itself, and we may have no lists yet.
         Ok(Self {
-            content: make(&[], Strictness::Required, true, true)?,
-            known: make(enrol, Strictness::BestEffort, true, false)?,
-            public: make(enrol, Strictness::BestEffort, false, false)?,
+            content: make(origin, &[], Strictness::Required, true, true)?,
+            known: make(origin, enrol, Strictness::BestEffort, true, false)?,
+            parents: parents.iter().map(parent).collect::<Result<_, _>>()?,
+            public: make(origin, enrol, Strictness::BestEffort, false, false)?,
         })
     }
 }
 
 /// The sources with what is known of each, which all who ask share.
 struct Places {
-    origin: Arc<Place>,
+    /// Where packs come from, the best first.
+    packs: Vec<Arc<Place>>,
     public: Arc<Place>,
 }
 
 impl Places {
     fn make(sources: &Sources, metrics: &Metrics) -> Self {
-        let origin = Place::new(remote("origin", &sources.content), Rank::Origin);
-        let limit = &metrics.cache.upstream_concurrency;
+        let place = |name: &str, source: &Arc<Source>, rank| {
+            let limit = metrics
+                .cache
+                .upstream_concurrency
+                .with_label_values(&[name]);
+            Arc::new(Place::new(remote(name, source), rank).shown_by(limit))
+        };
+        let parents = sources.parents.iter();
+        let parents = parents.map(|(name, source)| place(name, source, Rank::Parent));
+        let origin = place("origin", &sources.content, Rank::Origin);
         let public = remote("origin (enrolment)", &sources.public);
         Self {
-            origin: Arc::new(origin.shown_by(limit.with_label_values(&["origin"]))),
+            packs: parents.chain([origin]).collect(),
             public: Arc::new(Place::new(public, Rank::Origin)),
         }
     }
 
     /// Where packs come from.
     fn packs(&self) -> Arc<Upstreams> {
-        Arc::new(Upstreams::of(vec![Arc::clone(&self.origin)]))
+        Arc::new(Upstreams::of(self.packs.clone()))
     }
 
     /// Where statements and lists come from.
     fn documents(&self) -> Arc<Upstreams> {
-        let places = vec![Arc::clone(&self.origin), Arc::clone(&self.public)];
+        let mut places = self.packs.clone();
+        places.push(Arc::clone(&self.public));
         Arc::new(Upstreams::of(places))
     }
 }

@@ -34,7 +34,7 @@ async fn a_disk_that_takes_its_time_over_new_roots_holds_up_nobody() {
     let folder = bed.folder.path().join("booster/identity");
     let identity = Identity::load(&folder, Kind::Booster, Duration::ZERO, now);
     let identity = Arc::new(identity.unwrap().unwrap());
-    let sources = Sources::make(&identity, clock, &Refusals::new(clock.clone())).unwrap();
+    let sources = Sources::make(&identity, &[], clock, &Refusals::new(clock.clone())).unwrap();
     let (key, serial) = (Key::generate().unwrap(), Serial::from_random([9; 16]));
     let next = issue::root(&"acme".parse().unwrap(), 2, key, serial, now).unwrap();
     let mut roots: Vec<Vec<u8>> = vec![next.cert_der().to_vec()];
