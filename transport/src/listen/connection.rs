@@ -86,6 +86,7 @@ async fn converse(
         () = stop.cancelled() => None,
     };
     if let Some((stream, capture)) = accepted {
+        stream.get_ref().0.acknowledge();
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let peer = capture.take().peer;
         let registered = shared.sessions.register(
