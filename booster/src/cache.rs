@@ -53,6 +53,8 @@ pub struct Limits {
     pub disk_bytes_max: u64,
     /// Bytes of memory that all fills together may hold; one may always run.
     pub fill_bytes_max: u64,
+    /// Hundredths of the file system that are left free, even if others fill it.
+    pub free_percent_min: u8,
     /// Fills at a time, however much memory there is.
     pub fills_max: usize,
     /// How long readers may take for a pack that could not be kept, once it is there.
@@ -75,6 +77,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             disk_bytes_max: 50 << 30,
+            free_percent_min: 5,
             fill_bytes_max: 64 << 20,
             fills_max: 16,
             linger: Duration::from_secs(60),
@@ -183,7 +186,10 @@ impl Cache {
         now: i64,
     ) -> Result<Self, StoreError> {
         let (path, numbers) = (folder.to_owned(), metrics.clone());
-        let store = off_runtime(move || Store::open(&path, limits.disk_bytes_max, now, numbers));
+        let store = off_runtime(move || {
+            let (disk, free) = (limits.disk_bytes_max, limits.free_percent_min);
+            Store::open(&path, disk, free, now, numbers)
+        });
         let store = store.await.ok_or_else(|| StoreError::stopped(folder))??;
         let memory = Memory::new(limits.memory_bytes_max);
         let turns = Turns::of(&limits, &upstreams, &metrics);
@@ -326,12 +332,6 @@ impl Cache {
             store.count_files();
         })
         .await;
-    }
-
-    /// Bytes of all files.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        self.shared.store.bytes()
     }
 }
 

@@ -218,6 +218,7 @@ impl Config {
                 scrub_bytes_per_second: raw.cache.scrub_rate.0,
                 scrub_period: raw.cache.scrub.0,
                 stall: raw.cache.stall.0,
+                free_percent_min: raw.cache.free_percent,
                 ..Limits::default()
             },
             connections_max: usize::from(connections),
@@ -279,6 +280,7 @@ struct RawEnrol {
 #[serde(deny_unknown_fields, default)]
 struct RawCache {
     disk: Bytes,
+    free_percent: u8,
     memory: Option<Bytes>,
     fills: u16,
     fill_memory: Option<Bytes>,
@@ -338,6 +340,7 @@ impl Default for RawCache {
         let limits = Limits::default();
         Self {
             disk: Bytes(limits.disk_bytes_max),
+            free_percent: limits.free_percent_min,
             memory: None,
             fills: 16,
             fill_memory: None,
@@ -389,7 +392,13 @@ impl TryFrom<Raw> for Config {
             stall,
             scrub,
             scrub_rate,
+            free_percent,
         } = raw.cache;
+        if free_percent > FREE_PERCENT_MAX {
+            return Err(format!(
+                "`cache.free_percent` is {free_percent}: want 0 to {FREE_PERCENT_MAX}"
+            ));
+        }
         if raw.content.connections == 0 {
             return Err("`content.connections` is 0: want at least one".to_owned());
         }
@@ -469,6 +478,8 @@ fn share(min: u64, max: u64) -> u64 {
 const PARENTS_MAX: usize = 8;
 /// More than a source is ever asked for at a time is of no use while there are few sources.
 const FILLS_MAX: u16 = 64;
+/// More, and there is nothing left for the cache.
+const FREE_PERCENT_MAX: u8 = 90;
 /// Less, and a line that loses packets looks dead.
 const STALL_MIN: Duration = Duration::from_secs(1);
 /// More, and a reader gives up before we do.

@@ -182,6 +182,8 @@ pub struct CacheMetrics {
     pub stored_bytes: IntGauge,
     /// Files of the cache, by `kind`.
     pub stored_files: IntGaugeVec,
+    /// Whether the disk refuses to be written to: 0 or 1.
+    pub disk_trouble: IntGauge,
     /// Failures of the disk while writing.
     pub write_failures: IntCounter,
 }
@@ -259,6 +261,7 @@ impl CacheMetrics {
                 "Files of the cache on disk",
                 &["kind"],
             )?,
+            disk_trouble: registry.gauge("disk_trouble", "Whether the disk refuses writes")?,
             write_failures: counter("write_failures_total", "Failed writes to the cache")?,
         })
     }

@@ -83,7 +83,7 @@ impl Booster {
     /// on, or if there is a revocation list that it has never had and cannot get.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, BindError> {
         let tasks = Tasks::new();
-        let parts = Parts::make(&config, &clock, &tasks).await?;
+        let parts = Box::pin(Parts::make(&config, &clock, &tasks)).await?;
         let listener = parts.listen(&config).await?;
         let relay = parts.relay(config.enrol().listen).await?;
         let (health, registry) = (Health::new(), parts.registry.clone());

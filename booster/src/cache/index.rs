@@ -248,8 +248,13 @@ impl Index {
     ///
     /// Fails if it would not be enough.
     pub fn make_room(&mut self, bytes: u64) -> Result<Vec<Key>, NoRoom> {
+        self.make_room_and(bytes, 0)
+    }
+
+    /// The same, if the file system `lacks` so many bytes besides: at least those go.
+    pub(crate) fn make_room_and(&mut self, bytes: u64, lacks: u64) -> Result<Vec<Key>, NoRoom> {
         let wanted = (self.bytes + self.taken(bytes)).saturating_sub(self.bytes_max);
-        self.give_up(wanted)
+        self.give_up(wanted.max(lacks))
     }
 
     /// Decides what to give up so that at least `wanted` bytes of what is here go, as

@@ -1,13 +1,27 @@
 //! What operators see of the cache, and do to it.
 
+use std::sync::Arc;
+
 use content::PackId;
 
 use super::index::Total;
 use super::store::{Kept, Sight};
-use super::{Cache, pack_key};
+use super::{Cache, off_runtime, pack_key};
 use crate::admin::list::TotalRow;
 
 impl Cache {
+    /// Bytes of all files.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.shared.store.bytes()
+    }
+
+    /// Why nothing is kept at the moment, if the disk refuses.
+    pub async fn trouble(&self) -> Option<String> {
+        let store = Arc::clone(&self.shared.store);
+        off_runtime(move || store.trouble()).await.flatten()
+    }
+
     /// What of a pack is to be seen without using it; none if it is not on disk.
     pub(crate) fn sight(&self, id: PackId) -> Option<Sight> {
         self.shared.store.sight(pack_key(id))

@@ -9,6 +9,7 @@ mod lease;
 mod opened;
 mod partial;
 mod quarantine;
+mod room;
 mod scan;
 mod uses;
 
@@ -31,6 +32,7 @@ pub(crate) use examine::Examined;
 pub(crate) use lease::{Lease, StoredPack, UnusableError};
 use opened::Opened;
 pub(crate) use partial::{BeginError, PartialFile};
+use room::Room;
 use uses::Uses;
 pub(crate) use uses::{Kept, Sight};
 
@@ -48,6 +50,7 @@ pub(crate) struct Store {
     opened: Opened,
     /// For what is read of packs.
     pieces: Pieces,
+    room: Room,
     temporary: AtomicU64,
     uses: Mutex<Uses>,
 }
@@ -77,6 +80,7 @@ impl Store {
     pub(crate) fn open(
         folder: &Path,
         bytes_max: u64,
+        free_percent_min: u8,
         now: i64,
         metrics: CacheMetrics,
     ) -> Result<Arc<Self>, StoreError> {
@@ -86,6 +90,7 @@ impl Store {
         };
         let mut index = Index::new(bytes_max, 1);
         let uses = scan::scan(folder, now, &mut index).map_err(fail)?;
+        let room = Room::new(folder, free_percent_min, metrics.disk_trouble.clone());
         let excess = index.excess();
         let store = Arc::new(Self {
             folder: folder.to_owned(),
@@ -95,6 +100,7 @@ impl Store {
             metrics,
             opened: Opened::default(),
             pieces: Pieces::default(),
+            room,
             temporary: AtomicU64::new(0),
             uses: Mutex::new(uses),
         });
@@ -201,6 +207,9 @@ impl Store {
         if self.contains(key) {
             return Ok(true);
         }
+        if !self.room.may_try() {
+            return Ok(false);
+        }
         let Ok(room) = self.reserve(digest, bytes.len() as u64) else {
             return Ok(false);
         };
@@ -216,8 +225,8 @@ impl Store {
             index.insert(key, bytes.len() as u64, true, 0);
             Ok(true)
         });
+        self.note_write(&written);
         if written.is_err() {
-            self.metrics.write_failures.inc();
             self.index().remove(room.key);
             // The first error is the one to tell; leftovers go when the cache is opened.
             let _left = fs::remove_file(&temporary);
@@ -225,6 +234,31 @@ impl Store {
         drop(room);
         self.count();
         written
+    }
+
+    /// Takes note of how the disk took a write.
+    fn note_write<T>(&self, written: &io::Result<T>) {
+        match written {
+            Ok(_) => self.room.taken(),
+            Err(error) => {
+                self.metrics.write_failures.inc();
+                self.room.refused(error);
+            }
+        }
+    }
+
+    /// Why nothing is kept at the moment, if the disk refuses. If it has for long enough, it is
+    /// tried whether it still does. Touches the disk.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.room.trouble()?;
+        if self.room.may_try() {
+            let probe = self.folder.join(TEMPORARY).join("probe");
+            let written = fs::write(&probe, PROBE).and_then(|()| fs::remove_file(&probe));
+            // Fills write elsewhere: it must be there, too.
+            let there = written.and_then(|()| fs::read_dir(self.folder.join(PARTIAL)).map(drop));
+            self.note_write(&there);
+        }
+        self.room.trouble()
     }
 
     /// Reads a small object and checks that it is what its name says. None if it is not there, not
@@ -256,11 +290,12 @@ impl Store {
             kind: Kind::Partial,
             digest,
         };
+        let lacks = self.room.lacks(bytes);
         let mut index = self.index();
         // Held first, so that it is not given up to make room for itself.
         let held = index.hold(key);
         let there = held.map_or(0, |found| found.bytes);
-        let victims = match index.make_room(bytes.saturating_sub(there)) {
+        let victims = match index.make_room_and(bytes.saturating_sub(there), lacks) {
             Ok(victims) => victims,
             Err(refusal) => {
                 if let Some(found) = held {
@@ -413,6 +448,9 @@ const PACKS: &str = "packs";
 const PARTIAL: &str = "partial";
 const QUARANTINE: &str = "quarantine";
 const TEMPORARY: &str = "temporary";
+
+/// Enough that a full disk does not take it.
+const PROBE: &[u8] = &[0; 64 << 10];
 
 /// How many files can be checked at a time: more would only compete for the same disk.
 const CHECKING: usize = 8;

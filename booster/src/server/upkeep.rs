@@ -72,6 +72,7 @@ impl Parts {
             cache: self.cache.clone(),
             catalogue: self.catalogue.clone(),
             certificate: health.check("certificate"),
+            disk: health.check("cache"),
             clock: self.clock.clone(),
             identity: Arc::clone(&self.identity),
             timestamp: health.check("timestamp"),
@@ -183,6 +184,7 @@ struct Watcher {
     cache: Cache,
     catalogue: Catalogue,
     certificate: Check,
+    disk: Check,
     clock: Clock,
     identity: Arc<Identity>,
     timestamp: Check,
@@ -218,6 +220,13 @@ impl Watcher {
             }
         }
         self.cache.tidy(now).await;
+        match self.cache.trouble().await {
+            Some(why) => {
+                self.disk
+                    .degrade(format!("passing packs on without keeping them: {why}"));
+            }
+            None => self.disk.pass(),
+        }
     }
 }
 

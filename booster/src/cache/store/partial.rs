@@ -46,6 +46,8 @@ pub(crate) enum BeginError {
     Io(#[from] io::Error),
     #[error("there is no room, and nothing to give up")]
     NoRoom,
+    #[error("the disk has just refused, and is left alone for a while")]
+    Resting,
 }
 
 impl Store {
@@ -58,6 +60,9 @@ impl Store {
             kind: Kind::Pack,
             digest: entry.id.0,
         });
+        if !self.room.may_try() {
+            return Err(BeginError::Resting);
+        }
         let lease = self
             .reserve(entry.id.0, total)
             .map_err(|NoRoom| BeginError::NoRoom)?;
@@ -75,6 +80,7 @@ impl Store {
             }
             Err(source) => {
                 self.metrics.write_failures.inc();
+                self.room.refused(&source);
                 self.forget_unopened(&lease, &path);
                 Err(BeginError::Io(source))
             }
@@ -160,7 +166,8 @@ impl PartialFile {
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.file
             .write_all_at(bytes, at)
-            .inspect_err(|_| self.lease.store.metrics.write_failures.inc())?;
+            .inspect_err(|error| self.lease.store.note_write::<()>(&Err(error.kind().into())))?;
+        self.lease.store.room.taken();
         self.length
             .fetch_max(at + bytes.len() as u64, Ordering::Relaxed);
         Ok(())

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use content::Digest;
 use content::durable::{self, Disk, RealDisk};
-use tracing::{debug, info};
+use tracing::{info, warn};
 
 use super::uses::Uses;
 use super::{OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY, create_folder};
@@ -16,6 +16,7 @@ use crate::cache::index::{Index, Key, Kind};
 /// Reads the folders into `index`, says when what was last used, and removes what does not belong there.
 pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<Uses> {
     create_folder(folder)?;
+    keep_layout(folder)?;
     for name in [OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY] {
         create_folder(&folder.join(name))?;
     }
@@ -48,6 +49,23 @@ pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<Use
         "opened the cache"
     );
     Ok(uses)
+}
+
+/// Refuses a folder that is laid out in another way than this program does it, and writes down that
+/// it is laid out in ours. One without a word about it is from before there was any.
+fn keep_layout(folder: &Path) -> io::Result<()> {
+    let path = folder.join(LAYOUT_FILE);
+    match RealDisk.read(&path, 64)? {
+        Some(layout) if layout == LAYOUT => Ok(()),
+        Some(layout) => {
+            let layout = String::from_utf8_lossy(&layout).trim().to_owned();
+            Err(io::Error::other(format!(
+                "it is laid out as {layout:?}, which this program does not know: use the program \
+                 that wrote it, or remove the folder to begin with an empty cache"
+            )))
+        }
+        None => durable::write(&RealDisk, &path, LAYOUT, 0o600),
+    }
 }
 
 /// Makes all that was written safe, then says so.
@@ -98,14 +116,16 @@ fn files(folder: &Path, kind: Kind, found: &mut Vec<Leftover>) -> io::Result<()>
             Kind::Partial | Kind::Quarantined => true,
         };
         match digest.filter(in_place) {
-            Some(digest) if metadata.is_file() => found.push(Leftover {
-                key: Key { kind, digest },
-                bytes: metadata.len(),
-                used: metadata.atime().max(metadata.mtime()),
-                written: metadata.mtime(),
-            }),
+            Some(digest) if metadata.is_file() && metadata.len() <= BYTES_MAX => {
+                found.push(Leftover {
+                    key: Key { kind, digest },
+                    bytes: metadata.len(),
+                    used: metadata.atime().max(metadata.mtime()),
+                    written: metadata.mtime(),
+                })
+            }
             Some(_) | None => {
-                debug!(path = %file.path().display(), "not a file of the cache: left alone");
+                warn!(path = %file.path().display(), "not a file of the cache: left alone");
             }
         }
     }
@@ -119,6 +139,11 @@ fn is_old(written: i64, now: i64) -> bool {
 /// After a day a revision has probably moved on, and the bytes are better spent on another.
 const PARTIAL_AGE_MAX_SECONDS: i64 = 24 * 3600;
 
+/// No file of ours is longer, and none that is can be counted.
+const BYTES_MAX: u64 = u32::MAX as u64;
+/// Says how the folders are laid out.
+const LAYOUT_FILE: &str = "layout";
+const LAYOUT: &[u8] = b"larder cache layout 1\n";
 /// Says that all files of the cache were safe on disk when the last run ended.
 const MARKER: &str = "clean";
 /// The format's version is in it: another one means that everything is checked.

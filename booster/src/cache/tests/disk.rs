@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::testing::{pack, pack_of};
+use crate::testing::{pack, pack_of, until};
 
 pub(super) fn path(folder: &TempDir, pack: &BuiltPack) -> PathBuf {
     let hex = pack.header.id().0.hex();
@@ -34,7 +34,7 @@ pub(super) fn bytes_on_disk(folder: &TempDir) -> u64 {
             let metadata = entry.metadata().unwrap();
             if metadata.is_dir() {
                 folders.push(entry.path());
-            } else if entry.file_name() != "clean" {
+            } else if entry.file_name() != "clean" && entry.file_name() != "layout" {
                 bytes += metadata.len();
             }
         }
@@ -67,7 +67,7 @@ async fn a_fill_that_was_killed_is_taken_up_where_it_was() {
 
 /// cas.md 11 and 14: nothing of what a torn file holds behind its good part is ever used.
 #[tokio::test]
-async fn only_the_good_part_of_a_torn_fill_is_taken_up() {
+async fn b14_only_the_good_part_of_a_torn_fill_is_taken_up() {
     let pack = pack(1);
     let total = pack.bytes.len();
     let (second, third) = (start(&pack, 1) as usize, start(&pack, 2) as usize);
@@ -195,7 +195,7 @@ async fn what_a_crash_left_is_not_vouched_for_by_a_stop_that_comes_before_its_fi
 
 /// cas.md 7: the index is no promise.
 #[tokio::test]
-async fn a_file_that_vanished_or_shrank_is_a_miss() {
+async fn b07_a_file_that_vanished_or_shrank_is_a_miss() {
     let (gone, short, folder) = (pack(1), pack(2), folder());
     let source = Fake::new("origin").with(&[&gone, &short]);
     let bed = Bed::open(folder.path(), &[&source]).await;
@@ -216,7 +216,7 @@ async fn a_file_that_vanished_or_shrank_is_a_miss() {
 
 /// cas.md 8: what is read stays until it has been read.
 #[tokio::test]
-async fn a_pack_in_use_is_never_given_up() {
+async fn b08_a_pack_in_use_is_never_given_up() {
     let (held, other, third, folder) = (pack(1), pack(2), pack(3), folder());
     let source = Fake::new("origin").with(&[&held, &other, &third]);
     let limits = Limits {
@@ -238,7 +238,7 @@ async fn a_pack_in_use_is_never_given_up() {
 
 /// cas.md 5: no room, no file left behind, and everybody served.
 #[tokio::test(start_paused = true)]
-async fn without_room_a_pack_is_streamed_through() {
+async fn b05_without_room_a_pack_is_streamed_through() {
     let (held, big, folder) = (pack(1), pack_of(2, 6), folder());
     let source = Fake::new("origin").with(&[&held, &big]);
     let limits = Limits {
@@ -288,7 +288,7 @@ async fn a_slow_reader_does_not_hold_a_streamed_pack_in_memory_for_ever() {
 
 /// cas.md 4 and 6: the disk's refusals are seen at once, and lose nobody a byte.
 #[tokio::test]
-async fn a_disk_that_refuses_to_be_written_to_is_no_outage() {
+async fn b06_a_disk_that_refuses_to_be_written_to_is_no_outage() {
     let (pack, folder) = (pack(1), folder());
     let source = Fake::new("origin").with(&[&pack]);
     let bed = Bed::open(folder.path(), &[&source]).await;
@@ -298,11 +298,42 @@ async fn a_disk_that_refuses_to_be_written_to_is_no_outage() {
     assert_eq!(bed.get(&pack).await, filled(false, false));
     assert_eq!(bed.metrics.write_failures.get(), 1);
     assert_eq!(bed.cache.stored_bytes(), 0);
+    assert!(bed.cache.trouble().await.is_some());
+    assert_eq!(bed.metrics.disk_trouble.get(), 1);
+    // It comes back by itself, whether anybody asks for a pack or not.
+    fs::remove_file(folder.path().join("partial")).unwrap();
+    fs::create_dir(folder.path().join("partial")).unwrap();
+    until(async || bed.cache.trouble().await, Option::is_none).await;
+    assert_eq!(bed.get(&pack).await, filled(true, false));
+    assert_eq!(bed.metrics.disk_trouble.get(), 0);
+}
+
+#[tokio::test]
+async fn a_cache_that_is_laid_out_in_another_way_is_refused_and_left_as_it_is() {
+    let (pack, folder) = (pack(1), folder());
+    let source = Fake::new("origin").with(&[&pack]);
+    let bed = Bed::open(folder.path(), &[&source]).await;
+    bed.get(&pack).await;
+    bed.settled().await;
+    bed.close().await;
+    let layout = folder.path().join("layout");
+    let ours = fs::read(&layout).unwrap();
+    fs::write(&layout, "larder cache layout 2\n").unwrap();
+    let open = || Store::open(folder.path(), 1 << 30, 0, 0, metrics());
+    let refused = service::Report(&open().unwrap_err()).to_string();
+    assert!(refused.contains("layout 2"), "{refused}");
+    assert!(path(&folder, &pack).exists() && folder.path().join("clean").exists());
+    fs::write(&layout, ours).unwrap();
+    // What is not ours stays, too.
+    let foreign = path(&folder, &pack).with_file_name("readme.txt");
+    fs::write(&foreign, "mine").unwrap();
+    let store = open().unwrap();
+    assert!(foreign.exists() && store.contains(pack_key(pack.header.id())));
 }
 
 /// cas.md 20: a new version under a full cache is fetched once, whatever was hot before it.
 #[tokio::test]
-async fn a_new_version_under_a_full_cache_is_fetched_once() {
+async fn b20_a_new_version_under_a_full_cache_is_fetched_once() {
     let old: Vec<BuiltPack> = (0..6).map(pack).collect();
     let new: Vec<BuiltPack> = (6..12).map(pack).collect();
     let folder = folder();

@@ -1,0 +1,167 @@
+//! Whether the disk can be written to: how much of it is free, and whether it has just refused.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use service::metrics::IntGauge;
+use tracing::{info, warn};
+
+/// What is known of the disk. Never held locked while it is asked.
+#[derive(Debug)]
+pub(super) struct Room {
+    folder: PathBuf,
+    /// Hundredths of the file system that stay free.
+    free_percent_min: u64,
+    state: Mutex<State>,
+    trouble: IntGauge,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the file system was last asked, and what may be written since then.
+    asked: Option<(Instant, u64)>,
+    refused: Option<Refusal>,
+}
+
+/// That the disk has refused to be written to.
+#[derive(Debug)]
+struct Refusal {
+    again: Instant,
+    pause: Duration,
+    why: String,
+}
+
+impl Room {
+    pub(super) fn new(folder: &Path, free_percent_min: u8, trouble: IntGauge) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            free_percent_min: u64::from(free_percent_min),
+            state: Mutex::default(),
+            trouble,
+        }
+    }
+
+    /// By how many bytes the file system falls short if `bytes` more are written; none if that
+    /// cannot be told. Asks it at most once a second. Touches the disk.
+    pub(super) fn lacks(&self, bytes: u64) -> u64 {
+        if self.free_percent_min == 0 {
+            return 0;
+        }
+        let known = self.state().asked;
+        let is_young = known.is_some_and(|(asked, _)| asked.elapsed() < ASK_PAUSE);
+        let spare = match known.filter(|_| is_young) {
+            Some((_, spare)) => spare,
+            None => self.ask().unwrap_or(u64::MAX),
+        };
+        self.state()
+            .asked
+            .get_or_insert_with(|| (Instant::now(), spare))
+            .1 = spare.saturating_sub(bytes);
+        bytes.saturating_sub(spare)
+    }
+
+    /// How many bytes may be written before too little is free.
+    fn ask(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.folder).ok()?;
+        let floor = found.f_blocks.saturating_mul(self.free_percent_min) / 100;
+        let spare = found.f_bavail.saturating_sub(floor);
+        let spare = spare.saturating_mul(found.f_frsize);
+        self.state().asked = Some((Instant::now(), spare));
+        Some(spare)
+    }
+
+    /// Whether it may be tried to write: not for a while after the disk has refused. Who is told
+    /// so is the one who tries.
+    pub(super) fn may_try(&self) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let Some(refused) = &mut state.refused else {
+            return true;
+        };
+        let may = refused.again <= now;
+        if may {
+            refused.again = now + refused.pause;
+        }
+        may
+    }
+
+    /// The disk has refused.
+    pub(super) fn refused(&self, error: &io::Error) {
+        let mut state = self.state();
+        let before = state.refused.take().map(|it| it.pause);
+        if before.is_none() {
+            warn!(%error, "the disk refuses: packs are passed on without being kept");
+        }
+        let pause = before.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX));
+        state.refused = Some(Refusal {
+            again: Instant::now() + pause,
+            pause,
+            why: error.to_string(),
+        });
+        self.trouble.set(1);
+    }
+
+    /// The disk has taken something.
+    pub(super) fn taken(&self) {
+        if self.state().refused.take().is_some() {
+            info!("the disk can be written to again");
+            self.trouble.set(0);
+        }
+    }
+
+    /// Why nothing is kept at the moment, if the disk refuses.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state().refused.as_ref().map(|it| it.why.clone())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change of it is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long what the file system said of its room counts: others write to it as well.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+/// How long to leave a disk alone that has refused, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use service::metrics::Registry;
+
+    use super::*;
+
+    fn room(percent: u8, trouble: &IntGauge) -> (tempfile::TempDir, Room) {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room::new(folder.path(), percent, trouble.clone());
+        (folder, room)
+    }
+
+    #[test]
+    fn what_must_stay_free_is_not_written_to_and_what_was_set_aside_counts() {
+        let gauge = Registry::new("test").gauge("trouble", "Trouble").unwrap();
+        let (_folder, all) = room(100, &gauge);
+        assert_eq!(all.lacks(1000), 1000);
+        let (_folder, none) = room(0, &gauge);
+        assert_eq!(none.lacks(u64::MAX), 0);
+        let (_folder, some) = room(1, &gauge);
+        some.state().asked = Some((Instant::now(), 100));
+        assert_eq!([60, 60].map(|bytes| some.lacks(bytes)), [0, 20]);
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_tried_again_by_one_and_not_at_once() {
+        let gauge = Registry::new("test").gauge("trouble", "Trouble").unwrap();
+        let (_folder, room) = room(0, &gauge);
+        assert!(room.may_try() && room.trouble().is_none());
+        room.refused(&io::ErrorKind::StorageFull.into());
+        assert!(!room.may_try() && room.trouble().is_some() && gauge.get() == 1);
+        room.state().refused.as_mut().unwrap().again = Instant::now();
+        assert_eq!([room.may_try(), room.may_try()], [true, false]);
+        room.taken();
+        assert!(room.may_try() && room.trouble().is_none() && gauge.get() == 0);
+    }
+}
