@@ -175,6 +175,25 @@ fn p18_no_code_of_ours_speaks_before_the_client_is_known() {
 }
 
 #[test]
+fn every_test_that_the_page_on_the_cache_names_is_there() {
+    let page = read(&root().join("docs/cache.md"));
+    let code: String = files(&["rs"])
+        .iter()
+        .map(|path| read(&root().join(path)))
+        .collect();
+    let names = page.split('`').skip(1).step_by(2);
+    let bug = |name: &&str| {
+        let number = name.strip_prefix('b').and_then(|rest| rest.get(..2));
+        number.is_some_and(|number| number.bytes().all(|it| it.is_ascii_digit()))
+    };
+    let tests: Vec<&str> = names.filter(bug).collect();
+    assert!(tests.len() >= 12, "{tests:?}");
+    for test in tests {
+        assert!(code.contains(&format!("fn {test}(")), "there is no {test}");
+    }
+}
+
+#[test]
 fn every_test_that_the_page_on_threats_names_is_there() {
     let page = read(&root().join("docs/threats.md"));
     let code: String = files(&["rs"])
