@@ -136,7 +136,8 @@ impl Inner {
             let mut writer = self.stream.get_mut().1.writer();
             io::Write::write_all(&mut writer, &self.tail)?;
             self.sealed += self.tail.len();
-            self.tail.clear();
+            // An idle connection holds no buffer of ours.
+            self.tail = Vec::new();
         }
         self.write_out(cx)
     }

@@ -82,7 +82,8 @@ async fn converse(
     let stream = Watched::new(stream, Arc::clone(&activity));
     // A handshake has no right to delay the end: whoever is in it has been promised nothing.
     let accepted = tokio::select! {
-        accepted = shake_hands(stream, remote, shared) => accepted,
+        // In a box, which goes when it is over: its state is no part of a connection's.
+        accepted = Box::pin(shake_hands(stream, remote, shared)) => accepted,
         () = stop.cancelled() => None,
     };
     if let Some((stream, capture)) = accepted {
