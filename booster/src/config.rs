@@ -394,9 +394,10 @@ impl TryFrom<Raw> for Config {
             scrub_rate,
             free_percent,
         } = raw.cache;
-        if free_percent > FREE_PERCENT_MAX {
+        // More, and there is nothing left for the cache.
+        if free_percent > 90 {
             return Err(format!(
-                "`cache.free_percent` is {free_percent}: want 0 to {FREE_PERCENT_MAX}"
+                "`cache.free_percent` is {free_percent}: want 0 to 90"
             ));
         }
         if raw.content.connections == 0 {
@@ -478,8 +479,6 @@ fn share(min: u64, max: u64) -> u64 {
 const PARENTS_MAX: usize = 8;
 /// More than a source is ever asked for at a time is of no use while there are few sources.
 const FILLS_MAX: u16 = 64;
-/// More, and there is nothing left for the cache.
-const FREE_PERCENT_MAX: u8 = 90;
 /// Less, and a line that loses packets looks dead.
 const STALL_MIN: Duration = Duration::from_secs(1);
 /// More, and a reader gives up before we do.
