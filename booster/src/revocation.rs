@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use certs::{CaKind, IssuerId, Trust};
+use certs::{CaCert, CaKind, IssuerId, Trust};
 use content::statement::IssuerMinimum;
 use member::{State, StateError, standing};
 use protocol::{CRL_BYTES_MAX, Route};
@@ -85,8 +85,28 @@ impl Revocation {
     /// Asks for every list once. Says whether all could be brought up to date.
     pub(crate) async fn poll_all(&self) -> bool {
         let trust = &self.shared.trust;
+        let before = self.shared.root_lists();
         // Roots first: their lists say which issuing CAs still count.
         let issuers = trust.roots().into_iter().chain(trust.issuing_cas());
+        let mut good = self.poll_each(issuers).await;
+        if self.shared.root_lists() != before {
+            // In place of a CA that it names, another issues.
+            self.shared.learn_issuers().await;
+            let in_force = |ca: &Arc<CaCert>| trust.crls().current(ca.id());
+            let issuing = trust.issuing_cas().into_iter();
+            good &= self
+                .poll_each(issuing.filter(|ca| in_force(ca).is_none()))
+                .await;
+        }
+        if good && self.shared.failing.swap(false, Ordering::Relaxed) {
+            info!("the revocation lists are up to date again");
+        }
+        self.shared.show();
+        good
+    }
+
+    /// Asks for the lists of `issuers`. Says whether all could be brought up to date.
+    async fn poll_each(&self, issuers: impl Iterator<Item = Arc<CaCert>>) -> bool {
         let mut good = true;
         for issuer in issuers {
             let Err(failure) = self.poll(issuer.id()).await else {
@@ -105,10 +125,6 @@ impl Revocation {
                 break;
             }
         }
-        if good && self.shared.failing.swap(false, Ordering::Relaxed) {
-            info!("the revocation lists are up to date again");
-        }
-        self.shared.show();
         good
     }
 
@@ -220,6 +236,13 @@ impl Shared {
             self.etags().insert(issuer, etag);
         }
         Ok(())
+    }
+
+    /// The numbers of the roots' lists in force.
+    fn root_lists(&self) -> Vec<Option<u64>> {
+        let number =
+            |root: &Arc<CaCert>| self.trust.crls().current(root.id()).map(|it| it.number());
+        self.trust.roots().iter().map(number).collect()
     }
 
     /// Asks what issuing CAs there are, and takes those that a root vouches for.

@@ -189,9 +189,8 @@ pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, Pul
 
 async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullReport, PullError> {
     session.catch_up().await?;
-    let named = choose::sources(session, &request.sources, request.site.as_deref())?;
-    let sources = Arc::new(Sources::new(named));
-    let stated = find(session, &sources, &request).await?;
+    // On the heap: the walk is large, and who calls us may be deep.
+    let (sources, stated) = Box::pin(choose_and_find(session, &request)).await?;
     let job = Job {
         stated: stated.clone(),
         sources: Arc::clone(&sources),
@@ -211,6 +210,25 @@ async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullRepo
 async fn open(request: &PullRequest, clock: &Clock) -> Result<Session, PullError> {
     let (data, grace, clock) = (request.data.clone(), request.grace, clock.clone());
     Ok(crate::fetch::off_the_runtime(move || Session::open(&data, grace, &clock)).await??)
+}
+
+/// Chooses the sources and finds the revision; once more if those who answered are certified by a
+/// CA that we had not heard of, since another one was revoked and we are the last to know.
+async fn choose_and_find(
+    session: &mut Session,
+    request: &PullRequest,
+) -> Result<(Arc<Sources<Net>>, Stated), PullError> {
+    let choose = |session: &Session| {
+        let named = choose::sources(session, &request.sources, request.site.as_deref())?;
+        Ok::<_, SessionError>(Arc::new(Sources::new(named)))
+    };
+    let mut sources = choose(session)?;
+    let mut found = find(session, &sources, request).await;
+    if found.is_err() && session.is_behind() && session.fetch_standing().await.is_ok() {
+        sources = choose(session)?;
+        found = find(session, &sources, request).await;
+    }
+    Ok((sources, found?))
 }
 
 /// Walks from the timestamp to the revision, and keeps what was learnt on the way.

@@ -81,9 +81,7 @@ impl Session {
     pub(crate) async fn catch_up(&mut self) -> Result<(), SessionError> {
         // Not all devices at once.
         let due = self.identity.due(self.clock.now(), fastrand::f64());
-        let is_behind = self.document.is_none()
-            || standing::is_behind(&self.identity.trust, Kind::Client, self.clock.now());
-        if is_behind {
+        if self.is_behind() {
             self.fetch_standing().await?;
         } else if standing::is_overdue(&self.identity.trust, Kind::Client, self.clock.now())
             && let Err(error) = self.fetch_standing().await
@@ -177,8 +175,15 @@ impl Session {
         self.source(origin, addresses, own, Revocation::BestEffort)
     }
 
+    /// Whether something is missing to judge others by: at the start, or since somebody showed a
+    /// certificate of a CA that was not known.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.document.is_none()
+            || standing::is_behind(&self.identity.trust, Kind::Client, self.clock.now())
+    }
+
     /// Fetches issuing CAs, lists and document: all of it authenticates itself.
-    async fn fetch_standing(&mut self) -> Result<(), SessionError> {
+    pub(crate) async fn fetch_standing(&mut self) -> Result<(), SessionError> {
         info!("catching up");
         let source = self.enrol_source(None)?;
         let (trust, now) = (&self.identity.trust, self.clock.now());

@@ -1,8 +1,10 @@
-//! Enrolment: a member gets its first certificate.
+//! Enrolment: a member gets its first certificate, or another for its key when the one that it has
+//! counts no more.
 //!
 //! Nothing secret is sent before whoever answers has shown the pinned root, proved to be the origin
 //! of its deployment, and been looked up in that deployment's revocation lists.
 
+mod again;
 mod ask;
 mod error;
 mod patience;
@@ -18,11 +20,11 @@ use std::time::Duration;
 use certs::ca_cert::CaCertError;
 use certs::tls::{CertCell, Expected};
 use certs::trust::Revocation;
-use certs::{DeviceId, Key, Peer, Role, Trust};
+use certs::{DeviceId, Key, Peer, RefusalReason, Role, Trust};
 use config::HostPort;
 use protocol::Join;
 use serde::Serialize;
-use service::Clock;
+use service::{Clock, Report};
 use transport::enrol::{Accepted, first_contact};
 use transport::source::CallLimits;
 use transport::{Refusals, Source, SourceSettings};
@@ -34,6 +36,7 @@ use crate::identity::{self, Identity, IdentityError, Joined};
 use crate::kind::Kind;
 use crate::standing;
 use crate::state::State;
+use again::{Known, Standing};
 use ask::Asking;
 use error::refused;
 use patience::Patience;
@@ -47,7 +50,8 @@ pub struct EnrolRequest {
     pub advertise: Vec<HostPort>,
     /// Where to keep what comes of it.
     pub data: PathBuf,
-    /// What it shall be called; its host name if that is not said.
+    /// What it shall be called; if that is not said, what it is called already, or else its host
+    /// name.
     pub id: Option<DeviceId>,
     /// What the operator handed out.
     pub join: Join,
@@ -75,8 +79,11 @@ impl EnrolRequest {
 /// What came of it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct EnrolReport {
-    /// Whether it had enrolled before.
+    /// Whether it had enrolled before, with a certificate that counts: nothing was done.
     pub already: bool,
+    /// Whether it had enrolled before, with a certificate that counted no more: it has another, for
+    /// the same key.
+    pub anew: bool,
     /// The deployment.
     pub deployment: String,
     /// SHA-256 of its public key, in groups of four digits.
@@ -90,10 +97,10 @@ pub struct EnrolReport {
 impl fmt::Display for EnrolReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { deployment, id, .. } = self;
-        let how = if self.already {
-            "already enrolled"
-        } else {
-            "enrolled"
+        let how = match (self.already, self.anew) {
+            (true, _) => "already enrolled",
+            (false, true) => "enrolled anew, with the same key,",
+            (false, false) => "enrolled",
         };
         write!(f, "{how} as {id} in {deployment}")
     }
@@ -122,6 +129,18 @@ pub enum EnrolNote {
         /// When it asks again.
         retry_after: Duration,
     },
+    /// It has a certificate that is in date, and nobody can be asked whether it still counts.
+    Unasked {
+        /// Why not.
+        why: String,
+    },
+    /// It has a certificate that counts no more, and asks for another.
+    Void {
+        /// What it is.
+        kind: Kind,
+        /// Why it counts no more.
+        reason: RefusalReason,
+    },
 }
 
 impl fmt::Display for EnrolNote {
@@ -140,46 +159,58 @@ impl fmt::Display for EnrolNote {
                 "waiting for an operator to approve this {kind}, asking again every {} s",
                 retry_after.as_secs()
             ),
+            Self::Unasked { why } => write!(
+                f,
+                "whether the certificate still counts is not known, only that it is in date: {why}"
+            ),
+            Self::Void { kind, reason } => write!(
+                f,
+                "the certificate of this {kind} counts no more ({reason}): asking for another"
+            ),
         }
     }
 }
 
-/// Enrols a member. Run again, it goes on where it was, or finds that all is done.
+/// Enrols a member. Run again, it goes on where it was, or finds that all is done: a certificate
+/// that still counts is kept, for one that does not another is got, for the same key.
 ///
 /// # Errors
 ///
-/// Fails if nobody answers, if whoever answers has not the pinned root or has been revoked (then
+/// Fails if nobody answers (unless there is a certificate in date), if whoever answers has not the pinned root or has been revoked (then
 /// nothing secret has been sent), or if the origin refuses.
 pub async fn enrol(
     request: EnrolRequest,
     clock: &Clock,
     note: impl Fn(EnrolNote),
 ) -> Result<EnrolReport, EnrolError> {
-    let (kind, join) = (request.kind, &request.join);
-    let data = Data::new(&request.data, kind);
+    let join = &request.join;
+    let data = Data::new(&request.data, request.kind);
     let (_lock, key, known) = prepare(&data, clock.now()).await?;
-    if let Some(known) = known {
-        return already(&known, join);
-    }
-    let id = request.id.clone().map_or_else(host_id, Ok)?;
-    note(EnrolNote::Asking {
-        fingerprint: key.fingerprint(),
-        id: id.to_string(),
-    });
+    let known = known.map(|known| Known::of(known, join)).transpose()?;
+    let id = match (&request.id, &known) {
+        (Some(id), _) => id.clone(),
+        (None, Some(known)) => known.id().clone(),
+        (None, None) => host_id()?,
+    };
     let refusals = Refusals::new(clock.clone());
-    let first = First {
+    let asker = Asker {
         clock,
         data: &data,
         id,
         key: &key,
+        known: known.as_ref(),
         refusals: &refusals,
         request: &request,
     };
     // Whoever stood in for the origin is noted, and reported as soon as there is somebody to tell:
     // now, or when an origin has let us in.
     let mut courier = Courier::new(&data.state(), &refusals);
-    let (enrolled, source) = courier.during(first.enrol(note)).await?;
-    if courier.has_work().await {
+    // On the heap: all that may happen on the way is large, and who calls us may be deep.
+    let asked = Box::pin(asker.enrol(note));
+    let (enrolled, source) = courier.during(asked).await?;
+    if let Some(source) = source
+        && courier.has_work().await
+    {
         courier.flush(&[Arc::new(source)], TELL_PATIENCE).await;
     }
     Ok(enrolled)
@@ -203,64 +234,139 @@ fn stopped(data: &Data, source: io::Error) -> EnrolError {
     EnrolError::Data(DataError::Io { path, source })
 }
 
-/// A first enrolment.
-struct First<'a> {
+/// Who enrols.
+struct Asker<'a> {
     clock: &'a Clock,
     data: &'a Data,
     id: DeviceId,
     key: &'a Key,
+    /// Who it has been so far.
+    known: Option<&'a Known>,
     refusals: &'a Refusals,
     request: &'a EnrolRequest,
 }
 
-impl First<'_> {
-    /// What came of it, and calls to the origin that show the new certificate.
-    async fn enrol(self, note: impl Fn(EnrolNote)) -> Result<(EnrolReport, Source), EnrolError> {
-        let (clock, request) = (self.clock, self.request);
-        let (kind, join) = (request.kind, &request.join);
-        let patience = Patience::new(request.patience, &note);
-        let trust = patience.with(|| self.meet()).await?;
-        let expected = Expected::AnyOf(Role::Origin);
-        let source = self.calls(expected, &trust, None)?;
+/// The origin, found to be who it should be.
+struct Met {
+    origin: Peer,
+    /// Calls to it, to which nothing is shown.
+    source: Source,
+    trust: Arc<Trust>,
+}
+
+/// What came of it, and calls to the origin that show the certificate, if it was spoken to.
+type Outcome = (EnrolReport, Option<Source>);
+
+impl Asker<'_> {
+    async fn enrol(self, note: impl Fn(EnrolNote)) -> Result<Outcome, EnrolError> {
+        let patience = Patience::new(self.request.patience, &note);
+        let Some(known) = self.known else {
+            let met = self.meet(&patience).await?;
+            return self.ask(&met, &patience).await;
+        };
+        match self.look(known, &patience).await {
+            Ok(Standing::Good(source)) => Ok((known.already(), Some(source))),
+            Ok(Standing::Void(met, reason)) => {
+                let kind = self.request.kind;
+                patience.note(EnrolNote::Void { kind, reason });
+                self.ask(&met, &patience).await
+            }
+            Err(failure) if failure.is_of_the_way() && known.is_in_date(self.clock.now()) => {
+                let why = Report(&failure).to_string();
+                patience.note(EnrolNote::Unasked { why });
+                Ok((known.already(), None))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Finds the origin and learns whom it trusts. Nothing secret is sent.
+    async fn meet(&self, patience: &Patience<impl Fn(EnrolNote)>) -> Result<Met, EnrolError> {
+        let trust = patience.with(|| self.find_root()).await?;
+        if self.known.is_some() {
+            self.take_up_lists(&trust).await?;
+        }
+        let source = self.calls(Expected::AnyOf(Role::Origin), &trust, None)?;
         let (origin, again) = patience.with(|| self.sure_of(&source, &trust)).await?;
         trust
-            .check(&again, clock.now())
+            .check(&again, self.clock.now())
             .map_err(|reason| EnrolError::Server { reason })?;
-        let asking = Asking {
-            clock,
-            join,
-            key: self.key,
-            kind,
-            source: &source,
-            trust: &trust,
-        };
-        let accepted = asking.ask(&self.id, &patience).await?;
-        let joined = Joined {
-            advertise: request.advertise.iter().map(HostPort::to_string).collect(),
-            addresses: join.addresses.clone(),
-            deployment: trust.deployment().to_string(),
+        Ok(Met {
+            origin,
+            source,
+            trust,
+        })
+    }
+
+    /// Asks for a certificate, and keeps it.
+    async fn ask(
+        &self,
+        met: &Met,
+        patience: &Patience<impl Fn(EnrolNote)>,
+    ) -> Result<Outcome, EnrolError> {
+        patience.note(EnrolNote::Asking {
+            fingerprint: self.key.fingerprint(),
             id: self.id.to_string(),
-            origin: origin.id().to_string(),
+        });
+        let asking = Asking {
+            clock: self.clock,
+            join: &self.request.join,
+            key: self.key,
+            kind: self.request.kind,
+            source: &met.source,
+            trust: &met.trust,
         };
-        let (own, expected) = (
-            cell(&accepted, self.key)?,
-            Expected::Exactly(origin.identity().clone()),
-        );
-        let source = self.calls(expected, &trust, Some(own))?;
-        self.store(&joined, &trust, &accepted).await?;
+        let accepted = asking.ask(&self.id, patience).await?;
+        let source = self.showing(met, cell(&accepted, self.key)?)?;
+        if self.known.is_some() {
+            // The old one stays until the new one has been taken.
+            let show = || async { source.identify().await.map_err(refused) };
+            patience.with(show).await?;
+        }
+        let joined = self.joined(met);
+        self.store(&joined, &met.trust, &accepted).await?;
         let report = EnrolReport {
             already: false,
+            anew: self.known.is_some(),
             deployment: joined.deployment,
             fingerprint: self.key.fingerprint(),
             id: joined.id,
             not_after: accepted.peer.not_after(),
         };
-        Ok((report, source))
+        Ok((report, Some(source)))
+    }
+
+    /// What is to be kept beside the certificate.
+    fn joined(&self, met: &Met) -> Joined {
+        let mut advertise: Vec<String> = self
+            .request
+            .advertise
+            .iter()
+            .map(HostPort::to_string)
+            .collect();
+        if let Some(known) = self.known
+            && advertise.is_empty()
+        {
+            advertise = known.advertise().to_vec();
+        }
+        Joined {
+            advertise,
+            addresses: self.request.join.addresses.clone(),
+            deployment: met.trust.deployment().to_string(),
+            id: self.id.to_string(),
+            origin: met.origin.id().to_string(),
+        }
+    }
+
+    /// Calls to the origin that was met, to which `own` is shown.
+    fn showing(&self, met: &Met, own: Arc<CertCell>) -> Result<Source, EnrolError> {
+        let expected = Expected::Exactly(met.origin.identity().clone());
+        self.calls(expected, &met.trust, Some(own))
     }
 
     /// Finds the pinned root, and nothing else: nobody is trusted before that. Whoever has it not
     /// is noted.
-    async fn meet(&self) -> Result<Arc<Trust>, EnrolError> {
+    async fn find_root(&self) -> Result<Arc<Trust>, EnrolError> {
         let (clock, join) = (self.clock, &self.request.join);
         let (addresses, limits) = (join.addresses.clone(), CallLimits::default());
         let first = first_contact(addresses, &[join.pin], clock, &limits).await;
@@ -338,21 +444,6 @@ impl First<'_> {
 fn cell(accepted: &Accepted, key: &Key) -> Result<Arc<CertCell>, EnrolError> {
     let cell = CertCell::new(&accepted.chain_der, key).map_err(IdentityError::from)?;
     Ok(Arc::new(cell))
-}
-
-fn already(known: &Identity, join: &Join) -> Result<EnrolReport, EnrolError> {
-    let roots = known.trust.roots();
-    let deployment = known.joined.deployment.clone();
-    if !roots.iter().any(|root| root.spki_sha256() == join.pin) {
-        return Err(EnrolError::OtherDeployment { deployment });
-    }
-    Ok(EnrolReport {
-        already: true,
-        deployment,
-        fingerprint: known.key.fingerprint(),
-        id: known.joined.id.clone(),
-        not_after: known.expires(),
-    })
 }
 
 /// This machine's host name, as far as it can be an id.

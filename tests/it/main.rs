@@ -13,5 +13,6 @@ mod offline;
 mod reports;
 mod rot;
 mod rotation;
+mod stolen;
 mod tidy;
 mod trust;

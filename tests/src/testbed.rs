@@ -1,4 +1,6 @@
 //! An origin, boosters and clients on loopback, with keys of their own in a temporary folder.
+//!
+//! What is large is kept on the heap, since a test's stack is small.
 
 mod party;
 mod wait;
@@ -205,7 +207,7 @@ impl Testbed {
             patience: PATIENCE,
             ..EnrolRequest::new(Kind::Client, data.clone(), join)
         };
-        enrol(request, &self.clock(), |_| {}).await?;
+        Box::pin(enrol(request, &self.clock(), |_| {})).await?;
         Ok(data)
     }
 
@@ -222,7 +224,7 @@ impl Testbed {
             patience: PATIENCE,
             ..EnrolRequest::new(Kind::Booster, data.clone(), join)
         };
-        enrol(request, &self.clock(), |_| {}).await?;
+        Box::pin(enrol(request, &self.clock(), |_| {})).await?;
         Ok(data)
     }
 
@@ -247,7 +249,7 @@ impl Testbed {
         config: booster::Config,
         id: &str,
     ) -> anyhow::Result<Booster> {
-        let booster = Booster::bind(config, self.clock()).await?;
+        let booster = Box::pin(Booster::bind(config, self.clock())).await?;
         let port = booster.local_addr().port();
         let listed = async || self.booster_addresses(id).unwrap_or_default();
         let here = |addresses: &Vec<String>| {
@@ -281,7 +283,7 @@ impl Testbed {
         target: &Path,
     ) -> anyhow::Result<PullReport> {
         let request = PullRequest::new(data.to_owned(), fileset.parse()?, target.to_owned());
-        Ok(client::pull(request, &self.clock()).await?)
+        Ok(Box::pin(client::pull(request, &self.clock())).await?)
     }
 
     /// Revokes a device.

@@ -76,6 +76,15 @@ pub enum EnrolError {
         /// What it asked to be called.
         id: String,
     },
+    /// An operator has revoked whoever has this key.
+    #[error(
+        "cannot enrol: an operator has revoked this key; with another, from another data folder, \
+         it is let in if an operator approves"
+    )]
+    Revoked {
+        /// In the origin's words.
+        source: CallError,
+    },
     /// The server may not be spoken to.
     #[error("cannot trust the server: {reason}; nothing secret has been sent")]
     Server {
@@ -119,6 +128,20 @@ impl EnrolError {
             None
         }
     }
+
+    /// Whether nothing is known but that nobody has answered.
+    pub(super) fn is_of_the_way(&self) -> bool {
+        if let Self::Call { source }
+        | Self::FirstContact {
+            source: transport::enrol::EnrolError::Call { source },
+        }
+        | Self::Standing(StandingError::Call(source)) = self
+        {
+            source.is_retryable()
+        } else {
+            false
+        }
+    }
 }
 
 /// Tells what can be told better than the call itself does.
@@ -132,6 +155,8 @@ pub(super) fn refused(source: CallError) -> EnrolError {
         EnrolError::Denied { source }
     } else if code == Some(Code::Conflict) {
         EnrolError::Taken { source }
+    } else if code == Some(Code::Revoked) {
+        EnrolError::Revoked { source }
     } else if code == Some(Code::Unauthorised) {
         EnrolError::Token { source }
     } else {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use certs::DeviceId;
 use protocol::report::{Direction, Matter};
@@ -149,6 +150,39 @@ async fn waits_are_as_long_as_the_origin_says_and_a_little_longer() {
     let tries = tries.into_inner().unwrap();
     assert!((8..=10).contains(&tries), "{tries} tries in 1000 s");
     assert!(begun.elapsed() <= Duration::from_secs(1000));
+}
+
+#[tokio::test]
+async fn a_certificate_in_date_is_kept_if_nobody_can_be_asked_and_one_that_is_over_is_not() {
+    let (folder, office) = (tempfile::tempdir().unwrap(), Office::open().await);
+    let (join, offset) = (office.join(), Arc::new(AtomicI64::new(0)));
+    let clock = Clock::fixed_offset(Arc::clone(&offset));
+    let again = async || {
+        let notes = Mutex::new(Vec::new());
+        let note = |note| notes.lock().unwrap().push(note);
+        let enrolled = enrol(request(folder.path(), join.clone()), &clock, note).await;
+        (enrolled, notes.into_inner().unwrap())
+    };
+    let (first, _) = again().await;
+    assert!(!first.unwrap().already);
+    let (second, notes) = again().await;
+    assert!(second.unwrap().already);
+    assert_eq!(notes, [], "it was asked, and the certificate counts");
+    let asked = asked(&office);
+    assert_eq!(asked.last(), Some(&("/v1/hello".to_owned(), true)));
+    drop(office);
+    let (third, notes) = again().await;
+    assert!(third.unwrap().already);
+    assert!(
+        matches!(&notes[..], [EnrolNote::Unasked { .. }]),
+        "{notes:?}"
+    );
+    offset.store(15 * 86_400, Ordering::Relaxed);
+    let (late, _) = again().await;
+    assert!(
+        matches!(late, Err(EnrolError::FirstContact { .. })),
+        "{late:?}"
+    );
 }
 
 #[tokio::test]
