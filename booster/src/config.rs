@@ -394,7 +394,6 @@ impl TryFrom<Raw> for Config {
             scrub_rate,
             free_percent,
         } = raw.cache;
-        // More, and there is nothing left for the cache.
         if free_percent > 90 {
             return Err(format!(
                 "`cache.free_percent` is {free_percent}: want 0 to 90"
@@ -459,8 +458,7 @@ fn everywhere(port: u16) -> Listen {
     Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
 }
 
-/// An eighth of what the process may take, within bounds. With all of both shares the booster stays
-/// below 256 MiB however much there is: what is hot lies in the page cache as well.
+/// An eighth of what the process may take, within bounds that keep the booster below 256 MiB.
 fn memory_share() -> u64 {
     share(8 << 20, 96 << 20)
 }
