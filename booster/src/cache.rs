@@ -14,6 +14,7 @@ mod promote;
 mod reader;
 mod rope;
 pub mod scrub;
+mod served;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,8 @@ use promote::Promotions;
 pub use reader::{ReadError, Reader};
 use rope::Rope;
 use scrub::Doubts;
+use served::Origin;
+pub use served::{Extent, How, Served};
 pub(crate) use store::Kept;
 pub use store::StoreError;
 use store::{Store, StoredPack, UnusableError};
@@ -119,39 +122,6 @@ pub(crate) type StandingOf = Box<dyn Fn(PackId) -> Standing + Send + Sync>;
 
 type Flights<'a> = MutexGuard<'a, HashMap<PackId, Arc<Fill>>>;
 
-/// How much of a pack a request wants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Extent {
-    /// Less than all of it.
-    Part,
-    /// All of it.
-    Whole,
-}
-
-/// How a request for a pack was answered.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum How {
-    /// From disk.
-    Disk,
-    /// By a fill.
-    Fill {
-        /// Whether another request had started it.
-        collapsed: bool,
-        /// Whether the pack is going to be kept.
-        stored: bool,
-    },
-    /// From memory.
-    Memory,
-}
-
-/// A pack whose header has been checked, and whose bytes are here or on their way.
-#[derive(Debug)]
-pub struct Served {
-    how: How,
-    origin: Origin,
-    total_bytes: u64,
-}
-
 /// What looking a pack up came to.
 enum AtHand {
     /// It is here.
@@ -160,14 +130,6 @@ enum AtHand {
     Nowhere,
     /// It is on disk, which does not give it for now.
     Unreadable,
-}
-
-/// Where the bytes come from.
-#[derive(Debug)]
-enum Origin {
-    Disk(Arc<StoredPack>),
-    Fill(Tail),
-    Memory(Arc<Rope>),
 }
 
 impl Cache {
@@ -333,35 +295,11 @@ impl Cache {
         })
         .await;
     }
-}
 
-impl Served {
-    /// The pack `entry`, read behind a fill, once the fill has its header.
-    async fn behind(mut tail: Tail, collapsed: bool, entry: PackEntry) -> Result<Self, FillError> {
-        let stored = tail.header().await?;
-        Ok(Self {
-            how: How::Fill { collapsed, stored },
-            origin: Origin::Fill(tail),
-            total_bytes: u64::from(entry.total_bytes),
-        })
-    }
-
-    /// How it was found.
+    /// The most bytes that pins keep from being given up.
     #[must_use]
-    pub fn how(&self) -> How {
-        self.how
-    }
-
-    /// Bytes of the whole pack.
-    #[must_use]
-    pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
-    }
-
-    /// Reads it, from byte `from` up to, but not including, byte `end`.
-    #[must_use]
-    pub fn reader(self, from: u64, end: u64) -> Reader {
-        Reader::new(self.origin, from, end.min(self.total_bytes))
+    pub fn pinned_bytes_max(&self) -> u64 {
+        index::pinned_bytes_max(self.shared.limits.disk_bytes_max)
     }
 }
 
@@ -432,6 +370,7 @@ impl Shared {
         if let Some(fill) = flights.get(&entry.id) {
             self.metrics.coalesced.inc();
             self.turns.also_wanted(entry.id, asker);
+            fill.ask_for(asker);
             return Some((fill.attach(), true));
         }
         // A fill leaves the map only after its pack is in the store.
@@ -440,6 +379,7 @@ impl Shared {
         }
         let fill = Arc::new(Fill::new(fileset.clone(), entry));
         let tail = fill.attach();
+        fill.ask_for(asker);
         flights.insert(entry.id, Arc::clone(&fill));
         drop(flights);
         let ticket = self.turns.line_up(entry.id, asker);

@@ -1,5 +1,7 @@
 //! The booster's settings, and the file that an operator writes.
 
+mod wan;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use service::logs;
 
 use crate::cache::Limits;
 use crate::upstream::Parent;
+use crate::wan::Schedule;
 
 /// What the booster is told: usable as it stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -28,6 +31,7 @@ pub struct Config {
     ops: SocketAddr,
     parents: Vec<Parent>,
     stop_grace: Duration,
+    wan: Schedule,
 }
 
 /// A listener, and where others reach it.
@@ -71,8 +75,10 @@ impl Config {
             upstream: RawUpstream::default(),
             ops: RawOps::default(),
             log: RawLog::default(),
+            wan: wan::RawWan::default(),
         };
-        Self::from_raw(raw)
+        let wan = Schedule::try_from(wan::RawWan::default()).expect("the defaults can be used");
+        Self::from_raw(raw, wan)
     }
 
     /// The defaults with the data folder `data`, listening on loopback only, on ports that the
@@ -186,13 +192,25 @@ impl Config {
         &self.parents
     }
 
+    /// How much of the line to the origin may be taken, and when.
+    #[must_use]
+    pub fn wan(&self) -> &Schedule {
+        &self.wan
+    }
+
+    /// The same, with other limits of the line.
+    #[must_use]
+    pub fn with_wan(self, wan: Schedule) -> Self {
+        Self { wan, ..self }
+    }
+
     /// How long what is under way may take after a stop was asked for.
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
     }
 
-    fn from_raw(raw: Raw) -> Self {
+    fn from_raw(raw: Raw, wan: Schedule) -> Self {
         let RawContent {
             listen,
             addresses,
@@ -234,6 +252,7 @@ impl Config {
             ops: raw.ops.listen.0,
             parents: raw.upstream.parents,
             stop_grace: raw.stop_grace.map_or(STOP_GRACE, |grace| grace.0),
+            wan,
         }
     }
 }
@@ -258,6 +277,8 @@ struct Raw {
     ops: RawOps,
     #[serde(default)]
     log: RawLog,
+    #[serde(default)]
+    wan: wan::RawWan,
 }
 
 #[derive(Debug, Deserialize)]
@@ -380,7 +401,7 @@ impl Default for RawLog {
 impl TryFrom<Raw> for Config {
     type Error = String;
 
-    fn try_from(raw: Raw) -> Result<Self, String> {
+    fn try_from(mut raw: Raw) -> Result<Self, String> {
         if !raw.data.is_absolute() {
             return Err(format!("`data` is {:?}: want an absolute path", raw.data));
         }
@@ -442,7 +463,8 @@ impl TryFrom<Raw> for Config {
             GRACE_MAX,
         )?;
         check("revocation.poll", raw.revocation.poll, POLL_MIN, POLL_MAX)?;
-        Ok(Self::from_raw(raw))
+        let wan = Schedule::try_from(std::mem::take(&mut raw.wan))?;
+        Ok(Self::from_raw(raw, wan))
     }
 }
 

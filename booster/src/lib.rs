@@ -13,6 +13,7 @@ pub mod config;
 pub mod metrics;
 pub mod offline;
 pub mod pins;
+mod prefetch;
 mod renewal;
 mod revocation;
 pub mod server;
@@ -21,6 +22,7 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod upstream;
+pub mod wan;
 
 pub use config::Config;
 pub use server::{BindError, Booster, Bound, Counted};

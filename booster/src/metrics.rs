@@ -33,6 +33,9 @@ pub struct Metrics {
     pub(crate) pack_bytes: IntCounter,
     /// Of `requests`, those for packs that were answered with all of it.
     pub(crate) packs_sent: IntCounter,
+    /// Packs that were fetched ahead of time, by how that `ended`: `stored`, `put_off`,
+    /// `not_kept` or `failed`.
+    pub prefetches: IntCounterVec,
     /// Reports that have arrived at the origin.
     pub reports_delivered: IntCounter,
     /// Refusals whose report was given up for want of room.
@@ -50,6 +53,8 @@ pub struct Metrics {
     pub upstream_calls: IntCounterVec,
     /// Bytes of bodies received from the origin, by `kind`: `pack` or `other`.
     pub upstream_bytes: IntCounterVec,
+    /// Those of the line.
+    pub wan: WanMetrics,
 }
 
 impl Metrics {
@@ -98,6 +103,7 @@ impl Metrics {
                 "Connections relayed to the enrolment listener",
                 "ended",
             )?,
+            prefetches: counters("prefetches_total", "Packs fetched ahead of time", "ended")?,
             reports_delivered: counter("reports_delivered_total", "Reports taken to the origin")?,
             reports_dropped: counter("reports_dropped_total", "Reports given up")?,
             reports_waiting: registry.gauge("reports_waiting", "Reports not yet delivered")?,
@@ -116,6 +122,7 @@ impl Metrics {
                 "Bytes of bodies received from the origin",
                 "kind",
             )?,
+            wan: WanMetrics::register(registry)?,
         })
     }
 
@@ -132,6 +139,38 @@ impl Metrics {
 /// Raises `counter` to `now`, which something else has counted.
 pub(crate) fn carry_over(counter: &IntCounter, now: u64) {
     counter.inc_by(now.saturating_sub(counter.get()));
+}
+
+/// The numbers of the line to the origin. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct WanMetrics {
+    /// Bytes that came, by `purpose`: `control`, `prefetch` or `wanted`.
+    pub bytes: IntCounterVec,
+    /// The limits of the hour in bits a second, by `purpose`: `prefetch`, and `wanted` for all
+    /// together; -1 for none.
+    pub limit_bits: IntGaugeVec,
+    /// How often something had to wait for its turn on the line, by `purpose`.
+    pub waits: IntCounterVec,
+}
+
+impl WanMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let purpose = ["purpose"];
+        Ok(Self {
+            bytes: registry.counters("wan_bytes_total", "Bytes from upstream", &purpose)?,
+            limit_bits: registry.gauges(
+                "wan_limit_bits_per_second",
+                "Limits of the line at this hour",
+                &purpose,
+            )?,
+            waits: registry.counters("wan_waits_total", "Waits for the line", &purpose)?,
+        })
+    }
 }
 
 /// The numbers of the cache. Cloning shares them.

@@ -1,6 +1,7 @@
 //! The booster at work: its listeners, its cache, its upkeep.
 
 mod parts;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -40,7 +41,7 @@ pub struct Booster {
     health: Health,
     listener: Listener,
     _lock: Lock,
-    meters: [Arc<Meter>; 3],
+    meters: [Arc<Meter>; 5],
     metrics: Metrics,
     ops: Ops,
     relay: Relay,

@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::wan::Purpose;
 pub use parent::{Parent, ParseParentError};
 pub(crate) use place::Slot;
 pub use place::{Place, Rank};
@@ -57,6 +58,8 @@ pub struct PackAsk {
     pub id: PackId,
     /// Whether caches in between must ask again themselves, because what came was bad.
     pub no_cache: bool,
+    /// What for.
+    pub purpose: Purpose,
 }
 
 /// The bytes of a pack as they come.

@@ -9,4 +9,4 @@ mod load;
 mod unit;
 
 pub use load::{FILE_BYTES_MAX, LoadError, load, parse};
-pub use unit::{Bytes, HostPort, Listen, Period, UnitError};
+pub use unit::{Bytes, HostPort, Listen, Period, Rate, UnitError};

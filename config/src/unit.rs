@@ -26,6 +26,13 @@ pub struct Bytes(pub u64);
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Period(pub Duration);
 
+/// How much may travel in a time, in bits a second as lines are sold: `"20 Mbit/s"`,
+/// `"512 kbit/s"`, `"0"`, or `"unlimited"`. Prefixes are decimal.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Rate {
+    bits: u64,
+}
+
 /// An address to listen on: `"0.0.0.0:7443"`, `"[::]:7443"`; port 0 lets the system choose.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listen(pub SocketAddr);
@@ -110,6 +117,76 @@ impl fmt::Display for Period {
             }
         }
         Ok(())
+    }
+}
+
+impl Rate {
+    const WANT: &str = "a rate, such as 512 kbit/s, 20 Mbit/s, 0 or unlimited";
+
+    /// As much as there is.
+    pub const UNLIMITED: Self = Self { bits: u64::MAX };
+
+    /// So many bits a second.
+    #[must_use]
+    pub const fn bits(bits: u64) -> Self {
+        Self { bits }
+    }
+
+    /// Bits a second; none if there is no limit.
+    #[must_use]
+    pub fn bits_per_second(self) -> Option<u64> {
+        (self != Self::UNLIMITED).then_some(self.bits)
+    }
+
+    /// How long `bytes` take; none if nothing may travel at all.
+    #[must_use]
+    pub fn time_for(self, bytes: u64) -> Option<Duration> {
+        match self.bits_per_second() {
+            None => Some(Duration::ZERO),
+            Some(0) => None,
+            Some(bits) => Some(Duration::from_secs_f64(bytes as f64 * 8.0 / bits as f64)),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        match text.trim() {
+            "unlimited" => return Ok(Self::UNLIMITED),
+            "0" => return Ok(Self::bits(0)),
+            _ => {}
+        }
+        let refusal = || refused(text, Self::WANT);
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .ok_or_else(refusal)?;
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| refusal())?;
+        let (_, unit_bits) = RATES
+            .iter()
+            .find(|(name, _)| *name == unit.trim())
+            .ok_or_else(refusal)?;
+        // At most a terabit, so that no sum of rates and bytes runs over.
+        let bits = number
+            .checked_mul(*unit_bits)
+            .filter(|&bits| bits <= 1_000_000_000_000);
+        bits.map(Self::bits).ok_or_else(refusal)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(bits) = self.bits_per_second() else {
+            return f.write_str("unlimited");
+        };
+        if bits == 0 {
+            return f.write_str("0");
+        }
+        let whole = RATES.iter().find(|(_, unit)| bits % unit == 0);
+        let (name, unit) = whole.unwrap_or(&("bit/s", 1));
+        write!(f, "{} {name}", bits / unit)
     }
 }
 
@@ -213,6 +290,15 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Text {
+            from_number: None,
+            want: Self::WANT,
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Text {
@@ -259,6 +345,14 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
+/// Units of rates with their bits a second, largest first.
+const RATES: [(&str, u64); 4] = [
+    ("Gbit/s", 1_000_000_000),
+    ("Mbit/s", 1_000_000),
+    ("kbit/s", 1_000),
+    ("bit/s", 1),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +385,26 @@ mod tests {
         check::<Period>("s", "refused");
         check::<Period>("", "refused");
         check::<Period>("99999999999999d", "refused");
+    }
+
+    #[test]
+    fn rates_are_in_bits_with_decimal_prefixes() {
+        check::<Rate>("20 Mbit/s", "20 Mbit/s");
+        check::<Rate>("1500kbit/s", "1500 kbit/s");
+        check::<Rate>("2000 kbit/s", "2 Mbit/s");
+        check::<Rate>("1 Gbit/s", "1 Gbit/s");
+        check::<Rate>("7 bit/s", "7 bit/s");
+        check::<Rate>("0", "0");
+        check::<Rate>("unlimited", "unlimited");
+        check::<Rate>("20", "refused");
+        check::<Rate>("20 MB/s", "refused");
+        check::<Rate>("1.5 Mbit/s", "refused");
+        check::<Rate>("5000 Gbit/s", "refused");
+        check::<Rate>("", "refused");
+        let second = Rate::bits(8_000_000).time_for(1_000_000);
+        assert_eq!(second, Some(Duration::from_secs(1)));
+        assert_eq!(Rate::UNLIMITED.time_for(u64::MAX), Some(Duration::ZERO));
+        assert_eq!(Rate::bits(0).time_for(1), None);
     }
 
     #[test]

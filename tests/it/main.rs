@@ -16,3 +16,4 @@ mod rotation;
 mod stolen;
 mod tidy;
 mod trust;
+mod wan;

@@ -32,9 +32,12 @@ use crate::io::{
 };
 use crate::refusals::Refusals;
 
+mod paced;
 mod pool;
 mod tap;
 
+pub use paced::Pace;
+use paced::Paced;
 use pool::Pool;
 use tap::Tap;
 
@@ -59,6 +62,7 @@ pub(crate) struct Connector {
     judgement: Option<Judgement>,
     meter: Arc<Meter>,
     name: ServerName<'static>,
+    pace: Option<Arc<dyn Pace>>,
     pool: Arc<Pool>,
     /// Owns the connections: they end when this does.
     tasks: Tasks,
@@ -120,9 +124,18 @@ impl Connector {
             judgement,
             meter,
             name: expected.server_name(),
+            pace: None,
             pool: Arc::default(),
             tasks: Tasks::new(),
             tls: TlsConnector::from(Arc::new(tls)),
+        }
+    }
+
+    /// The same, with connections that are read at a pace.
+    pub(crate) fn paced(self, pace: Arc<dyn Pace>) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
         }
     }
 
@@ -297,7 +310,8 @@ impl Connector {
             return Err(CallError::bad("the server does not speak HTTP/2"));
         }
         let alert = Alert::default();
-        let io = TokioIo::new(Tap::new(stream, Arc::clone(&alert)));
+        let paced = Paced::new(stream, self.pace.clone());
+        let io = TokioIo::new(Tap::new(paced, Arc::clone(&alert)));
         let broken = |error: hyper::Error| CallError::of_broken(error.into(), alert.get().copied());
         let sender = if self.http2 {
             let streams = Streams::default();

@@ -21,7 +21,7 @@ pub mod source;
 
 pub use body::{Body, BoxError, ReadBodyError, read_body};
 pub use call::{CallError, Meter};
-pub use connect::Stranger;
+pub use connect::{Pace, Stranger};
 pub use hear::hear;
 pub use io::Traffic;
 pub use judge::ContentJudge;

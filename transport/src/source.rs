@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::{Body, ReadBodyError, read_body};
 use crate::call::{CallError, Meter, retry_after};
-use crate::connect::{Connector, Judgement, Returnable};
+use crate::connect::{Connector, Judgement, Pace, Returnable};
 use crate::refusals::Refusals;
 
 mod pack;
@@ -150,6 +150,15 @@ impl Source {
             meter,
             settings: kept,
         })
+    }
+
+    /// The same, over connections that are read no faster than `pace` allows.
+    #[must_use]
+    pub fn paced(self, pace: Arc<dyn Pace>) -> Self {
+        Self {
+            connector: self.connector.paced(pace),
+            ..self
+        }
     }
 
     /// Calls to the same party that show the certificate `own` instead: to see whether it is any

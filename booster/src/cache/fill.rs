@@ -8,6 +8,7 @@ mod run;
 mod turns;
 
 use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +19,12 @@ use content::locator::PackEntry;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::index::Asker;
 use super::off_runtime;
 use super::rope::Rope;
 use super::store::StoredPack;
 use crate::upstream::UpstreamError;
+use crate::wan::Purpose;
 pub(crate) use run::Job;
 pub(crate) use turns::{Ticket, Turns};
 
@@ -33,6 +36,8 @@ pub(crate) struct Fill {
     held: Mutex<Held>,
     progress: watch::Sender<Progress>,
     readers: watch::Sender<usize>,
+    /// Whether any device has asked for it.
+    wanted: watch::Sender<bool>,
 }
 
 /// How far a fill has come.
@@ -130,6 +135,32 @@ impl Fill {
             }),
             progress: watch::Sender::new(progress),
             readers: watch::Sender::new(0),
+            wanted: watch::Sender::new(false),
+        }
+    }
+
+    /// Takes note of somebody who asks for it.
+    pub(crate) fn ask_for(&self, asker: Asker) {
+        if asker != Asker::NOBODY {
+            self.wanted.send_replace(true);
+        }
+    }
+
+    /// Waits until it is for more than `purpose`.
+    async fn outgrows(&self, purpose: Purpose) {
+        if purpose != Purpose::Prefetch {
+            return pending().await;
+        }
+        let mut wanted = self.wanted.subscribe();
+        // The fill holds the sender, so this does not fail.
+        let _wanted = wanted.wait_for(|wanted| *wanted).await;
+    }
+
+    fn purpose(&self) -> Purpose {
+        if *self.wanted.borrow() {
+            Purpose::Wanted
+        } else {
+            Purpose::Prefetch
         }
     }
 
@@ -247,6 +278,17 @@ impl Tail {
             }),
             None => Err(FillError::Disk { source: None }),
         }
+    }
+
+    /// Waits until the fill has ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the fill fails.
+    pub(crate) async fn end(&mut self) -> Result<(), FillError> {
+        let ended = self.progress.wait_for(|progress| progress.ended.is_some());
+        let progress = ended.await.map_err(|_| FillError::Aborted)?;
+        progress.ended.clone().unwrap_or(Err(FillError::Aborted))
     }
 
     async fn verified_beyond(&mut self, at: u64) -> Result<bool, FillError> {

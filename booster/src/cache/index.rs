@@ -348,7 +348,7 @@ impl Index {
             let slots = self.slab.list(rank);
             slots.filter(|(_, slot)| slot.holders == 0)
         };
-        let pins_max = self.bytes_max / 10 * PINS_TENTHS_MAX;
+        let pins_max = pinned_bytes_max(self.bytes_max);
         let mut over = self.pinned_bytes.saturating_sub(pins_max);
         let mut pins = list(Rank::Pinned).peekable();
         let mut current = list(Rank::Current).peekable();
@@ -434,6 +434,11 @@ pub(crate) fn in_order_of_use(misplaced: &mut [Misplaced]) -> &[Misplaced] {
 /// than 2³¹ uses apart.
 fn is_before(one: u32, other: u32) -> bool {
     one.wrapping_sub(other).cast_signed() < 0
+}
+
+/// Bytes that pins keep from being given up, of a cache of `bytes_max`.
+pub(crate) fn pinned_bytes_max(bytes_max: u64) -> u64 {
+    bytes_max / 10 * PINS_TENTHS_MAX
 }
 
 /// So many tenths of the limit are for pins.

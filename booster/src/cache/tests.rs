@@ -1,5 +1,6 @@
 //! The cache against sources that break in every way, and disks that forget.
 
+mod ahead;
 mod disk;
 mod fair;
 mod fills;

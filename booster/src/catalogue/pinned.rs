@@ -1,8 +1,9 @@
 //! Seeing to it that the packs of what is pinned are known, before anybody asks for one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
+use content::locator::PackEntry;
 use content::{FilesetName, PackId};
 use service::{CancellationToken, Report};
 use tokio::time::sleep;
@@ -36,6 +37,32 @@ impl Catalogue {
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// The packs of what is pinned that `missing` says yes to, at most `count` of them: of those
+    /// that pins can keep, which is `bytes_max` in all. What is pinned beyond that would push out
+    /// what is pinned, and be fetched again and again.
+    pub(crate) fn pinned_packs(
+        &self,
+        bytes_max: u64,
+        count: usize,
+        missing: impl Fn(PackId) -> bool,
+    ) -> Vec<(FilesetName, PackEntry)> {
+        let (names, pins) = (self.shared.names(), self.shared.parts.pins.wanted());
+        let named = pins
+            .iter()
+            .flat_map(|pin| names.packs_of(pin).iter().map(|pack| (&pin.fileset, *pack)));
+        let (mut seen, mut bytes) = (HashSet::new(), 0);
+        named
+            .filter(|(_, pack)| seen.insert(pack.id))
+            .take_while(|(_, pack)| {
+                bytes += u64::from(pack.total_bytes);
+                bytes <= bytes_max
+            })
+            .filter(|(_, pack)| missing(pack.id))
+            .take(count)
+            .map(|(fileset, pack)| (fileset.clone(), pack))
+            .collect()
     }
 
     async fn learn_pinned(&self) {

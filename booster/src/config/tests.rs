@@ -71,3 +71,50 @@ fn what_cannot_be_is_refused() {
         expect!["line 3, key `ops.port`: unknown field `port`, expected `listen`"],
     );
 }
+
+#[test]
+fn a_line_that_cannot_be_is_refused() {
+    check(
+        "data = \"/d\"\n[wan]\nrate = \"1 kbit/s\"",
+        expect!["line 1: `wan.rate` is 1 kbit/s: want at least 256 kbit/s"],
+    );
+    check(
+        "data = \"/d\"\n[wan]\nprefetch = \"1 kbit/s\"",
+        expect!["line 1: `wan.prefetch` is 1 kbit/s: want 0, or at least 256 kbit/s"],
+    );
+    check(
+        "data = \"/d\"\n[wan]\nzone = \"Mars/Olympus\"",
+        expect![[
+            r#"line 1: `wan.zone` is "Mars/Olympus": want a time zone such as Europe/Berlin, or "" for the machine's"#
+        ]],
+    );
+    check(
+        "data = \"/d\"\n[[wan.times]]\ndays = \"weekend\"\nfrom = \"1\"\nuntil = \"2\"",
+        expect![[
+            r#"line 1: `wan.times.days`: cannot read "weekend": want days, such as mon-fri, "sat, sun" or daily"#
+        ]],
+    );
+}
+
+#[test]
+fn the_line_has_limits_by_the_hour() {
+    let text = r#"
+        data = "/d"
+        [wan]
+        rate = "20 Mbit/s"
+        zone = "Europe/Berlin"
+        [[wan.times]]
+        days = "mon-fri"
+        from = "07:00"
+        until = "19:00"
+        prefetch = "0"
+    "#;
+    let config: Config = ::config::parse(Path::new("b.toml"), text).unwrap();
+    let shown = |time: &str| {
+        let at: jiff::Timestamp = time.parse().unwrap();
+        config.wan().at(at.as_second()).to_string()
+    };
+    let (day, night) = ("2026-11-23T12:00:00Z", "2026-11-23T20:00:00Z");
+    assert_eq!(shown(day), "20 Mbit/s in all, 0 ahead of time");
+    assert_eq!(shown(night), "20 Mbit/s in all, unlimited ahead of time");
+}

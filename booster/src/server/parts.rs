@@ -5,21 +5,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certs::Role;
-use certs::tls::{self, Expected};
-use certs::trust::Revocation as Strictness;
-use content::statement::Deployment;
-use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, roots, skew};
+use certs::tls::{self};
+use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, skew};
 use service::metrics::Registry;
 use service::{Clock, Report, Tasks};
 use tokio::time::timeout;
 use tracing::warn;
-use transport::source::CallLimits;
 use transport::{
-    ContentJudge, HandshakeSink, ListenSettings, Listener, Meter, Refusals, Refused, Relay,
-    RelaySettings, Session, Source, SourceSettings,
+    ContentJudge, HandshakeSink, ListenSettings, Listener, Refusals, Refused, Relay, RelaySettings,
+    Session,
 };
 
 use super::BindError;
+use super::sources::{Places, Sources, apply};
 use crate::api::Api;
 use crate::cache::scrub::Scrubber;
 use crate::cache::{Asker, Cache, StoreError, off_runtime};
@@ -31,7 +29,8 @@ use crate::offline::{Offline, Phase, Seen};
 use crate::pins::Pins;
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
-use crate::upstream::{Parent, Place, Rank, Remote, Upstream, Upstreams};
+use crate::upstream::Upstreams;
+use crate::wan::Wan;
 
 /// Everything but the listeners.
 pub(super) struct Parts {
@@ -50,19 +49,7 @@ pub(super) struct Parts {
     pub(super) scrubber: Scrubber,
     skew: Arc<Mutex<Option<Skew>>>,
     pub(super) sources: Sources,
-}
-
-/// The ways to the origin, and to boosters before it.
-#[derive(Clone, Debug)]
-pub(super) struct Sources {
-    /// Its content listener.
-    pub(super) content: Arc<Source>,
-    /// Its enrolment listener, to which our certificate is shown.
-    pub(super) known: Arc<Source>,
-    /// Boosters that are asked before it, each with its name for the log.
-    parents: Vec<(String, Arc<Source>)>,
-    /// Its enrolment listener, to which nothing is shown.
-    pub(super) public: Arc<Source>,
+    pub(super) wan: Wan,
 }
 
 impl Parts {
@@ -89,7 +76,8 @@ impl Parts {
             &refusals,
             &metrics,
         );
-        let sources = Sources::make(&identity, config.parents(), clock, &refusals)?;
+        let wan = Wan::new(config.wan().clone(), clock.clone(), metrics.wan.clone());
+        let sources = Sources::make(&identity, config.parents(), clock, &refusals, &wan)?;
         let places = Places::make(&sources, &metrics);
         let documents = places.documents();
         let revocation = Revocation::new(
@@ -132,6 +120,7 @@ impl Parts {
             scrubber,
             skew: Arc::default(),
             sources,
+            wan,
         };
         parts.find_origin().await;
         Ok(parts)
@@ -229,113 +218,6 @@ impl Parts {
     }
 }
 
-impl Sources {
-    /// What the calls to the origin have cost.
-    pub(super) fn meters(&self) -> [Arc<Meter>; 3] {
-        [&self.content, &self.public, &self.known].map(|source| Arc::clone(source.meter()))
-    }
-
-    /// What renews our certificate by them.
-    fn renewal(
-        &self,
-        identity: &Arc<Identity>,
-        clock: &Clock,
-        metrics: &Metrics,
-        refusals: &Refusals,
-    ) -> Renewal {
-        Renewal {
-            clock: clock.clone(),
-            identity: Arc::clone(identity),
-            metrics: metrics.clone(),
-            known: Arc::clone(&self.known),
-            public: Arc::clone(&self.public),
-            refusals: refusals.clone(),
-        }
-    }
-
-    pub(super) fn make(
-        identity: &Identity,
-        parents: &[Parent],
-        clock: &Clock,
-        refusals: &Refusals,
-    ) -> Result<Self, BindError> {
-        let make = |who: &certs::Identity, addresses: &[String], strictness, shown: bool, http2| {
-            let settings = SourceSettings {
-                addresses: addresses.to_vec(),
-                expected: Expected::Exactly(who.clone()),
-                revocation: strictness,
-                trust: Arc::clone(&identity.trust),
-                own: shown.then(|| Arc::clone(&identity.cell)),
-                clock: clock.clone(),
-                http2,
-                limits: CallLimits::default(),
-                refusals: Some(refusals.clone()),
-            };
-            Source::new(settings).map(Arc::new)
-        };
-        let parent = |parent: &Parent| {
-            let who = certs::Identity {
-                deployment: identity.name.deployment.clone(),
-                role: Role::Booster,
-                id: parent.id.clone(),
-            };
-            if who == identity.name {
-                return Err(BindError::OwnParent);
-            }
-            let address = [parent.address.to_string()];
-            let source = make(&who, &address, Strictness::Required, true, true)?;
-            Ok((format!("booster {}", parent.id), source))
-        };
-        let (enrol, origin) = (&identity.joined.addresses, &identity.origin);
-        // What comes over the public ones authenticates itself, and we may have no lists yet.
-        Ok(Self {
-            content: make(origin, &[], Strictness::Required, true, true)?,
-            known: make(origin, enrol, Strictness::BestEffort, true, false)?,
-            parents: parents.iter().map(parent).collect::<Result<_, _>>()?,
-            public: make(origin, enrol, Strictness::BestEffort, false, false)?,
-        })
-    }
-}
-
-/// The sources with what is known of each, which all who ask share.
-struct Places {
-    /// Where packs come from, the best first.
-    packs: Vec<Arc<Place>>,
-    public: Arc<Place>,
-}
-
-impl Places {
-    fn make(sources: &Sources, metrics: &Metrics) -> Self {
-        let place = |name: &str, source: &Arc<Source>, rank| {
-            let limit = metrics
-                .cache
-                .upstream_concurrency
-                .with_label_values(&[name]);
-            Arc::new(Place::new(remote(name, source), rank).shown_by(limit))
-        };
-        let parents = sources.parents.iter();
-        let parents = parents.map(|(name, source)| place(name, source, Rank::Parent));
-        let origin = place("origin", &sources.content, Rank::Origin);
-        let public = remote("origin (enrolment)", &sources.public);
-        Self {
-            packs: parents.chain([origin]).collect(),
-            public: Arc::new(Place::new(public, Rank::Origin)),
-        }
-    }
-
-    /// Where packs come from.
-    fn packs(&self) -> Arc<Upstreams> {
-        Arc::new(Upstreams::of(self.packs.clone()))
-    }
-
-    /// Where statements and lists come from.
-    fn documents(&self) -> Arc<Upstreams> {
-        let mut places = self.packs.clone();
-        places.push(Arc::clone(&self.public));
-        Arc::new(Upstreams::of(places))
-    }
-}
-
 /// Opens the cache, to be filled from the origin.
 async fn open_cache(
     config: &Config,
@@ -429,47 +311,6 @@ async fn catch_up(
     } else {
         Err(BindError::Lists)
     }
-}
-
-/// Follows what the deployment document says of addresses and roots. The roots are parsed, verified
-/// and written down off the runtime.
-pub(super) async fn apply(
-    document: &Deployment,
-    identity: &Arc<Identity>,
-    sources: &Sources,
-    now: i64,
-) {
-    let origin = &document.origin;
-    if origin.id == identity.origin.id.as_str() {
-        sources.content.set_addresses(origin.addresses.clone());
-        let mut enrol = origin.enrol_addresses.clone();
-        // Those of the join string stay: they have worked before.
-        let joined = identity.joined.addresses.iter();
-        let others: Vec<String> = joined.filter(|it| !enrol.contains(it)).cloned().collect();
-        enrol.extend(others);
-        sources.known.set_addresses(enrol.clone());
-        sources.public.set_addresses(enrol);
-    } else {
-        warn!(
-            id = origin.id,
-            "the deployment document names another origin: ignored"
-        );
-    }
-    let (document, identity) = (document.clone(), Arc::clone(identity));
-    let followed = off_runtime(move || {
-        if roots::follow(&identity.trust, &document, now) {
-            identity.keep_cas()
-        } else {
-            Ok(())
-        }
-    });
-    if let Some(Err(failure)) = followed.await {
-        warn!(error = %Report(&failure), "cannot keep the roots");
-    }
-}
-
-fn remote(name: &str, source: &Arc<Source>) -> Arc<dyn Upstream> {
-    Arc::new(Remote::new(name, Arc::clone(source)))
 }
 
 /// Counts who comes, and who is turned away; the latter is reported to the origin, too.

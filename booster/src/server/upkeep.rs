@@ -13,13 +13,15 @@ use transport::relay::RelayMetrics;
 use transport::{Listener, Meter, Refusals, Relay};
 
 use super::Bound;
-use super::parts::{Parts, apply};
+use super::parts::Parts;
+use super::sources::apply;
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::check_in::{CheckIns, Place};
 use crate::config::Config;
 use crate::metrics::{Metrics, carry_over};
 use crate::offline::Offline;
+use crate::prefetch::Prefetch;
 
 impl Parts {
     /// Starts everything that goes on by itself.
@@ -46,13 +48,13 @@ impl Parts {
         let check_ins = CheckIns {
             content,
             enrol: Place::new(bound.enrol, &config.enrol().addresses),
-            origin: Arc::clone(&self.sources.content),
+            origin: Arc::clone(self.sources.content()),
         };
         tasks.start("check-in", |stop| check_ins.run(stop));
         let courier = Courier::new(&self.data.state(), &self.refusals);
         // The way of content first; the other is open to us even when our lists are stale.
         let ways = vec![
-            Arc::clone(&self.sources.content),
+            Arc::clone(self.sources.content()),
             Arc::clone(&self.sources.known),
         ];
         tasks.start("reports", |stop| courier.run(ways, stop));
@@ -82,6 +84,15 @@ impl Parts {
         tasks.start("scrub", |stop| scrubber.run(stop));
         let catalogue = self.catalogue.clone();
         tasks.start("pins", |stop| catalogue.follow_pins(stop));
+        let prefetch = Prefetch {
+            cache: self.cache.clone(),
+            catalogue: self.catalogue.clone(),
+            ended: self.metrics.prefetches.clone(),
+            offline: self.offline.clone(),
+            pins: self.catalogue.pins(),
+            wan: self.wan.clone(),
+        };
+        tasks.start("prefetch", |stop| prefetch.run(stop));
         self.follow_document(tasks);
     }
 
@@ -117,7 +128,7 @@ struct Numbers {
     offline: Offline,
     refusals: Refusals,
     relay: Arc<RelayMetrics>,
-    sources: [Arc<Meter>; 3],
+    sources: [Arc<Meter>; 5],
 }
 
 impl Numbers {

@@ -9,12 +9,18 @@ use http::StatusCode;
 use protocol::{Code, Route};
 use transport::{CallError, Source};
 
+use crate::wan::Purpose;
+
 use super::{Fetched, Later, PackAsk, PackBody, Pieces, Upstream, UpstreamError};
 
 /// Content by typed calls.
 #[derive(Debug)]
 pub struct Remote {
+    /// For packs that nobody has asked for yet.
+    ahead: Arc<Source>,
     name: String,
+    /// For packs that somebody waits for.
+    packs: Arc<Source>,
     source: Arc<Source>,
 }
 
@@ -23,8 +29,21 @@ impl Remote {
     #[must_use]
     pub fn new(name: impl Into<String>, source: Arc<Source>) -> Self {
         Self {
+            ahead: Arc::clone(&source),
             name: name.into(),
+            packs: Arc::clone(&source),
             source,
+        }
+    }
+
+    /// The same party, which is asked for packs over connections of their own: `packs` for those
+    /// that somebody waits for, `ahead` for others.
+    #[must_use]
+    pub fn with_packs(self, packs: Arc<Source>, ahead: Arc<Source>) -> Self {
+        Self {
+            ahead,
+            packs,
+            ..self
         }
     }
 }
@@ -38,8 +57,11 @@ impl Upstream for Remote {
         Box::pin(async move {
             // No pack is longer; the source answers up to its real end.
             let range = (ask.from > 0).then_some(ask.from..PACK_BYTES_MAX as u64);
-            let body = self
-                .source
+            let source = match ask.purpose {
+                Purpose::Prefetch => &self.ahead,
+                Purpose::Control | Purpose::Wanted => &self.packs,
+            };
+            let body = source
                 .pack(&ask.fileset, &ask.id, range, ask.no_cache)
                 .await
                 .map_err(|error| fault(&self.name, error))?;

@@ -26,7 +26,7 @@ pub(super) enum Standing {
     /// It counts. With calls to the origin that show it.
     Good(Source),
     /// It counts no more.
-    Void(Met, RefusalReason),
+    Void(Box<Met>, RefusalReason),
 }
 
 impl Known {
@@ -97,7 +97,7 @@ impl Asker<'_> {
     ) -> Result<Standing, EnrolError> {
         let met = self.meet(patience).await?;
         if let Some(reason) = known.flaw(&met.trust, self.clock.now()) {
-            return Ok(Standing::Void(met, reason));
+            return Ok(Standing::Void(Box::new(met), reason));
         }
         // Whom we do not judge, we have no lists of: the origin tells, by letting us in.
         let own: Arc<CertCell> = Arc::clone(&known.0.cell);
@@ -107,7 +107,7 @@ impl Asker<'_> {
             Ok(_) => Ok(Standing::Good(source)),
             Err(EnrolError::Call {
                 source: CallError::Refused { reason },
-            }) => Ok(Standing::Void(met, reason)),
+            }) => Ok(Standing::Void(Box::new(met), reason)),
             Err(failure) => Err(failure),
         }
     }

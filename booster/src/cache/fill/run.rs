@@ -169,7 +169,8 @@ impl Job {
             let slot = self.unless_over(stop, place.slot()).await?;
             let before = self.verified();
             let failure = match self.attempt(place, slot, stop).await {
-                Ok(()) => break,
+                // It is whole, or wanted on a better connection.
+                Ok(()) => continue,
                 Err(Break::Over(over)) => return Err(over),
                 Err(Break::Source(failure)) => FillError::from(failure),
                 Err(Break::Bad(what)) => FillError::Unverified { what },
@@ -204,9 +205,15 @@ impl Job {
         slot: Slot,
         stop: &CancellationToken,
     ) -> Result<(), Break> {
+        let purpose = self.fill.purpose();
         let mut lines = Lines::new(self.ask(place, slot), self.shared.limits.stall);
         while !self.is_whole() {
-            let next = self.unless_over(stop, lines.next(self.part_bytes())).await;
+            let next = self.unless_over(stop, lines.next(self.part_bytes()));
+            let next = tokio::select! {
+                next = next => next,
+                // What somebody has come to wait for is asked for again as such.
+                () = self.fill.outgrows(purpose) => return Ok(()),
+            };
             match next.map_err(Break::Over)? {
                 Next::Part(bytes) => self.take(bytes, &mut lines).await?,
                 Next::Quiet => match self.hedge(&lines) {
@@ -266,6 +273,7 @@ impl Job {
             from: self.verified(),
             id: self.fill.entry.id,
             no_cache: self.no_cache,
+            purpose: self.fill.purpose(),
         };
         let received = self.shared.metrics.upstream_bytes.clone();
         Line::ask(place, slot, ask, received)

@@ -9,10 +9,13 @@ use std::thread;
 use certs::{Key, Serial, issue};
 use content::statement::{Deployment, OriginEntry};
 use member::Identity;
+use service::metrics::Registry;
 use transport::Refusals;
 
-use super::super::parts::{Sources, apply};
+use super::super::sources::{Sources, apply};
 use super::*;
+use crate::metrics::WanMetrics;
+use crate::wan::Wan;
 
 /// Opens the pipe at `path` for whoever writes into it, once `free` is set or it has had long
 /// enough. Whether it was set.
@@ -34,7 +37,11 @@ async fn a_disk_that_takes_its_time_over_new_roots_holds_up_nobody() {
     let folder = bed.folder.path().join("booster/identity");
     let identity = Identity::load(&folder, Kind::Booster, Duration::ZERO, now);
     let identity = Arc::new(identity.unwrap().unwrap());
-    let sources = Sources::make(&identity, &[], clock, &Refusals::new(clock.clone())).unwrap();
+    let metrics = WanMetrics::register(&Registry::new("test")).unwrap();
+    let defaults = Config::with_data("/".into()).wan().clone();
+    let wan = Wan::new(defaults, clock.clone(), metrics);
+    let sources =
+        Sources::make(&identity, &[], clock, &Refusals::new(clock.clone()), &wan).unwrap();
     let (key, serial) = (Key::generate().unwrap(), Serial::from_random([9; 16]));
     let next = issue::root(&"acme".parse().unwrap(), 2, key, serial, now).unwrap();
     let mut roots: Vec<Vec<u8>> = vec![next.cert_der().to_vec()];

@@ -325,6 +325,7 @@ impl Shared {
                     from,
                     id: *id,
                     no_cache: false,
+                    purpose: crate::wan::Purpose::Wanted,
                 };
                 self.pack(ask).await
             }
