@@ -265,7 +265,7 @@ impl Asker<'_> {
             return self.ask(&met, &patience).await;
         };
         match self.look(known, &patience).await {
-            Ok(Standing::Good(source)) => Ok((known.already(), Some(source))),
+            Ok(Standing::Good(source)) => Ok((known.already(), Some(*source))),
             Ok(Standing::Void(met, reason)) => {
                 let kind = self.request.kind;
                 patience.note(EnrolNote::Void { kind, reason });

@@ -24,7 +24,7 @@ pub(super) struct Known(Identity);
 /// What a certificate is worth.
 pub(super) enum Standing {
     /// It counts. With calls to the origin that show it.
-    Good(Source),
+    Good(Box<Source>),
     /// It counts no more.
     Void(Box<Met>, RefusalReason),
 }
@@ -104,7 +104,7 @@ impl Asker<'_> {
         let source = self.showing(&met, own)?;
         let show = || async { source.identify().await.map_err(refused) };
         match patience.with(show).await {
-            Ok(_) => Ok(Standing::Good(source)),
+            Ok(_) => Ok(Standing::Good(Box::new(source))),
             Err(EnrolError::Call {
                 source: CallError::Refused { reason },
             }) => Ok(Standing::Void(Box::new(met), reason)),
