@@ -27,8 +27,11 @@ const CHECK_IN_SECONDS: u32 = 300;
 const STEP: Duration = Duration::from_secs(10);
 /// How often at once: a booster that is started again and again.
 const BURST: u32 = 6;
-/// What a booster says of its addresses is written at once, and then not again for so long; what it
-/// said last is written after that.
+/// What a booster says of its addresses is written at once, so many times within [`SETTLE`]: one that
+/// is restarted a few times is found each time.
+const WRITES_AT_ONCE: u32 = 4;
+/// From the first of those writes on; what it says after the last of them is written once this is
+/// over.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 
 /// Takes check-ins. Cloning shares it.
@@ -45,7 +48,9 @@ pub struct CheckIns {
 struct Settling {
     /// What it has said since, if that is something else.
     next: Option<BoosterAddresses>,
-    wrote_at: Instant,
+    /// When the first of the writes was.
+    since: Instant,
+    writes: u32,
 }
 
 impl CheckIns {
@@ -111,7 +116,8 @@ impl CheckIns {
     fn may_write(&self, id: &DeviceId, at: &BoosterAddresses, now: Instant) -> bool {
         let fresh = Settling {
             next: None,
-            wrote_at: now,
+            since: now,
+            writes: 1,
         };
         match self.settling().entry(id.clone()) {
             Entry::Vacant(free) => {
@@ -120,6 +126,10 @@ impl CheckIns {
             }
             Entry::Occupied(mut held) if is_over(held.get(), now) => {
                 held.insert(fresh);
+                true
+            }
+            Entry::Occupied(mut held) if held.get().writes < WRITES_AT_ONCE => {
+                held.get_mut().writes += 1;
                 true
             }
             Entry::Occupied(mut held) => {
@@ -165,7 +175,8 @@ impl CheckIns {
             .filter(|(_, it)| at_once || is_over(it, now));
         let take = |(id, it): (&DeviceId, &mut Settling)| {
             let at = it.next.take()?;
-            it.wrote_at = now;
+            // It has had its turn: one that moves on and on has a document a minute from now on.
+            it.since = now;
             Some((id.clone(), at))
         };
         due.filter_map(take).collect()
@@ -186,7 +197,7 @@ impl fmt::Debug for CheckIns {
 }
 
 fn is_over(settling: &Settling, now: Instant) -> bool {
-    now.saturating_duration_since(settling.wrote_at) >= SETTLE
+    now.saturating_duration_since(settling.since) >= SETTLE
 }
 
 fn answer() -> Reply {

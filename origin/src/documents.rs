@@ -27,8 +27,14 @@ struct Inner {
     authority: Authority,
     current: RwLock<Arc<Sealed>>,
     protocol_min: u32,
-    /// What the current one says; held while the next is made.
-    said: Mutex<Option<Deployment>>,
+    /// The current one; held while the next is made.
+    said: Mutex<Option<Said>>,
+}
+
+/// What was said, and under which CA.
+struct Said {
+    document: Deployment,
+    issuer: Option<Digest>,
 }
 
 /// Where others reach the origin, as `host:port`.
@@ -114,7 +120,9 @@ impl Documents {
         &self.inner.addresses
     }
 
-    /// Signs a new version if anything has changed since the last.
+    /// Signs a new version if anything has changed since the last, be it only the CA that stands
+    /// behind the signature: whoever comes to know the deployment by its next root could not verify
+    /// what the CA of an earlier one vouches for, and nobody verifies what a stolen one does.
     ///
     /// # Errors
     ///
@@ -126,9 +134,10 @@ impl Documents {
         let boosters = boosters::list(&mut db).await?;
         drop(db);
         let mut next = self.inner.compose(boosters);
+        let issuer = authority.content_issuer();
         if let Some(last) = said.as_ref() {
-            (next.version, next.created) = (last.version, last.created);
-            if next == *last {
+            (next.version, next.created) = (last.document.version, last.document.created);
+            if next == last.document && issuer == last.issuer {
                 return Ok(());
             }
         }
@@ -152,8 +161,26 @@ impl Documents {
             boosters = next.boosters.len(),
             "deployment document"
         );
-        *said = Some(next);
+        *said = Some(Said {
+            document: next,
+            issuer,
+        });
         Ok(())
+    }
+
+    /// Signs a new version if another CA has come to stand behind the signature.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Documents::refresh`] does.
+    pub async fn follow_signer(&self) -> Result<(), DocumentError> {
+        let said = self.inner.said.lock().await;
+        let issuer = said.as_ref().and_then(|said| said.issuer);
+        drop(said);
+        if issuer == self.inner.authority.content_issuer() {
+            return Ok(());
+        }
+        self.refresh().await
     }
 
     /// Where the booster `id` said last that it is reached.
@@ -225,9 +252,11 @@ impl fmt::Debug for Documents {
 #[cfg(test)]
 mod tests {
     use ::content::statement::Statement;
+    use certs::CaKind;
     use transport::ContentJudge;
 
     use super::*;
+    use crate::authority::rotate::{Which, rotate};
     use crate::testing::Bed;
 
     #[tokio::test]
@@ -245,5 +274,36 @@ mod tests {
             let told = Statement::<Deployment>::open(&sealed.envelope, &judge, now).unwrap();
             assert_eq!(told.protocol_min, protocol_min);
         }
+    }
+
+    /// The version, and the CA that stands behind the signature.
+    fn signed(documents: &Documents) -> (u64, Option<Digest>) {
+        let said = documents.inner.said.try_lock().unwrap();
+        let said = said.as_ref().unwrap();
+        (said.document.version, said.issuer)
+    }
+
+    #[tokio::test]
+    async fn what_the_ca_of_an_earlier_generation_vouched_for_is_signed_anew() {
+        let bed = Bed::new().await;
+        let addresses = Addresses {
+            content: Vec::new(),
+            enrol: Vec::new(),
+        };
+        let opened = Documents::open(bed.authority.clone(), addresses, 1).await;
+        let documents = opened.unwrap();
+        let first = signed(&documents);
+        documents.follow_signer().await.unwrap();
+        assert_eq!(signed(&documents), first);
+        let (data, ledger) = (bed.folder.path(), bed.authority.ledger());
+        let (content, now) = (Which::Issuing(CaKind::Content), bed.authority.clock().now());
+        rotate(data, ledger, &content, None, 0, now).await.unwrap();
+        bed.authority.reload().await.unwrap();
+        bed.pass(1);
+        bed.authority.renew_own().await.unwrap();
+        documents.follow_signer().await.unwrap();
+        let second = signed(&documents);
+        assert_eq!(second.0, first.0 + 1);
+        assert!(second.1.is_some() && second.1 != first.1);
     }
 }

@@ -51,6 +51,13 @@ impl Authority {
             && issuer.as_deref() == Some(keys.ca(CaKind::Node, now).cert_der())
     }
 
+    /// The CA that vouches for the content signer at present, by its certificate's digest.
+    pub fn content_issuer(&self) -> Option<content::Digest> {
+        let held = self.inner.signer.read();
+        let (signer, _) = &*held.unwrap_or_else(PoisonError::into_inner);
+        signer.chain_der().get(1).map(|ca| content::Digest::of(ca))
+    }
+
     /// Whether the content signer's certificate need not be renewed.
     fn signer_stands(&self, keys: &Keys, now: i64) -> bool {
         let held = self.inner.signer.read();
