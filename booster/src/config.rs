@@ -1,12 +1,13 @@
 //! The booster's settings, and the file that an operator writes.
 
+mod raw;
 mod wan;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::config::{Bytes, HostPort, Listen, LoadError, Period};
+use ::config::{HostPort, LoadError, Period};
 use content::pack::PACK_BYTES_MAX;
 use serde::Deserialize;
 use service::logs;
@@ -14,6 +15,7 @@ use service::logs;
 use crate::cache::Limits;
 use crate::upstream::Parent;
 use crate::wan::Schedule;
+use raw::{Raw, RawCache, RawContent, RawEnrol, RawLog, RawOps, RawRevocation, RawUpstream};
 
 /// What the booster is told: usable as it stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -90,6 +92,8 @@ impl Config {
         config.content.listen = any;
         config.enrol.listen = any;
         config.ops = any;
+        // Whose disk it is has decided how full it may be.
+        config.cache.free_percent_min = 0;
         config
     }
 
@@ -257,147 +261,6 @@ impl Config {
     }
 }
 
-/// The same, as an operator writes it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    data: PathBuf,
-    stop_grace: Option<Period>,
-    #[serde(default)]
-    content: RawContent,
-    #[serde(default)]
-    enrol: RawEnrol,
-    #[serde(default)]
-    cache: RawCache,
-    #[serde(default)]
-    revocation: RawRevocation,
-    #[serde(default)]
-    upstream: RawUpstream,
-    #[serde(default)]
-    ops: RawOps,
-    #[serde(default)]
-    log: RawLog,
-    #[serde(default)]
-    wan: wan::RawWan,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawContent {
-    listen: Listen,
-    addresses: Vec<HostPort>,
-    connections: u16,
-    boosters: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawEnrol {
-    listen: Listen,
-    addresses: Vec<HostPort>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawCache {
-    disk: Bytes,
-    free_percent: u8,
-    memory: Option<Bytes>,
-    fills: u16,
-    fill_memory: Option<Bytes>,
-    stall: Period,
-    scrub: Period,
-    scrub_rate: Bytes,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawRevocation {
-    grace: Period,
-    poll: Period,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawUpstream {
-    parents: Vec<Parent>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawOps {
-    listen: Listen,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    format: logs::Format,
-    filter: String,
-}
-
-impl Default for RawContent {
-    fn default() -> Self {
-        Self {
-            listen: everywhere(7543),
-            addresses: Vec::new(),
-            connections: 4096,
-            boosters: false,
-        }
-    }
-}
-
-impl Default for RawEnrol {
-    fn default() -> Self {
-        Self {
-            listen: everywhere(7544),
-            addresses: Vec::new(),
-        }
-    }
-}
-
-impl Default for RawCache {
-    fn default() -> Self {
-        let limits = Limits::default();
-        Self {
-            disk: Bytes(limits.disk_bytes_max),
-            free_percent: limits.free_percent_min,
-            memory: None,
-            fills: 16,
-            fill_memory: None,
-            stall: Period(limits.stall),
-            scrub: Period(limits.scrub_period),
-            scrub_rate: Bytes(limits.scrub_bytes_per_second),
-        }
-    }
-}
-
-impl Default for RawRevocation {
-    fn default() -> Self {
-        Self {
-            grace: Period(Duration::ZERO),
-            poll: Period(Duration::from_secs(60)),
-        }
-    }
-}
-
-impl Default for RawOps {
-    fn default() -> Self {
-        Self {
-            listen: Listen(([127, 0, 0, 1], 7545).into()),
-        }
-    }
-}
-
-impl Default for RawLog {
-    fn default() -> Self {
-        Self {
-            format: logs::Format::Text,
-            filter: "info".to_owned(),
-        }
-    }
-}
-
 impl TryFrom<Raw> for Config {
     type Error = String;
 
@@ -474,10 +337,6 @@ fn check(key: &str, period: Period, min: Duration, max: Duration) -> Result<(), 
     }
     let (min, max) = (Period(min), Period(max));
     Err(format!("`{key}` is {period}: want {min} to {max}"))
-}
-
-fn everywhere(port: u16) -> Listen {
-    Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
 }
 
 /// An eighth of what the process may take, within bounds that keep the booster below 256 MiB.
