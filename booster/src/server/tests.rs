@@ -4,6 +4,7 @@ mod clocks;
 mod document;
 mod offline;
 mod origin;
+mod reload;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -33,7 +34,11 @@ struct Bed {
 
 impl Bed {
     async fn start() -> Self {
-        let (origin, pack) = (Origin::start().await, pack(1));
+        Self::with(pack(1)).await
+    }
+
+    async fn with(pack: BuiltPack) -> Self {
+        let origin = Origin::start().await;
         let source = Arc::clone(&origin.source).with(&[&pack]);
         assert!(source.pack_bytes(pack.header.id()).is_some());
         origin.author.lock().unwrap().publish(&[&pack]);
