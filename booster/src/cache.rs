@@ -239,6 +239,13 @@ impl Cache {
         }
     }
 
+    /// Whether the pack is on disk, as far as can be told without looking at it: what is only in
+    /// memory is soon gone again.
+    #[must_use]
+    pub fn is_stored(&self, id: PackId) -> bool {
+        self.shared.store.contains(pack_key(id))
+    }
+
     /// Whether the pack is here, as far as can be told without looking at it. Starts no fill.
     #[must_use]
     pub fn has_pack(&self, id: PackId) -> bool {

@@ -96,7 +96,7 @@ impl Prefetch {
         let bytes_max = self.cache.pinned_bytes_max();
         // Pins may mean a million packs.
         let missing = off_runtime(move || {
-            catalogue.pinned_packs(bytes_max, ROUND_PACKS, |id| !cache.has_pack(id))
+            catalogue.pinned_packs(bytes_max, ROUND_PACKS, |id| !cache.is_stored(id))
         });
         missing.await.unwrap_or_default()
     }
@@ -128,7 +128,7 @@ impl Prefetch {
             Err(failure) => Err(failure),
         };
         match arrived {
-            Ok(()) if self.cache.has_pack(entry.id) => Ended::Stored,
+            Ok(()) if self.cache.is_stored(entry.id) => Ended::Stored,
             Ok(()) => {
                 warn!(%fileset, pack = ?entry.id, "what is pinned cannot be kept");
                 Ended::NotKept

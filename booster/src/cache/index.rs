@@ -60,7 +60,7 @@ pub struct Found {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NoRoom;
 
-/// A file whose standing has changed, until [`Index::place`] has been told.
+/// A file whose standing has changed, until `Index::place` has been told.
 #[derive(Clone, Copy, Debug)]
 pub struct Misplaced {
     /// How many uses of any file ago it was last used.

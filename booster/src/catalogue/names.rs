@@ -1,6 +1,6 @@
 //! What the origin names: objects by the snapshot, packs by locators. Decided here, without I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use content::index::ROOT_BYTES_MAX;
 use content::locator::{Locator, PackEntry};
@@ -112,6 +112,11 @@ impl Names {
     /// What `digest` names.
     pub(super) fn object(&self, digest: &Digest) -> Option<&Named> {
         self.objects.get(digest)
+    }
+
+    /// All objects that are named.
+    pub(super) fn object_digests(&self) -> HashSet<Digest> {
+        self.objects.keys().copied().collect()
     }
 
     /// What is known of a pack.

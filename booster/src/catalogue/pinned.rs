@@ -53,16 +53,18 @@ impl Catalogue {
             .iter()
             .flat_map(|pin| names.packs_of(pin).iter().map(|pack| (&pin.fileset, *pack)));
         let (mut seen, mut bytes) = (HashSet::new(), 0);
-        named
+        let kept: Vec<(FilesetName, PackEntry)> = named
             .filter(|(_, pack)| seen.insert(pack.id))
             .take_while(|(_, pack)| {
                 bytes += u64::from(pack.total_bytes);
                 bytes <= bytes_max
             })
-            .filter(|(_, pack)| missing(pack.id))
-            .take(count)
             .map(|(fileset, pack)| (fileset.clone(), pack))
-            .collect()
+            .collect();
+        // Only now: whoever answers has a lock of its own, under which it may ask for the names.
+        drop(names);
+        let missed = kept.into_iter().filter(|(_, pack)| missing(pack.id));
+        missed.take(count).collect()
     }
 
     async fn learn_pinned(&self) {

@@ -268,13 +268,18 @@ impl Shared {
         let (names, cache) = (Arc::clone(&self.names), self.parts.cache.clone());
         let pins = self.parts.pins.wanted();
         let ranked = off_runtime(move || {
-            let names = || names.read().unwrap_or_else(PoisonError::into_inner);
-            let packs = names().standings(&pins);
+            let names = names.read().unwrap_or_else(PoisonError::into_inner);
+            let (packs, objects) = (names.standings(&pins), names.object_digests());
+            // The cache asks under a lock of its own: nothing may be locked for the answer.
+            drop(names);
             cache.rank(
                 |id| packs.get(&id).copied().unwrap_or(Standing::Superseded),
-                |digest| match names().object(&digest) {
-                    Some(_) => Standing::Current,
-                    None => Standing::Superseded,
+                |digest| {
+                    if objects.contains(&digest) {
+                        Standing::Current
+                    } else {
+                        Standing::Superseded
+                    }
                 },
             );
         });

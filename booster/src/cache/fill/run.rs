@@ -212,7 +212,11 @@ impl Job {
             let next = tokio::select! {
                 next = next => next,
                 // What somebody has come to wait for is asked for again as such.
-                () = self.fill.outgrows(purpose) => return Ok(()),
+                () = self.fill.outgrows(purpose) => {
+                    // Of the same source: it serves well.
+                    self.tried.pop();
+                    return Ok(());
+                }
             };
             match next.map_err(Break::Over)? {
                 Next::Part(bytes) => self.take(bytes, &mut lines).await?,
