@@ -21,7 +21,7 @@ impl Authority {
     /// Fails if the ledger, a signature or the disk does.
     pub async fn supersede<'a>(
         &self,
-        shown: impl Iterator<Item = (&'a DeviceId, &'a [(IssuerId, Serial)])>,
+        shown: impl Iterator<Item = (&'a DeviceId, &'a [(IssuerId, Serial, [u8; 32])])>,
     ) -> Result<Vec<DeviceId>, AuthorityError> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.ledger.write().await?;
@@ -56,11 +56,12 @@ impl Authority {
 /// Whether one of the certificates `shown` is for `key`.
 async fn is_shown(
     tx: &mut Write,
-    shown: &[(IssuerId, Serial)],
+    shown: &[(IssuerId, Serial, [u8; 32])],
     key: &[u8; 32],
 ) -> Result<bool, LedgerError> {
-    for (issuer, serial) in shown {
-        if certificates::key_of(tx, *issuer, *serial).await?.as_ref() == Some(key) {
+    for (issuer, serial, own) in shown {
+        // The number alone proves nothing: another with the same can come from a stolen CA's key.
+        if own == key && certificates::key_of(tx, *issuer, *serial).await?.as_ref() == Some(key) {
             return Ok(true);
         }
     }

@@ -154,10 +154,11 @@ impl Enrolment {
             .authority
             .issue(&mut tx, role, id, csr.spki_der())
             .await?;
-        commit(tx).await?;
         if is_new {
+            // Before the end of it: whoever is cut off in between must not leave it unnoticed.
             self.rekeys.began(id);
         }
+        commit(tx).await?;
         Ok(Decision::Issued(issued.certificate))
     }
 
@@ -175,6 +176,9 @@ impl Enrolment {
         // it: the answer, or the new key, may have been lost.
         let shown = certificates::key_of(tx, peer.issuer(), peer.serial()).await?;
         let left = rekeys::left(tx, &device.id).await?;
+        // The key of the certificate in the ledger must be that of the one which was shown: whoever
+        // has stolen a CA's key can make another with the same number.
+        let shown = shown.filter(|it| it == peer.spki_sha256());
         let Some(shown) = shown.filter(|it| *it == device.spki_sha256 || Some(*it) == left) else {
             return Ok(false);
         };

@@ -43,7 +43,7 @@ struct Awaited {
 }
 
 /// A certificate under which somebody called.
-type Shown = (IssuerId, Serial);
+type Shown = (IssuerId, Serial, [u8; 32]);
 
 /// What a device has shown since the change of its key that bears this number.
 struct Candidate {
@@ -59,7 +59,7 @@ impl Enrolment {
     }
 
     /// Revokes what was issued for keys that were left, of each device that has been seen with its
-    /// new one. It does so at most every [`DELAY`]; asked in between, nothing.
+    /// new one. It does so at most every five minutes; asked in between, nothing.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Rekeys {
         let Some(awaited) = state.awaited.get_mut(peer.id()) else {
             return;
         };
-        let shown = (peer.issuer(), peer.serial());
+        let shown = (peer.issuer(), peer.serial(), *peer.spki_sha256());
         if awaited.shown.contains(&shown) {
             return;
         }
