@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::body::{BoxError, ReadBodyError, read_body};
 
 /// Reads the body of a request as [`read_body`] does. Of one that is too long, up to
-/// [`HEARD_BYTES_MAX`] more are read and thrown away, for at most [`HEARD_MAX`].
+/// 2 MiB more are read and thrown away, for at most two seconds.
 ///
 /// # Errors
 ///
