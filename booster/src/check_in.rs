@@ -73,8 +73,8 @@ impl CheckIns {
                         info!(addresses = ?check_in.booster, "checked in");
                         told = Some(check_in);
                     }
-                    let wait = Duration::from_secs(u64::from(answer.next_seconds));
-                    wait.clamp(WAIT_MIN, WAIT_MAX)
+                    let seconds = answer.map_or(WAIT_UNSAID, |answer| answer.next_seconds);
+                    Duration::from_secs(u64::from(seconds)).clamp(WAIT_MIN, WAIT_MAX)
                 }
                 Err(failure) => {
                     warn!(error = %Report(&failure), "cannot check in");
@@ -97,6 +97,7 @@ impl CheckIns {
                 content: self.content.addresses(own),
                 enrol: self.enrol.addresses(own),
             }),
+            held: None,
         }
     }
 }
@@ -122,6 +123,8 @@ fn own_address(addresses: &[String]) -> Option<IpAddr> {
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(300);
+/// If the origin does not say when, in seconds.
+const WAIT_UNSAID: u32 = 300;
 /// However often the origin would like it.
 const WAIT_MIN: Duration = Duration::from_secs(10);
 /// A booster that has moved should be found within the hour.

@@ -6,6 +6,7 @@
 
 mod deployment;
 mod envelope;
+mod manifest;
 mod revision;
 mod snapshot;
 mod timestamp;
@@ -17,6 +18,10 @@ use thiserror::Error;
 pub use crate::cbor::CborError;
 pub use deployment::{BoosterEntry, Deployment, OriginEntry};
 pub use envelope::{EnvelopeError, Signature, seal};
+pub use manifest::{
+    HealMode, HealRule, InstallMode, Item, Manifest, PathPattern, PatternError, Script, Stage,
+    Times,
+};
 pub use revision::Revision;
 pub use snapshot::{FilesetEntry, RevisionEntry, Snapshot};
 pub use timestamp::{IssuerMinimum, Timestamp};

@@ -45,12 +45,13 @@ pub fn check_in_seeds() -> Vec<Vec<u8>> {
     let from = |booster| CheckIn {
         release: "0.1.0".to_owned(),
         booster,
+        held: None,
     };
     let booster = BoosterAddresses {
         content: vec!["10.0.0.1:8543".to_owned(), "[::1]:1".to_owned()],
         enrol: vec!["booster.example:8544".to_owned()],
     };
-    let answer = CheckInAnswer { next_seconds: 60 };
+    let answer = CheckInAnswer::in_seconds(60);
     vec![
         from(None).encode(),
         from(Some(booster)).encode(),

@@ -7,8 +7,9 @@ use content::locator::{Locator, PackEntry, Run};
 use content::marks::Marks;
 use content::pack::{PACK_BYTES_MAX, PACK_CHUNKS_MAX};
 use content::statement::{
-    BoosterEntry, Deployment, FilesetEntry, IssuerMinimum, Judge, JudgeError, OriginEntry, Payload,
-    Revision, RevisionEntry, Signature, Snapshot, Statement, Timestamp, seal,
+    BoosterEntry, Deployment, FilesetEntry, HealMode, HealRule, InstallMode, IssuerMinimum, Item,
+    Judge, JudgeError, Manifest, OriginEntry, Payload, Revision, RevisionEntry, Script, Signature,
+    Snapshot, Stage, Statement, Times, Timestamp, seal,
 };
 use content::{Digest, PackId, RevisionNumber};
 
@@ -89,6 +90,7 @@ pub fn envelope_seeds() -> Vec<Vec<u8>> {
     vec![
         sealed(&deployment_sample()),
         sealed(&locator_sample()),
+        sealed(&manifest_sample()),
         sealed(&revision_sample()),
         sealed(&snapshot_sample()),
         sealed(&timestamp_sample()),
@@ -143,6 +145,70 @@ pub fn locator(data: &[u8]) {
 #[must_use]
 pub fn locator_seeds() -> Vec<Vec<u8>> {
     vec![locator_sample().encode()]
+}
+
+/// The manifest: in order, with targets below which a client can work, and patterns that no path
+/// makes slow.
+pub fn manifest(data: &[u8]) {
+    let Some(manifest) = payload::<Manifest>(data) else {
+        return;
+    };
+    let items = &manifest.items;
+    assert!(items.is_sorted_by(|a, b| a.fileset < b.fileset));
+    for item in items {
+        assert_eq!(manifest.item(&item.fileset), Some(item));
+        assert!(Item::is_target(&item.target));
+        assert!(item.times.are_in_order());
+        assert!(item.scripts.is_sorted_by_key(|script| script.stage));
+        assert!(item.depends.is_sorted_by(|a, b| a < b));
+        // Whatever stands in it, a target is also a path.
+        let _mode = item.heal_mode(&item.target);
+    }
+}
+
+/// A manifest with everything in it, and an empty one.
+#[must_use]
+pub fn manifest_seeds() -> Vec<Vec<u8>> {
+    let empty = Manifest {
+        items: Vec::new(),
+        ..manifest_sample()
+    };
+    vec![manifest_sample().encode(), empty.encode()]
+}
+
+fn manifest_sample() -> Manifest {
+    let item = Item {
+        fileset: "tools".parse().expect("a name"),
+        revision: RevisionNumber(3),
+        statement: Digest::of(b"statement"),
+        target: "/opt/tools".to_owned(),
+        mode: InstallMode::Merge,
+        times: Times {
+            download_from: Some(NOW),
+            delete_at: Some(NOW + 1),
+            ..Times::default()
+        },
+        heal: vec![HealRule {
+            pattern: "etc/**/*.conf".parse().expect("a pattern"),
+            mode: HealMode::IfMissing,
+        }],
+        depends: vec!["libs".parse().expect("a name")],
+        scripts: vec![Script {
+            stage: Stage::Preflight,
+            name: "stop".to_owned(),
+            digest: Digest::of(b"script"),
+            bytes: 6,
+            seconds: 60,
+        }],
+    };
+    Manifest {
+        deployment: DEPLOYMENT.to_owned(),
+        device: "c1".to_owned(),
+        number: 7,
+        model: 2,
+        created: NOW,
+        items: vec![item],
+    }
 }
 
 /// A revision.

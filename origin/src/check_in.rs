@@ -201,9 +201,7 @@ fn is_over(settling: &Settling, now: Instant) -> bool {
 }
 
 fn answer() -> Reply {
-    let answer = CheckInAnswer {
-        next_seconds: CHECK_IN_SECONDS,
-    };
+    let answer = CheckInAnswer::in_seconds(CHECK_IN_SECONDS);
     let mut reply = Response::new(full(answer.encode()));
     *reply.status_mut() = StatusCode::OK;
     let headers = reply.headers_mut();

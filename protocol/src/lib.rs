@@ -11,7 +11,10 @@ mod range;
 pub mod report;
 mod route;
 
-pub use check_in::{BoosterAddresses, CheckIn, CheckInAnswer};
+pub use check_in::{
+    BoosterAddresses, CheckIn, CheckInAnswer, Command, CommandKind, CurrentManifest, FilesetResult,
+    FilesetState, Held, SourceBytes,
+};
 pub use fault::{Code, Fault, PROBLEM_JSON};
 pub use hello::Hello;
 pub use join::{Join, ParseJoinError, Token};

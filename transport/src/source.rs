@@ -277,17 +277,22 @@ impl Source {
         self.send(make, deadline).await
     }
 
-    /// Tells how we are.
+    /// Tells how we are. None if nothing has changed for us.
     ///
     /// # Errors
     ///
     /// Fails as every call does; see [`CallError`].
-    pub async fn check_in(&self, check_in: &CheckIn) -> Result<CheckInAnswer, CallError> {
+    pub async fn check_in(&self, check_in: &CheckIn) -> Result<Option<CheckInAnswer>, CallError> {
         let deadline = Instant::now() + self.limits.call_timeout;
         let body = check_in.encode();
         let reply = self.post(&Route::CheckIn, body, deadline).await?;
+        if reply.head.status() == StatusCode::NO_CONTENT {
+            return reply.read(0, deadline).await.map(|_| None);
+        }
         let bytes = reply.read(CheckIn::BYTES_MAX, deadline).await?;
-        CheckInAnswer::decode(&bytes).ok_or_else(|| CallError::bad("it is no answer to a check-in"))
+        let answer = CheckInAnswer::decode(&bytes);
+        let answer = answer.ok_or_else(|| CallError::bad("it is no answer to a check-in"))?;
+        Ok(Some(answer))
     }
 
     /// Tells the origin what was noted.

@@ -54,7 +54,7 @@ async fn serve(request: Request<Incoming>, _: Arc<Session>) -> Response<Body> {
             respond::bytes(StatusCode::OK, protocol::STATEMENT_TYPE, vec![7; 1000])
         }
         Ok(Route::CheckIn) => {
-            let answer = CheckInAnswer { next_seconds: 60 };
+            let answer = CheckInAnswer::in_seconds(60);
             respond::bytes(StatusCode::OK, "application/json", answer.encode())
         }
         Ok(Route::Pack(name, _)) => pack(&request, name.as_str()),

@@ -108,6 +108,41 @@ fn document() -> Deployment {
     }
 }
 
+fn manifest() -> Manifest {
+    let item = |name: &str, depends: &[&str]| Item {
+        fileset: name.parse().unwrap(),
+        revision: RevisionNumber(3),
+        statement: Digest::of(b"s"),
+        target: "/opt/tools".to_owned(),
+        mode: InstallMode::Merge,
+        times: Times {
+            activate_from: Some(1_700_000_000),
+            delete_at: Some(1_800_000_000),
+            ..Times::default()
+        },
+        heal: vec![HealRule {
+            pattern: "etc/**".parse().unwrap(),
+            mode: HealMode::IfMissing,
+        }],
+        depends: depends.iter().map(|name| name.parse().unwrap()).collect(),
+        scripts: vec![Script {
+            stage: Stage::Preflight,
+            name: "stop the service".to_owned(),
+            digest: Digest::of(b"#!/bin/sh"),
+            bytes: 9,
+            seconds: 60,
+        }],
+    };
+    Manifest {
+        deployment: "d1".to_owned(),
+        device: "c1".to_owned(),
+        number: 7,
+        model: 2,
+        created: 1_700_000_000,
+        items: vec![item("libs", &[]), item("tools", &["libs"])],
+    }
+}
+
 fn comes_back<T: Payload + PartialEq + fmt::Debug>(payload: &T, expected: Expect) {
     let bytes = payload.encode();
     assert_eq!(T::decode(&bytes).as_ref(), Ok(payload));
@@ -131,6 +166,65 @@ fn the_bytes_of_payloads_do_not_drift() {
     comes_back(&timestamp(), expect!["130 bytes, sha256:d46b2bae3f73…"]);
     comes_back(&snapshot(), expect!["166 bytes, sha256:a90225168912…"]);
     comes_back(&document(), expect!["94 bytes, sha256:afbe34559e68…"]);
+    comes_back(&manifest(), expect!["295 bytes, sha256:f8742d319826…"]);
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused() {
+    let check = |edit: &dyn Fn(&mut Manifest), expected: Expect| {
+        let mut bad = manifest();
+        edit(&mut bad);
+        expected.assert_eq(&Manifest::decode(&bad.encode()).unwrap_err().to_string());
+    };
+    check(
+        &|it| it.items.reverse(),
+        expect!["value of key 5 is out of bounds: filesets out of order"],
+    );
+    check(
+        &|it| it.items[0].target = "/opt/../etc".to_owned(),
+        expect!["value of key 5 is out of bounds: a target that is no absolute, normal path"],
+    );
+    check(
+        &|it| it.items[0].target = "/".to_owned(),
+        expect!["value of key 5 is out of bounds: a target that is no absolute, normal path"],
+    );
+    check(
+        &|it| it.items[0].times.download_from = Some(1_900_000_000),
+        expect!["value of key 5 is out of bounds: times that do not rise"],
+    );
+    check(
+        &|it| it.items[1].depends.push("libs".parse().unwrap()),
+        expect!["value of key 5 is out of bounds: filesets out of order"],
+    );
+    check(
+        &|it| it.items[0].scripts[0].seconds = 0,
+        expect!["value of key 5 is out of bounds: a script"],
+    );
+    check(
+        &|it| {
+            let mut early = it.items[0].scripts[0].clone();
+            early.stage = Stage::Requirement;
+            it.items[0].scripts.push(early);
+        },
+        expect!["value of key 5 is out of bounds: stages out of order"],
+    );
+}
+
+/// What operators write and what the format holds are the same things.
+#[test]
+fn words_and_codes_come_back() {
+    for mode in InstallMode::ALL {
+        assert_eq!(InstallMode::from_code(mode.code()), Some(*mode));
+        assert_eq!(InstallMode::from_word(mode.word()), Some(*mode));
+    }
+    for mode in HealMode::ALL {
+        assert_eq!(HealMode::from_code(mode.code()), Some(*mode));
+        assert_eq!(HealMode::from_word(mode.word()), Some(*mode));
+    }
+    for stage in Stage::ALL {
+        assert_eq!(Stage::from_code(stage.code()), Some(*stage));
+        assert_eq!(Stage::from_word(stage.word()), Some(*stage));
+    }
 }
 
 fn check<T: Payload + fmt::Debug>(envelope: &[u8], expected: Expect) {

@@ -162,6 +162,7 @@ async fn who_checks_in_without_a_pause_is_told_when_to_come_again() {
     let body = CheckIn {
         release: "0.1.0".to_owned(),
         booster: Some(at(1)),
+        held: None,
     };
     let body = body.encode();
     let mut refused = None;

@@ -217,8 +217,10 @@ async fn a_booster_that_checks_in_is_in_the_deployment_document() {
     let check_in = CheckIn {
         release: "0.1.0".to_owned(),
         booster: Some(at),
+        held: None,
     };
-    assert!(source.check_in(&check_in).await.unwrap().next_seconds > 0);
+    let answer = source.check_in(&check_in).await.unwrap();
+    assert!(answer.is_some_and(|answer| answer.next_seconds > 0));
 
     // Anybody may read it, and believe it by its signature alone.
     let anybody = served.device(served.join("client", true).await).await;

@@ -73,8 +73,10 @@ async fn check_round_trip(http2: bool) {
     let check_in = protocol::CheckIn {
         release: "1".to_owned(),
         booster: None,
+        held: None,
     };
-    assert_eq!(source.check_in(&check_in).await.unwrap().next_seconds, 60);
+    let answer = source.check_in(&check_in).await.unwrap();
+    assert_eq!(answer.unwrap().next_seconds, 60);
     assert_eq!(read(&source, "whole").await.unwrap(), pack_bytes());
     let error = source.snapshot(&digest).await.unwrap_err();
     let CallError::Fault { fault, .. } = error else {

@@ -300,7 +300,7 @@ impl Shared {
             }
             Route::CheckIn => {
                 self.checked_in.lock().unwrap().push(body);
-                ok(CheckInAnswer { next_seconds: 60 }.encode())
+                ok(CheckInAnswer::in_seconds(60).encode())
             }
             Route::Crl(issuer) => {
                 let issuer = IssuerId::from_bytes(*issuer);
