@@ -96,7 +96,7 @@ impl Api {
     /// Answers on the enrolment listener.
     pub async fn answer_enrol(&self, request: EnrolRequest) -> Reply {
         if let Some(peer) = &request.peer {
-            self.enrolment.seen(peer);
+            self.enrolment.seen(peer).await;
         }
         let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
             Ok(route) => (route.kind(), self.enrol_route(route, &request).await),
@@ -109,7 +109,7 @@ impl Api {
 
     /// Answers on the content listener.
     pub async fn answer_content(&self, request: ContentRequest) -> Reply {
-        self.enrolment.seen(&request.peer);
+        self.enrolment.seen(&request.peer).await;
         let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
             Ok(route) => (route.kind(), self.content_route(route, &request).await),
             Err(_) => ("none", nowhere()),

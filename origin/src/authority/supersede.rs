@@ -3,84 +3,80 @@
 use std::collections::BTreeSet;
 
 use certs::crl::RevocationReason;
-use certs::{DeviceId, IssuerId, Role, Serial};
+use certs::{IssuerId, Peer};
 use tracing::info;
 
 use super::{Authority, AuthorityError};
 use crate::audit::{Actor, Event};
+use crate::ledger::rekeys::Shown;
 use crate::ledger::{LedgerError, Write, certificates, commit, rekeys};
 
 impl Authority {
-    /// Of each device in `shown`, which called under these certificates: if one of them is for the
-    /// key that it has now, revokes what it holds for other keys, as superseded. All of that goes
-    /// onto one new list of each issuer, signed in the same transaction and in force when this
-    /// returns. Those of whom nothing is left to do.
+    /// Whether the certificate of `peer` is for the key that its holder has to be seen with; if so,
+    /// that is noted durably, if it was not before, and the key before has no say any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger does.
+    pub async fn show(&self, peer: &Peer) -> Result<bool, LedgerError> {
+        let (id, key) = (peer.id(), peer.spki_sha256());
+        let mut db = self.inner.ledger.read().await?;
+        let awaited = rekeys::awaited(&mut db, id).await?;
+        let Some((_, is_shown)) = awaited.filter(|(awaited, _)| awaited == key) else {
+            return Ok(false);
+        };
+        // The number alone proves nothing: another with the same can come from a stolen CA's key.
+        let ours = certificates::key_of(&mut db, peer.issuer(), peer.serial()).await?;
+        drop(db);
+        if ours.as_ref() != Some(key) {
+            return Ok(false);
+        }
+        if !is_shown {
+            let mut tx = self.inner.ledger.write().await?;
+            rekeys::show(&mut tx, id, key, self.inner.clock.now()).await?;
+            commit(tx).await?;
+        }
+        Ok(true)
+    }
+
+    /// Of each device that has been seen with its new key, revokes what it holds for other keys, as
+    /// superseded. All of that goes onto one new list of each issuer, signed in the same
+    /// transaction and in force when this returns.
     ///
     /// # Errors
     ///
     /// Fails if the ledger, a signature or the disk does.
-    pub async fn supersede<'a>(
-        &self,
-        shown: impl Iterator<Item = (&'a DeviceId, &'a [(IssuerId, Serial, [u8; 32])])>,
-    ) -> Result<Vec<DeviceId>, AuthorityError> {
+    pub async fn supersede(&self) -> Result<(), AuthorityError> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.ledger.write().await?;
-        let (mut settled, mut issuers) = (Vec::new(), BTreeSet::new());
-        for (id, shown) in shown {
-            let Some((role, key)) = rekeys::awaited(&mut tx, id).await? else {
-                settled.push(id.clone());
-                continue;
-            };
-            if !is_shown(&mut tx, shown, &key).await? {
-                continue;
-            }
-            let ended = certificates::supersede(&mut tx, role, id, &key, now).await?;
+        let shown = rekeys::shown(&mut tx).await?;
+        let mut issuers = BTreeSet::new();
+        for device in &shown {
+            let (role, id, key) = (device.role, &device.id, &device.key);
+            let ended = certificates::supersede(&mut tx, role, id, key, now).await?;
             rekeys::settle(&mut tx, id).await?;
             if !ended.is_empty() {
-                told(&mut tx, role, id, &key, now).await?;
+                told(&mut tx, device, now).await?;
             }
             issuers.extend(ended);
-            settled.push(id.clone());
         }
         let issuers: Vec<_> = issuers.into_iter().map(IssuerId::from_bytes).collect();
         let signed = self.sign_crls(&mut tx, &issuers, now).await?;
         commit(tx).await?;
-        for id in &settled {
+        for Shown { id, .. } in &shown {
             info!(device = %id, "its new key has been seen: certificates for keys before are revoked");
         }
-        self.publish_crls(signed).await?;
-        Ok(settled)
+        self.publish_crls(signed).await
     }
 }
 
-/// Whether one of the certificates `shown` is for `key`.
-async fn is_shown(
-    tx: &mut Write,
-    shown: &[(IssuerId, Serial, [u8; 32])],
-    key: &[u8; 32],
-) -> Result<bool, LedgerError> {
-    for (issuer, serial, own) in shown {
-        // The number alone proves nothing: another with the same can come from a stolen CA's key.
-        if own == key && certificates::key_of(tx, *issuer, *serial).await?.as_ref() == Some(key) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-async fn told(
-    tx: &mut Write,
-    role: Role,
-    id: &DeviceId,
-    key: &[u8; 32],
-    now: i64,
-) -> Result<(), LedgerError> {
+async fn told(tx: &mut Write, device: &Shown, now: i64) -> Result<(), LedgerError> {
     Event::Revocation
         .by(&Actor::origin(), now)
-        .with("profile", role)
-        .with("device", id)
+        .with("profile", device.role)
+        .with("device", &device.id)
         .with("reason", RevocationReason::Superseded.code())
-        .with_digest("kept", key)
+        .with_digest("kept", &device.key)
         .append(tx)
         .await
 }

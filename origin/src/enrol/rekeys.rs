@@ -1,61 +1,63 @@
-//! Keys that devices have left. What was issued for them stays in force until the device has made a
-//! call under a certificate of its new key: one that never worked must not lock it out. Then it is
-//! revoked, together with whatever else came within [`DELAY`]: each list is signed for many, since
-//! it may be long.
+//! Keys that devices have left. Until the device has made a call under a certificate of its new key,
+//! what was issued for the one before stays in force, and that key may choose yet another: one that
+//! never worked must not lock it out. With the first such call the key before loses its say, at once
+//! and durably; what was issued for it is revoked together with whatever else comes within [`DELAY`],
+//! since each list is signed for many and may be long.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use certs::{DeviceId, IssuerId, Peer, Serial};
+use certs::{DeviceId, Peer};
+use service::Report;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::decide::Enrolment;
 use crate::authority::AuthorityError;
-use crate::ledger::rekeys;
+use crate::ledger::{LedgerError, rekeys};
 
 /// How long what was left may go on after the new certificate has been seen. A list of a million
 /// entries has 42 MB, which every branch fetches: a stream of changes makes twelve an hour.
 pub(crate) const DELAY: Duration = Duration::from_secs(300);
-/// How many certificates of one device are remembered as shown: it has two or three.
-const SHOWN_MAX: usize = 8;
 
-/// Whom we wait for, and what they have shown since. Cloning shares it.
+/// Whom we wait for. The ledger knows it, and this spares asking it at each call. Cloning shares it.
 #[derive(Clone, Default)]
 pub(super) struct Rekeys(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    awaited: HashMap<DeviceId, Awaited>,
-    /// When to look at what was shown.
+    /// Each with the number, in this run, of the change that we wait for.
+    awaited: HashMap<DeviceId, u64>,
+    /// When to revoke what was left by those who have been seen.
     due: Option<Instant>,
     /// Whether the ledger has been asked for what an earlier run left.
     is_loaded: bool,
     numbered: u64,
 }
 
-#[derive(Default)]
-struct Awaited {
-    /// Which change of its key this is, in this run.
-    number: u64,
-    shown: Vec<Shown>,
-}
-
-/// A certificate under which somebody called.
-type Shown = (IssuerId, Serial, [u8; 32]);
-
-/// What a device has shown since the change of its key that bears this number.
-struct Candidate {
-    id: DeviceId,
-    number: u64,
-    shown: Vec<Shown>,
-}
-
 impl Enrolment {
-    /// Takes note of a call under the certificate of `peer`.
-    pub fn seen(&self, peer: &Peer) {
-        self.rekeys.note(peer, Instant::now());
+    /// Takes note of a call under the certificate of `peer`, before it is answered. If the ledger
+    /// fails, the next call is taken note of in its place.
+    pub async fn seen(&self, peer: &Peer) {
+        if let Err(failure) = self.note(peer).await {
+            // The upkeep finds the same, and tells an operator.
+            let error = Report(&failure);
+            debug!(device = %peer.id(), %error, "cannot note a call under a new key");
+        }
+    }
+
+    async fn note(&self, peer: &Peer) -> Result<(), LedgerError> {
+        let now = Instant::now();
+        self.load_rekeys(now).await?;
+        let Some(number) = self.rekeys.number(peer.id()) else {
+            return Ok(());
+        };
+        if self.authority().show(peer).await? {
+            self.rekeys.shown(peer.id(), number, now);
+        }
+        Ok(())
     }
 
     /// Revokes what was issued for keys that were left, of each device that has been seen with its
@@ -69,26 +71,29 @@ impl Enrolment {
     }
 
     pub(super) async fn supersede_at(&self, now: Instant) -> Result<(), AuthorityError> {
-        if !self.rekeys.is_loaded() {
-            let mut db = self.authority().ledger().read().await?;
-            self.rekeys.load(rekeys::list(&mut db).await?);
-        }
-        let Some(candidates) = self.rekeys.take_due(now) else {
+        self.load_rekeys(now).await?;
+        if !self.rekeys.take_due(now) {
             return Ok(());
-        };
-        let shown = candidates.iter().map(|it| (&it.id, &it.shown[..]));
-        match self.authority().supersede(shown).await {
-            Ok(settled) => {
-                let is_settled = |it: &Candidate| settled.contains(&it.id);
-                self.rekeys
-                    .forget(candidates.iter().filter(|it| is_settled(it)));
-                Ok(())
-            }
-            Err(failure) => {
-                self.rekeys.put_back(candidates, now);
-                Err(failure)
-            }
         }
+        let done = self.authority().supersede().await;
+        if done.is_err() {
+            self.rekeys.due_by(now + DELAY);
+        }
+        done
+    }
+
+    /// Takes up what an earlier run has left, once.
+    async fn load_rekeys(&self, now: Instant) -> Result<(), LedgerError> {
+        if self.rekeys.lock().is_loaded {
+            return Ok(());
+        }
+        let mut db = self.authority().ledger().read().await?;
+        let awaited = rekeys::list(&mut db).await?;
+        if !rekeys::shown(&mut db).await?.is_empty() {
+            self.rekeys.due_by(now);
+        }
+        self.rekeys.load(awaited);
+        Ok(())
     }
 }
 
@@ -97,31 +102,22 @@ impl Rekeys {
     pub(super) fn began(&self, id: &DeviceId) {
         let mut state = self.lock();
         state.numbered += 1;
-        let begun = Awaited {
-            number: state.numbered,
-            shown: Vec::new(),
-        };
-        state.awaited.insert(id.clone(), begun);
+        let number = state.numbered;
+        state.awaited.insert(id.clone(), number);
     }
 
-    fn note(&self, peer: &Peer, now: Instant) {
+    /// Which change of its key the device `id` has to be seen after, if it has.
+    fn number(&self, id: &DeviceId) -> Option<u64> {
+        self.lock().awaited.get(id).copied()
+    }
+
+    /// Waits no more for the device `id`, unless it has changed its key once more meanwhile.
+    fn shown(&self, id: &DeviceId, number: u64, now: Instant) {
         let mut state = self.lock();
-        let Some(awaited) = state.awaited.get_mut(peer.id()) else {
-            return;
-        };
-        let shown = (peer.issuer(), peer.serial(), *peer.spki_sha256());
-        if awaited.shown.contains(&shown) {
-            return;
+        if state.awaited.get(id) == Some(&number) {
+            state.awaited.remove(id);
         }
-        if awaited.shown.len() == SHOWN_MAX {
-            awaited.shown.remove(0);
-        }
-        awaited.shown.push(shown);
         state.due.get_or_insert(now + DELAY);
-    }
-
-    fn is_loaded(&self) -> bool {
-        self.lock().is_loaded
     }
 
     fn load(&self, ids: Vec<DeviceId>) {
@@ -132,41 +128,14 @@ impl Rekeys {
         }
     }
 
-    /// What was shown, if it is time to look at it.
-    fn take_due(&self, now: Instant) -> Option<Vec<Candidate>> {
-        let mut state = self.lock();
-        state.due.take_if(|due| *due <= now)?;
-        let taken = state
-            .awaited
-            .iter_mut()
-            .filter(|(_, it)| !it.shown.is_empty());
-        let candidate = |(id, it): (&DeviceId, &mut Awaited)| Candidate {
-            id: id.clone(),
-            number: it.number,
-            shown: std::mem::take(&mut it.shown),
-        };
-        Some(taken.map(candidate).collect())
+    /// Whether it is time to revoke.
+    fn take_due(&self, now: Instant) -> bool {
+        self.lock().due.take_if(|due| *due <= now).is_some()
     }
 
-    /// Waits no more for `settled`, unless they have changed their key once more meanwhile.
-    fn forget<'a>(&self, settled: impl Iterator<Item = &'a Candidate>) {
+    fn due_by(&self, at: Instant) {
         let mut state = self.lock();
-        for candidate in settled {
-            let is_same = |it: &Awaited| it.number == candidate.number;
-            if state.awaited.get(&candidate.id).is_some_and(is_same) {
-                state.awaited.remove(&candidate.id);
-            }
-        }
-    }
-
-    fn put_back(&self, candidates: Vec<Candidate>, now: Instant) {
-        let mut state = self.lock();
-        state.due.get_or_insert(now + DELAY);
-        for candidate in candidates {
-            if let Some(it) = state.awaited.get_mut(&candidate.id) {
-                it.shown = candidate.shown;
-            }
-        }
+        state.due = Some(state.due.map_or(at, |due| due.min(at)));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

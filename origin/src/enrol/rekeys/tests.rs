@@ -1,9 +1,10 @@
 //! What becomes of certificates whose key was left.
 
 use certs::crl::RevocationReason;
-use certs::{CaKind, Key, Role, Verdict, csr};
+use certs::{Ca, CaKind, IssuerId, Key, Role, Serial, Verdict, csr, issue, keyfile};
 
 use super::*;
+use crate::authority::Authority;
 use crate::enrol::Decision;
 use crate::ledger::certificates::Certificate;
 use crate::testing::{Bed, request, told};
@@ -64,6 +65,12 @@ async fn after(bed: &Bed, wait: Duration) {
     bed.enrolment.supersede_at(later).await.unwrap();
 }
 
+/// Enrolment as it is after a start: it remembers what the ledger does.
+fn restarted(bed: &Bed) -> Enrolment {
+    let rules = bed.enrolment.rules().clone();
+    Enrolment::new(Authority::clone(&bed.authority), rules)
+}
+
 async fn a_key_that_was_left_ends(role: Role, kind: CaKind) {
     let bed = Bed::new().await;
     after(&bed, DELAY).await;
@@ -75,11 +82,11 @@ async fn a_key_that_was_left_ends(role: Role, kind: CaKind) {
     assert_eq!(issuer.id().as_bytes(), &second.issuer);
     let before = number(&bed, &first);
     // It goes on under the old one: nothing shows that it ever got the new one.
-    bed.enrolment.seen(&peer(&bed, &first));
+    bed.enrolment.seen(&peer(&bed, &first)).await;
     after(&bed, 2 * DELAY).await;
     assert_eq!((ended(&bed, &first), number(&bed, &first)), (None, before));
     // The new one works; for a while yet, so does the old one.
-    bed.enrolment.seen(&peer(&bed, &second));
+    bed.enrolment.seen(&peer(&bed, &second)).await;
     after(&bed, DELAY / 2).await;
     assert_eq!((ended(&bed, &first), number(&bed, &first)), (None, before));
     after(&bed, DELAY).await;
@@ -87,7 +94,7 @@ async fn a_key_that_was_left_ends(role: Role, kind: CaKind) {
     assert_eq!(ended(&bed, &second), None);
     assert_eq!(number(&bed, &first), before + 1);
     // That is told once, and signed once.
-    bed.enrolment.seen(&peer(&bed, &second));
+    bed.enrolment.seen(&peer(&bed, &second)).await;
     after(&bed, 3 * DELAY).await;
     assert_eq!(number(&bed, &first), before + 1);
     let mut db = bed.authority.ledger().read().await.unwrap();
@@ -127,7 +134,7 @@ async fn renewal_with_the_same_key_revokes_nothing() {
     bed.authority.refresh_crls().await.unwrap();
     let second = renew(&bed, &key, &first).await.unwrap();
     assert_ne!(second.serial, first.serial);
-    bed.enrolment.seen(&peer(&bed, &second));
+    bed.enrolment.seen(&peer(&bed, &second)).await;
     after(&bed, DELAY).await;
     assert_eq!((ended(&bed, &first), ended(&bed, &second)), (None, None));
 }
@@ -141,7 +148,7 @@ async fn many_changes_of_keys_are_one_list() {
         let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
         let first = enrolled(&bed, &old, &format!("d{n}"), Role::Client).await;
         let second = renew(&bed, &new, &first).await.unwrap();
-        bed.enrolment.seen(&peer(&bed, &second));
+        bed.enrolment.seen(&peer(&bed, &second)).await;
         left.push(first);
     }
     let before = number(&bed, &left[0]);
@@ -158,11 +165,12 @@ async fn a_start_in_between_forgets_no_key_that_was_left() {
     let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let first = enrolled(&bed, &old, "one", Role::Client).await;
     let second = renew(&bed, &new, &first).await.unwrap();
-    let rules = bed.enrolment.rules().clone();
-    let again = Enrolment::new(bed.authority.clone(), rules);
+    let again = restarted(&bed);
+    again.seen(&peer(&bed, &second)).await;
+    // Nor does a start between the call and the list that comes of it.
+    let again = restarted(&bed);
+    assert_eq!(ended(&bed, &first), None);
     again.supersede().await.unwrap();
-    again.seen(&peer(&bed, &second));
-    again.supersede_at(Instant::now() + DELAY).await.unwrap();
     assert_eq!(ended(&bed, &first), Some(RevocationReason::Superseded));
 }
 
@@ -177,7 +185,7 @@ async fn a_new_key_that_was_lost_locks_nobody_out_until_it_has_been_seen() {
     // It never got the answer. It asks again, with its old key or with yet another.
     assert_eq!(renew(&bed, &old, &first).await.unwrap(), first);
     let found = renew(&bed, &new, &first).await.unwrap();
-    bed.enrolment.seen(&peer(&bed, &found));
+    bed.enrolment.seen(&peer(&bed, &found)).await;
     after(&bed, DELAY).await;
     for left in [&first, &second] {
         assert_eq!(ended(&bed, left), Some(RevocationReason::Superseded));
@@ -186,4 +194,83 @@ async fn a_new_key_that_was_lost_locks_nobody_out_until_it_has_been_seen() {
     // From now on the old key has no say, not even from a session that began before the list.
     let refused = renew_as(&bed, &third, &by_first).await;
     assert_eq!(refused, Err("conflict".to_owned()));
+}
+
+#[tokio::test]
+async fn with_the_first_call_under_the_new_key_the_old_one_loses_its_say_for_good() {
+    let bed = Bed::new().await;
+    let [old, new, third] = [(); 3].map(|()| Key::generate().unwrap());
+    let first = enrolled(&bed, &old, "one", Role::Client).await;
+    let second = renew(&bed, &new, &first).await.unwrap();
+    // The first call after a start, which has not asked the ledger for anything yet.
+    restarted(&bed).seen(&peer(&bed, &second)).await;
+    for _ in 0..2 {
+        for wanted in [&old, &third] {
+            let refused = renew(&bed, wanted, &first).await;
+            assert_eq!(refused, Err("conflict".to_owned()));
+        }
+        assert_eq!(ended(&bed, &first), None, "the list comes later");
+        bed.enrolment.seen(&peer(&bed, &first)).await;
+    }
+    // The new key chooses the next, and the old one has no say in that either.
+    let next = renew(&bed, &third, &second).await.unwrap();
+    assert_eq!(renew(&bed, &old, &first).await, Err("conflict".to_owned()));
+    bed.enrolment.seen(&peer(&bed, &next)).await;
+    after(&bed, DELAY).await;
+    let kept = [&first, &second, &next].map(|held| ended(&bed, held));
+    let over = Some(RevocationReason::Superseded);
+    assert_eq!(kept, [over, over, None]);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_once_it_was_noted_still_ends_what_was_left() {
+    let bed = Bed::new().await;
+    after(&bed, DELAY).await;
+    let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let first = enrolled(&bed, &old, "one", Role::Client).await;
+    let second = renew(&bed, &new, &first).await.unwrap();
+    // As far as the ledger, and no further.
+    bed.authority.show(&peer(&bed, &second)).await.unwrap();
+    bed.enrolment.seen(&peer(&bed, &second)).await;
+    after(&bed, DELAY).await;
+    assert_eq!(ended(&bed, &first), Some(RevocationReason::Superseded));
+}
+
+/// A certificate that whoever has stolen the Client CA's key makes: for `key`, in the name of the
+/// holder of `held`, with that `serial`.
+fn minted(bed: &Bed, held: &Certificate, serial: Serial, key: &Key) -> Peer {
+    let stolen = bed.folder.path().join("keys/client-g1.pem");
+    let issuers = bed.authority.trust().issuing_cas();
+    let ca = issuers.iter().find(|ca| ca.kind() == Some(CaKind::Client));
+    let ca = Ca::load(ca.unwrap().der(), keyfile::load(&stolen).unwrap()).unwrap();
+    let now = bed.authority.clock().now();
+    let (identity, spki) = (peer(bed, held).identity().clone(), key.spki_der());
+    let der = issue::leaf(&identity, spki, &ca, serial, now, DELAY).unwrap();
+    bed.authority.trust().verify_client(&der, &[], now).unwrap()
+}
+
+#[tokio::test]
+async fn a_twin_of_a_certificates_number_under_a_stolen_ca_has_no_say() {
+    let bed = Bed::new().await;
+    let [old, new, thiefs] = [(); 3].map(|()| Key::generate().unwrap());
+    let first = enrolled(&bed, &old, "one", Role::Client).await;
+    let conflict = || Err("conflict".to_owned());
+    let twin = minted(&bed, &first, first.serial, &thiefs);
+    assert_eq!(renew_as(&bed, &thiefs, &twin).await, conflict());
+    // Nor while the key before may still choose.
+    let second = renew(&bed, &new, &first).await.unwrap();
+    for held in [&first, &second] {
+        let twin = minted(&bed, held, held.serial, &thiefs);
+        assert_eq!(renew_as(&bed, &thiefs, &twin).await, conflict());
+        bed.enrolment.seen(&twin).await;
+    }
+    // A call under a certificate that the ledger does not know shows nothing either.
+    let unknown = Serial::from_random([7; 16]);
+    bed.enrolment
+        .seen(&minted(&bed, &first, unknown, &new))
+        .await;
+    assert_eq!(renew(&bed, &new, &first).await, Ok(second.clone()));
+    assert_eq!(renew(&bed, &old, &first).await, Ok(first.clone()));
+    after(&bed, DELAY).await;
+    assert_eq!([ended(&bed, &first), ended(&bed, &second)], [None, None]);
 }
