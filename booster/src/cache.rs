@@ -4,6 +4,7 @@
 //! it, so that it crosses the line once. Small objects, which are named by the digest of their
 //! bytes, lie in the same tiers under the same limits; the catalogue decides what of them to fetch.
 
+mod ahead;
 mod fill;
 pub mod index;
 mod memory;
@@ -35,7 +36,8 @@ use crate::metrics::CacheMetrics;
 use crate::single::SingleFlight;
 use crate::upstream::Upstreams;
 pub use fill::FillError;
-use fill::{Fill, Job, Tail, Turns};
+pub(crate) use fill::{Course, Order, Place};
+use fill::{Fill, Tail, Trails, Turns};
 pub use index::{Asker, Standing};
 use index::{Key, Kind};
 use memory::Memory;
@@ -113,6 +115,7 @@ struct Shared {
     /// Who knows what standing a pack has that has just come.
     standing: OnceLock<StandingOf>,
     store: Arc<Store>,
+    trails: Trails,
     turns: Arc<Turns>,
     upstreams: Arc<Upstreams>,
 }
@@ -167,6 +170,7 @@ impl Cache {
                 spawner,
                 standing: OnceLock::new(),
                 store,
+                trails: Trails::new(),
                 turns,
                 upstreams,
             }),
@@ -202,8 +206,13 @@ impl Cache {
     ) -> Result<Served, FillError> {
         let shared = &self.shared;
         loop {
+            let whole = extent == Extent::Whole;
+            let follow = |missed| shared.read_ahead(fileset, entry.id, asker, missed);
             let there = match shared.find(entry, extent).await {
-                AtHand::Here(served) => return Ok(served),
+                AtHand::Here(mut served) => {
+                    served.ahead = if whole { follow(false) } else { Vec::new() };
+                    return Ok(served);
+                }
                 AtHand::Nowhere => false,
                 AtHand::Unreadable => true,
             };
@@ -212,7 +221,9 @@ impl Cache {
                 continue;
             };
             shared.metrics.misses.inc();
-            return Served::behind(tail, collapsed, entry).await;
+            let ahead = if whole { follow(true) } else { Vec::new() };
+            let served = Served::behind(tail, collapsed, entry).await?;
+            return Ok(Served { ahead, ..served });
         }
     }
 
@@ -291,6 +302,12 @@ impl Cache {
         let _only_the_first = self.shared.standing.set(standing);
     }
 
+    /// Asks `order` from now on what comes behind a pack, to fetch that ahead of those who read in
+    /// order. Only the first who wants that is asked.
+    pub(crate) fn ask_order(&self, order: Box<dyn Order>) {
+        self.shared.trails.ask(order);
+    }
+
     /// Does what is due now and then: drops fills that were broken off over a day before `now`
     /// (Unix seconds), and counts the files.
     pub async fn tidy(&self, now: i64) {
@@ -317,6 +334,7 @@ impl Shared {
         if let Some(rope) = self.memory.get(key) {
             self.metrics.hits_memory.inc();
             return AtHand::Here(Served {
+                ahead: Vec::new(),
                 how: How::Memory,
                 total_bytes: rope.length(),
                 origin: Origin::Memory(rope),
@@ -358,6 +376,7 @@ impl Shared {
             None => Origin::Disk(Arc::new(pack)),
         };
         Served {
+            ahead: Vec::new(),
             how: How::Disk,
             origin,
             total_bytes,
@@ -373,7 +392,7 @@ impl Shared {
         asker: Asker,
         there: bool,
     ) -> Option<(Tail, bool)> {
-        let mut flights = self.flights();
+        let flights = self.flights();
         if let Some(fill) = flights.get(&entry.id) {
             self.metrics.coalesced.inc();
             self.turns.also_wanted(entry.id, asker);
@@ -384,15 +403,7 @@ impl Shared {
         if !there && self.store.contains(pack_key(entry.id)) {
             return None;
         }
-        let fill = Arc::new(Fill::new(fileset.clone(), entry));
-        let tail = fill.attach();
-        fill.ask_for(asker);
-        flights.insert(entry.id, Arc::clone(&fill));
-        drop(flights);
-        let ticket = self.turns.line_up(entry.id, asker);
-        let job = Job::new(Arc::clone(self), fill, ticket);
-        // If the owner has gone, the job is dropped, which tells the readers.
-        let _started = self.spawner.start_brief("fill", |stop| job.run(stop));
+        let tail = self.start(flights, fileset, entry, |fill| fill.ask_for(asker), asker);
         Some((tail, false))
     }
 

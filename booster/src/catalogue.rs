@@ -33,7 +33,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::admin::list::Contents;
-use crate::cache::Cache;
+use crate::cache::{Cache, Course, Order, Place};
 use crate::pins::{Pin, Pins};
 use crate::single::SingleFlight;
 use crate::upstream::{Later, UpstreamError, Upstreams};
@@ -200,6 +200,8 @@ impl Catalogue {
             view: ArcSwapOption::empty(),
             parts,
         });
+        let names = Arc::clone(&shared.names);
+        shared.parts.cache.ask_order(Box::new(names));
         shared.recall().await;
         Ok(Self { shared })
     }
@@ -379,6 +381,24 @@ impl Shared {
 
     fn names_mut(&self) -> std::sync::RwLockWriteGuard<'_, Names> {
         self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Order for Arc<RwLock<Names>> {
+    fn place(&self, fileset: &FilesetName, id: PackId) -> Option<Place> {
+        let names = self.read().unwrap_or_else(PoisonError::into_inner);
+        names.place(fileset, id)
+    }
+
+    fn after(
+        &self,
+        fileset: &FilesetName,
+        place: Place,
+        course: Course,
+        count: usize,
+    ) -> Vec<PackEntry> {
+        let names = self.read().unwrap_or_else(PoisonError::into_inner);
+        names.after(fileset, place, course, count)
     }
 }
 

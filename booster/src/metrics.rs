@@ -200,6 +200,9 @@ pub struct CacheMetrics {
     pub hedges: IntCounterVec,
     /// Packs that a source is asked for at a time, by `upstream`.
     pub upstream_concurrency: IntGaugeVec,
+    /// Checked bytes of packs that nobody had asked for when they came, because somebody was reading
+    /// what comes before them.
+    pub read_ahead_bytes: IntCounter,
     /// Bytes of packs received from upstream, good or not.
     pub upstream_bytes: IntCounter,
     /// Bytes that were taken up again from fills that had been broken off.
@@ -261,6 +264,7 @@ impl CacheMetrics {
                 "Packs that a source is asked for at a time",
                 &["upstream"],
             )?,
+            read_ahead_bytes: counter("read_ahead_bytes_total", "Pack bytes not asked for yet")?,
             upstream_bytes: counter(
                 "upstream_pack_bytes_total",
                 "Bytes of packs received from upstream",

@@ -174,9 +174,11 @@ fn fault(failure: FillError) -> Fault {
         FillError::Aborted | FillError::Cancelled | FillError::Stopping => {
             (Code::Busy, "the booster is stopping")
         }
-        FillError::Busy | FillError::Disk { .. } | FillError::TooSlow => {
-            (Code::Busy, "the booster has too much to do")
-        }
+        FillError::Busy
+        | FillError::Disk { .. }
+        | FillError::PutOff
+        | FillError::TooSlow
+        | FillError::Unkept => (Code::Busy, "the booster has too much to do"),
         FillError::Unverified { .. } | FillError::Upstream { .. } => (
             Code::UpstreamUnavailable,
             "the booster cannot get it from the origin",

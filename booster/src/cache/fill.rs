@@ -5,6 +5,7 @@
 
 mod line;
 mod run;
+mod trails;
 mod turns;
 
 use std::fs::File;
@@ -12,12 +13,14 @@ use std::future::pending;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use content::FilesetName;
 use content::locator::PackEntry;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::index::Asker;
 use super::off_runtime;
@@ -26,6 +29,7 @@ use super::store::StoredPack;
 use crate::upstream::UpstreamError;
 use crate::wan::Purpose;
 pub(crate) use run::Job;
+pub(crate) use trails::{Course, Order, Place, Trails};
 pub(crate) use turns::{Ticket, Turns};
 
 /// A fill, as its task and its readers share it.
@@ -35,9 +39,27 @@ pub(crate) struct Fill {
     pub(crate) fileset: FilesetName,
     held: Mutex<Held>,
     progress: watch::Sender<Progress>,
-    readers: watch::Sender<usize>,
-    /// Whether any device has asked for it.
-    wanted: watch::Sender<bool>,
+    readers: watch::Sender<Readers>,
+    want: watch::Sender<Want>,
+}
+
+/// How much a fill is wanted.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Want {
+    /// Nobody has asked for it.
+    Ahead,
+    /// Somebody is about to: he reads what comes before it.
+    Soon,
+    /// A device has asked for it.
+    Now,
+}
+
+/// Those who read along.
+#[derive(Clone, Copy, Debug)]
+struct Readers {
+    count: usize,
+    /// When the last of them left, or when it began.
+    left: Instant,
 }
 
 /// How far a fill has come.
@@ -98,12 +120,18 @@ pub enum FillError {
         /// Why; none if the work was cut off.
         source: Option<Arc<io::Error>>,
     },
+    /// Nobody has asked for it yet, and others wait for the line. What came is kept.
+    #[error("it makes way for what somebody waits for")]
+    PutOff,
     /// Its bytes are no longer held, because this reader was too slow.
     #[error("the reader was too slow for a fill that could not be kept")]
     TooSlow,
     /// The booster is stopping.
     #[error("the booster is stopping")]
     Stopping,
+    /// Nobody has asked for it yet, and there is no room for it.
+    #[error("there is no room for what nobody waits for")]
+    Unkept,
     /// No source gave bytes that pass their checks.
     #[error("no source has it as it should be: {what}")]
     Unverified {
@@ -134,16 +162,32 @@ impl Fill {
                 rope: Rope::default(),
             }),
             progress: watch::Sender::new(progress),
-            readers: watch::Sender::new(0),
-            wanted: watch::Sender::new(false),
+            readers: watch::Sender::new(Readers {
+                count: 0,
+                left: Instant::now(),
+            }),
+            want: watch::Sender::new(Want::Ahead),
         }
     }
 
     /// Takes note of somebody who asks for it.
     pub(crate) fn ask_for(&self, asker: Asker) {
         if asker != Asker::NOBODY {
-            self.wanted.send_replace(true);
+            self.want_at_least(Want::Now);
         }
+    }
+
+    /// Takes note that it is wanted so much. It is never wanted less than before.
+    pub(crate) fn want_at_least(&self, want: Want) {
+        self.want.send_if_modified(|before| {
+            let grows = want > *before;
+            *before = want.max(*before);
+            grows
+        });
+    }
+
+    fn want(&self) -> Want {
+        *self.want.borrow()
     }
 
     /// Waits until it is for more than `purpose`.
@@ -151,22 +195,39 @@ impl Fill {
         if purpose != Purpose::Prefetch {
             return pending().await;
         }
-        let mut wanted = self.wanted.subscribe();
+        let mut want = self.want.subscribe();
         // The fill holds the sender, so this does not fail.
-        let _wanted = wanted.wait_for(|wanted| *wanted).await;
+        let _wanted = want.wait_for(|want| *want > Want::Ahead).await;
     }
 
     fn purpose(&self) -> Purpose {
-        if *self.wanted.borrow() {
-            Purpose::Wanted
-        } else {
-            Purpose::Prefetch
+        match self.want() {
+            Want::Ahead => Purpose::Prefetch,
+            Want::Soon | Want::Now => Purpose::Wanted,
+        }
+    }
+
+    /// Waits until nobody reads along. If somebody is about to, he may come a little later: between
+    /// one pack and the next, nobody holds it.
+    async fn left_alone(&self) {
+        let mut readers = self.readers.subscribe();
+        loop {
+            // The fill holds the sender, so none of this fails.
+            let none = readers.wait_for(|readers| readers.count == 0).await;
+            let left = none.map_or_else(|_| Instant::now(), |readers| readers.left);
+            if self.want() != Want::Soon {
+                return;
+            }
+            let again = readers.wait_for(|readers| readers.count > 0);
+            if timeout_at(left + BETWEEN_PACKS, again).await.is_err() {
+                return;
+            }
         }
     }
 
     /// Begins to read along.
     pub(crate) fn attach(self: &Arc<Self>) -> Tail {
-        self.readers.send_modify(|readers| *readers += 1);
+        self.readers.send_modify(|readers| readers.count += 1);
         Tail {
             fill: Arc::clone(self),
             progress: self.progress.subscribe(),
@@ -174,7 +235,7 @@ impl Fill {
     }
 
     fn readers(&self) -> usize {
-        *self.readers.borrow()
+        self.readers.borrow().count
     }
 
     /// Shows readers bytes that have been checked, and written if they are to be `stored`: then
@@ -308,10 +369,15 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.fill.readers.send_modify(|readers| *readers -= 1);
+        self.fill.readers.send_modify(|readers| {
+            readers.count -= 1;
+            readers.left = Instant::now();
+        });
     }
 }
 
+/// How long somebody who reads in order may take from the end of one pack to the next request.
+const BETWEEN_PACKS: Duration = Duration::from_secs(2);
 /// How much of a fill that is being stored stays in memory, and up to a frame more: who reads along
 /// at the pace of the line finds all there.
 const KEPT_BYTES: u64 = 1 << 20;

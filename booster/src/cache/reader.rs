@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::fill::{FillError, Piece};
+use super::fill::{FillError, Piece, Tail};
 use super::pieces::PIECE_BYTES;
 use super::store::StoredPack;
 use super::{Origin, off_runtime};
@@ -14,6 +14,8 @@ use super::{Origin, off_runtime};
 /// Reads part of a pack, piece by piece. Only checked bytes come out of it.
 #[derive(Debug)]
 pub struct Reader {
+    /// Fills of what comes next, held as long as this is read.
+    _ahead: Vec<Tail>,
     origin: Origin,
     at: u64,
     end: u64,
@@ -39,8 +41,9 @@ pub enum ReadError {
 }
 
 impl Reader {
-    pub(super) fn new(origin: Origin, from: u64, end: u64) -> Self {
+    pub(super) fn new(origin: Origin, from: u64, end: u64, ahead: Vec<Tail>) -> Self {
         Self {
+            _ahead: ahead,
             origin,
             at: from,
             end,

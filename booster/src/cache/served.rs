@@ -37,6 +37,8 @@ pub enum How {
 /// A pack whose header has been checked, and whose bytes are here or on their way.
 #[derive(Debug)]
 pub struct Served {
+    /// Fills of what comes next, which go on as long as this is read.
+    pub(super) ahead: Vec<Tail>,
     pub(super) how: How,
     pub(super) origin: Origin,
     pub(super) total_bytes: u64,
@@ -59,6 +61,7 @@ impl Served {
     ) -> Result<Self, FillError> {
         let stored = tail.header().await?;
         Ok(Self {
+            ahead: Vec::new(),
             how: How::Fill { collapsed, stored },
             origin: Origin::Fill(tail),
             total_bytes: u64::from(entry.total_bytes),
@@ -92,6 +95,6 @@ impl Served {
     /// Reads it, from byte `from` up to, but not including, byte `end`.
     #[must_use]
     pub fn reader(self, from: u64, end: u64) -> Reader {
-        Reader::new(self.origin, from, end.min(self.total_bytes))
+        Reader::new(self.origin, from, end.min(self.total_bytes), self.ahead)
     }
 }

@@ -8,6 +8,7 @@ mod hedge;
 mod hot;
 mod refused;
 mod scrub;
+mod soon;
 
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! What the origin names: objects by the snapshot, packs by locators. Decided here, without I/O.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use content::index::ROOT_BYTES_MAX;
@@ -11,6 +13,7 @@ use thiserror::Error;
 use crate::admin::list::Contents;
 use crate::cache::Standing;
 use crate::pins::{At, Pin};
+use order::Marked;
 
 /// Which small object a digest names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,13 +64,23 @@ struct Fileset {
     /// What the revisions that are kept consist of, as far as it has been read.
     read: HashMap<RevisionNumber, Read>,
     retained: Vec<RevisionEntry>,
-    packs: HashMap<PackId, PackEntry>,
+    packs: HashMap<PackId, Known>,
+}
+
+/// A pack of a fileset.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    entry: PackEntry,
+    /// The newest revision that has been read and has it, and how many of its packs come before.
+    newest: (RevisionNumber, u32),
 }
 
 #[derive(Debug, Default)]
 struct Read {
     /// Its locator's digest, by which it is known to be still the one that was read.
     locator: Option<Digest>,
+    /// Which of its packs no older revision has that has been read.
+    new: Marked,
     packs: Vec<PackEntry>,
     root: Option<Digest>,
     statement: Option<Digest>,
@@ -125,7 +138,7 @@ impl Names {
             return Lookup::NoFileset;
         };
         match fileset.packs.get(&id) {
-            Some(entry) => Lookup::Known(*entry),
+            Some(known) => Lookup::Known(known.entry),
             None if fileset.unread().next().is_some() => Lookup::Maybe,
             None => Lookup::Unknown,
         }
@@ -218,7 +231,7 @@ impl Names {
     /// The pack called `id`, with a fileset that has it.
     pub(super) fn find(&self, id: PackId) -> Option<(FilesetName, PackEntry)> {
         let mut filesets = self.filesets.iter();
-        filesets.find_map(|(name, fileset)| Some((name.clone(), *fileset.packs.get(&id)?)))
+        filesets.find_map(|(name, fileset)| Some((name.clone(), fileset.packs.get(&id)?.entry)))
     }
 
     /// What is known of a pack, given what is pinned.
@@ -305,15 +318,17 @@ impl Names {
         }
         let other = |pack: &&PackEntry| {
             let known = fileset.packs.get(&pack.id);
-            known.is_some_and(|known| known != *pack)
+            known.is_some_and(|known| known.entry != **pack)
         };
         if let Some(pack) = locator.packs.iter().find(other) {
             return Err(Contradiction::Pack { pack: pack.id });
         }
+        if read.locator == Some(digest) {
+            return Ok(());
+        }
         read.locator = Some(digest);
         read.packs.clone_from(&locator.packs);
-        let packs = locator.packs.iter().map(|pack| (pack.id, *pack));
-        fileset.packs.extend(packs);
+        fileset.enter(locator.number);
         Ok(())
     }
 }
@@ -343,8 +358,12 @@ impl Fileset {
             }
             same
         });
-        let packs = self.read.values().flat_map(|read| &read.packs);
-        self.packs = packs.map(|pack| (pack.id, *pack)).collect();
+        self.packs.clear();
+        let mut numbers: Vec<RevisionNumber> = self.read.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            self.enter(number);
+        }
     }
 }
 

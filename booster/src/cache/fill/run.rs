@@ -1,5 +1,7 @@
 //! The task of a fill.
 
+mod soon;
+
 use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::line::{Line, Lines, Next};
 use super::turns::{FILL_BYTES, Turn};
-use super::{Fill, FillError, Held, Ticket};
+use super::{Fill, FillError, Held, Ticket, Want};
 use crate::cache::store::{BeginError, PartialFile};
 use crate::cache::{Flights, Shared, off_runtime, pack_key};
 use crate::upstream::{PackAsk, Place, Slot, UpstreamError};
@@ -86,6 +88,8 @@ impl Job {
         let ended = loop {
             match self.fill_all(&stop).await {
                 Err(FillError::Cancelled) if !self.leave_if_unwanted() => {}
+                Err(over @ (FillError::PutOff | FillError::Unkept))
+                    if !self.leave_if_unasked(&over) => {}
                 ended => break ended,
             }
         };
@@ -103,7 +107,7 @@ impl Job {
             }
             // What is nowhere else stays in memory for those who still read it, but not for ever.
             let mut readers = self.fill.readers.subscribe();
-            let gone = readers.wait_for(|readers| *readers == 0);
+            let gone = readers.wait_for(|readers| readers.count == 0);
             let _in_time = timeout(self.shared.limits.linger, gone).await;
             self.fill.hold(Held::Gone);
         }
@@ -152,6 +156,7 @@ impl Job {
                     self.shared.metrics.resumed_bytes.inc_by(bytes);
                 }
             }
+            Err(_) if self.fill.want() == Want::Soon => return Err(FillError::Unkept),
             Err(failure) => {
                 warn!(error = %Report(&failure), "cannot keep a pack: streaming it through");
                 self.stream_through();
@@ -219,7 +224,10 @@ impl Job {
                 }
             };
             match next.map_err(Break::Over)? {
-                Next::Part(bytes) => self.take(bytes, &mut lines).await?,
+                Next::Part(bytes) => {
+                    self.take(bytes, &mut lines).await?;
+                    self.make_way()?;
+                }
                 Next::Quiet => match self.hedge(&lines) {
                     Some(line) => lines.add(line),
                     None => lines.give_up().map_err(Break::Source)?,
@@ -312,6 +320,7 @@ impl Job {
             self.frame += 1;
         }
         self.header = Some(header);
+        self.count_ahead(bytes.len());
         self.fill.publish(bytes, matches!(self.sink, Sink::File(_)));
         Ok(())
     }
@@ -343,17 +352,6 @@ impl Job {
         }
     }
 
-    /// Ends the fill if nobody reads along. False if somebody does.
-    fn leave_if_unwanted(&mut self) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let flights = shared.flights();
-        if self.fill.readers() > 0 {
-            return false;
-        }
-        self.leave_from(flights, Err(FillError::Cancelled));
-        true
-    }
-
     fn leave(&mut self, ended: Result<bool, FillError>) {
         let shared = Arc::clone(&self.shared);
         if !self.left {
@@ -377,7 +375,7 @@ impl Job {
         let how = match &ended {
             Ok(true) => "stored",
             Ok(false) => "streamed",
-            Err(FillError::Cancelled) => "cancelled",
+            Err(FillError::Cancelled | FillError::PutOff | FillError::Unkept) => "cancelled",
             Err(_) => "failed",
         };
         self.shared.metrics.fills.with_label_values(&[how]).inc();
@@ -435,9 +433,7 @@ impl Job {
         if verified * 2 > u64::from(self.fill.entry.total_bytes) {
             return pending().await;
         }
-        let mut readers = self.fill.readers.subscribe();
-        // The fill holds the sender, so this does not fail.
-        let _none_left = readers.wait_for(|readers| *readers == 0).await;
+        self.fill.left_alone().await;
     }
 }
 

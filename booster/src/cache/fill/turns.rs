@@ -99,6 +99,11 @@ impl Turns {
         self.state().queue.also_wanted(id, asker);
     }
 
+    /// Whether any fill waits for its turn that somebody has asked for.
+    pub(crate) fn are_waited_for(&self) -> bool {
+        self.state().queue.has_asker()
+    }
+
     /// Lets those run that may.
     fn grant(self: &Arc<Self>) {
         // Asked outside of our own lock: it takes others.

@@ -59,6 +59,12 @@ impl<T> Queue<T> {
         self.fills.len()
     }
 
+    /// Whether anybody waits but the booster itself.
+    pub(super) fn has_asker(&self) -> bool {
+        let itself = usize::from(self.askers.contains_key(&Asker::NOBODY));
+        self.askers.len() > itself
+    }
+
     /// Lines a fill up. If there is no room, gives the last up that only the greediest wants, unless
     /// that is who asks; gives the token of what was given up.
     pub(super) fn push(&mut self, id: PackId, asker: Asker, token: T) -> Result<Option<T>, Full> {
