@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use certs::DeviceId;
 use clap::{Parser, Subcommand};
+use content::statement::InstallMode;
 use content::{FilesetName, RevisionNumber};
 use member::{EnrolRequest, Kind, enrol};
 use protocol::Join;
@@ -54,12 +55,15 @@ enum Command {
         /// The fileset, and its revision if not the current one
         #[arg(value_name = "NAME[@N]", value_parser = parse_wanted)]
         wanted: Wanted,
-        /// The folder, which holds nothing else
+        /// The folder, which holds nothing else unless --merge is given
         target: PathBuf,
         /// Ask this booster instead of those that the deployment lists; may be repeated
         #[arg(long, value_name = "ID@HOST:PORT")]
         source: Vec<SourceAddress>,
-        /// Lose what others have put into the folder
+        /// Put the files among those of others, and of other filesets
+        #[arg(long)]
+        merge: bool,
+        /// Lose what others have put into the folder; with --merge, what is in the way
         #[arg(long)]
         replace: bool,
     },
@@ -121,6 +125,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             wanted,
             target,
             source,
+            merge,
             replace,
         } => {
             let mut request = PullRequest::new(settings.data().to_owned(), wanted.fileset, target);
@@ -129,6 +134,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             request.site = settings.site().map(str::to_owned);
             request.grace = settings.grace();
             request.replace = replace;
+            if merge {
+                request.mode = InstallMode::Merge;
+            }
             let progress = Arc::clone(&request.progress);
             let report = bar::watch(output, &progress, pull(request, &clock)).await?;
             output.result(&report)?;

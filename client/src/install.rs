@@ -5,13 +5,16 @@
 //! before each step what is about to happen; whoever comes after a crash finds out by the inode
 //! that the target's name bears whether the exchange has happened.
 
+mod back;
 pub(crate) mod build;
 pub(crate) mod foreign;
 mod intact;
+pub(crate) mod merge;
 pub(crate) mod record;
 mod remains;
 mod remove;
 pub(crate) mod room;
+pub(crate) mod rules;
 pub(crate) mod stored;
 mod write;
 
@@ -29,10 +32,13 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::plan::Old;
+use crate::plan::walk::WalkError;
 use crate::steps::Steps;
 use crate::tree::{self, Tree};
 use foreign::ForeignError;
+use merge::Shared;
 use record::{Record, RecordError, Revision};
+use rules::Rules;
 
 /// A folder that is, or becomes, a revision of a fileset and nothing else.
 #[derive(Debug)]
@@ -42,6 +48,10 @@ pub(crate) struct Target {
     record: Record,
     /// Whether the index of what is installed is not what its root says.
     damaged: bool,
+    /// Whether what an installation displaces is kept until it is confirmed.
+    keeps: bool,
+    /// What there is besides, if others share the folder.
+    shared: Option<Shared>,
     steps: Steps,
 }
 
@@ -57,20 +67,21 @@ impl Target {
             staging,
             record,
             damaged: false,
+            keeps: false,
+            shared: None,
             steps,
         };
+        if target.record.is_removing() {
+            target.finish_removal()?;
+        }
         let stat = target.stat()?;
         target.record.recover(stat.as_ref())?;
         target.clear_remains()?;
-        target.clear_staging()?;
+        target.clear_unless_kept()?;
         if stat.is_none() && target.record.installed().is_some() {
             target.record.forget()?;
         }
         target.look_at_index();
-        if target.damaged {
-            let path = target.path.display();
-            warn!(%path, "the index of what is installed is damaged");
-        }
         Ok(target)
     }
 
@@ -80,10 +91,17 @@ impl Target {
             stored::root_of(&index).is_some_and(|root| stored::is_whole(&index, &root))
         };
         self.damaged = self.installed_index().is_some_and(|index| !is_whole(index));
+        if self.damaged {
+            let path = self.path.display();
+            warn!(%path, "the index of what is installed is damaged");
+        }
     }
 
-    /// The folder that it lies in.
+    /// The folder that new files are made in: the one that it lies in, or if it is shared, itself.
     pub(crate) fn parent(&self) -> &Path {
+        if self.shared.is_some() {
+            return &self.path;
+        }
         self.path.parent().unwrap_or_else(|| Path::new("/"))
     }
 
@@ -112,7 +130,7 @@ impl Target {
     /// could not be told from ours are refused, unless they may be lost.
     pub(crate) fn after_mending(&mut self, replace: bool) -> Result<(), TargetError> {
         self.look_at_index();
-        if self.damaged || replace {
+        if self.damaged || replace || self.shared.is_some() {
             return Ok(());
         }
         self.refuse_foreign()
@@ -128,9 +146,9 @@ impl Target {
         })
     }
 
-    /// Refuses to go on if the target holds what we did not put there.
+    /// Refuses to go on if the target holds what we did not put there, and is not shared.
     pub(crate) fn refuse_foreign(&self) -> Result<(), TargetError> {
-        if self.stat()?.is_none() {
+        if self.shared.is_some() || self.stat()?.is_none() {
             return Ok(());
         }
         let index = self.old().map(|old| old.index);
@@ -139,11 +157,15 @@ impl Target {
         if found.count == 0 {
             return Ok(());
         }
-        Err(TargetError::Foreign {
+        Err(self.foreign(found))
+    }
+
+    fn foreign(&self, found: foreign::Foreign) -> TargetError {
+        TargetError::Foreign {
             path: self.path.clone(),
             count: found.count,
             named: found.named.into_iter().collect(),
-        })
+        }
     }
 
     /// Whether the target still looks exactly as it was installed.
@@ -151,9 +173,18 @@ impl Target {
         let Some(old) = self.old() else {
             return false;
         };
+        if self.shared.is_some() {
+            let survey = self.survey(Some(&old.index));
+            return survey.is_ok_and(|survey| survey.is_none_or(|survey| survey.put.is_empty()));
+        }
         // Whatever cannot be read is not as it was installed.
         let foreign = foreign::find(&self.path, Some(&old.index));
         foreign.is_ok_and(|foreign| foreign.count == 0) && intact::check(&old).unwrap_or(false)
+    }
+
+    /// Goes by `rules` from now on.
+    pub(crate) fn set_rules(&mut self, rules: Rules) -> Result<(), TargetError> {
+        Ok(self.record.set_rules(rules)?)
     }
 
     /// Says that what is installed is `revision`, which has the same files.
@@ -163,6 +194,12 @@ impl Target {
 
     /// Makes an empty staging folder for `revision`.
     pub(crate) fn stage(&mut self, revision: Revision) -> Result<(), TargetError> {
+        self.confirm()?;
+        self.begin_staging(Some(revision))
+    }
+
+    /// Makes an empty staging folder for `revision`, or for the removal of what is installed.
+    fn begin_staging(&mut self, revision: Option<Revision>) -> Result<(), TargetError> {
         self.clear_staging()?;
         self.record.begin(revision)?;
         self.step()?;
@@ -175,6 +212,23 @@ impl Target {
     /// Puts the finished tree in the staging folder in the target's place, and removes what was
     /// there before. That the old tree cannot be removed is no failure: the new one is installed.
     pub(crate) fn switch(&mut self, replace: bool) -> Result<(), TargetError> {
+        if self.shared.is_some() {
+            self.merge_in()?;
+        } else {
+            self.switch_tree(replace)?;
+        }
+        if !self.keeps
+            && let Err(error) = self.confirm()
+        {
+            if Steps::is_crash(&error) {
+                return Err(error);
+            }
+            warn!(error = %Report(&error), "cannot tidy up; the next pull tries again");
+        }
+        Ok(())
+    }
+
+    fn switch_tree(&mut self, replace: bool) -> Result<(), TargetError> {
         if self.damaged {
             self.tell_what_goes();
         } else if !replace {
@@ -200,18 +254,28 @@ impl Target {
         })?;
         self.step()?;
         let now = self.stat()?;
-        self.record.recover(now.as_ref())?;
-        self.step()?;
-        if let Err(error) = self.clear_staging() {
-            warn!(error = %Report(&error), "cannot tidy up; the next pull tries again");
-        }
-        Ok(())
+        Ok(self.record.recover(now.as_ref())?)
     }
 
     /// Removes the staging folder after a failure: the target is as it was.
     pub(crate) fn give_up(&mut self) -> Result<(), TargetError> {
-        let stat = self.stat()?;
-        self.record.recover(stat.as_ref())?;
+        if self.shared.is_none() {
+            let stat = self.stat()?;
+            self.record.recover(stat.as_ref())?;
+        } else if self.record.journal().is_none() {
+            self.record.drop_next()?;
+        } else {
+            // The journal goes before anything else, and the next run begins with it.
+            return Ok(());
+        }
+        self.clear_unless_kept()
+    }
+
+    /// Removes the staging folder, unless it holds what was installed before.
+    fn clear_unless_kept(&mut self) -> Result<(), TargetError> {
+        if self.record.can_go_back() {
+            return Ok(());
+        }
         self.clear_staging()
     }
 
@@ -265,6 +329,13 @@ impl Target {
     fn step(&self) -> Result<(), TargetError> {
         let next = self.steps.next();
         next.map_err(|source| self.failed_staging(source))
+    }
+
+    fn failed(&self, source: io::Error) -> TargetError {
+        TargetError::Io {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     fn failed_staging(&self, source: io::Error) -> TargetError {
@@ -359,6 +430,16 @@ pub enum TargetError {
         /// Why.
         source: ForeignError,
     },
+    /// A step of a merge cannot be done; those before it were taken back.
+    #[error("cannot merge into {path}: cannot change {at}", path = path.display())]
+    Merge {
+        /// The target.
+        path: PathBuf,
+        /// The path within it.
+        at: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The target is a file or a link.
     #[error("cannot install to {path}: it is not a folder", path = path.display())]
     NotAFolder {
@@ -376,6 +457,18 @@ pub enum TargetError {
         /// Why.
         source: io::Error,
     },
+    /// It is to be shared, and is a fileset's alone.
+    #[error(
+        "cannot merge into {path}: it is a tree that a fileset has for itself",
+        path = path.display()
+    )]
+    Tree {
+        /// The target.
+        path: PathBuf,
+    },
+    /// An index cannot be gone through.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
 }
 
 fn shorten(named: &[String], count: u64) -> String {

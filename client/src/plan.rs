@@ -4,11 +4,14 @@
 //! path, one for each needed chunk, and a bounded table of chunks that may lie in the installed
 //! tree under another name.
 
+pub(crate) mod bits;
 pub(crate) mod walk;
 mod wanted;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use content::index::{Entry, IndexRoot, Kind, Record};
 use content::locator::{Locator, Place};
@@ -16,8 +19,9 @@ use content::plan::Needs;
 use content::{ChunkId, ChunkRef, Digest, EntryPath};
 use rustix::fs::Stat;
 
-use crate::install::room;
+use crate::install::{room, stored};
 use crate::tree::{self, Tree};
+use bits::Bits;
 use walk::{Content, Installed, Piece, Walk, WalkError};
 use wanted::Wanted;
 
@@ -59,6 +63,7 @@ pub(crate) struct Plan {
     /// What is to be fetched.
     pub(crate) demand: Demand,
     keep: Bits,
+    scope: Scope,
     wanted: Wanted,
 }
 
@@ -72,18 +77,36 @@ pub(crate) struct Demand {
     plain: Vec<u32>,
 }
 
-/// What happens to one file.
+/// What of a revision is made, and how far the installed tree is believed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope {
+    /// The paths that are made, by their number in the index; all if none are named.
+    pub(crate) only: Option<Arc<Bits>>,
+    /// Whether no file is believed by its look: its chunks are read before they are counted on.
+    pub(crate) doubt: bool,
+}
+
+impl Scope {
+    fn has(&self, ordinal: u64) -> bool {
+        self.only.as_ref().is_none_or(|only| only.get(ordinal))
+    }
+}
+
+/// What happens to one path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Choice {
     /// The file at the same path stays: its content is the same.
     Keep,
     /// It is put together out of chunks.
     Make,
+    /// It is left out.
+    Skip,
 }
 
 impl Plan {
     /// Compares `new` with what is installed, and the installed index with the installed tree.
-    pub(crate) fn make(new: New<'_>, old: Option<&Old>) -> Result<Self, WalkError> {
+    /// Only what is in `scope` will be made.
+    pub(crate) fn make(new: New<'_>, old: Option<&Old>, scope: Scope) -> Result<Self, WalkError> {
         let mut plan = Self {
             bytes: 0,
             files: 0,
@@ -92,6 +115,7 @@ impl Plan {
             new_bytes: 0,
             demand: Demand::nothing(new.locator.packs.len()),
             keep: Bits::default(),
+            scope,
             wanted: Wanted::default(),
         };
         if let Some(old) = old {
@@ -105,7 +129,9 @@ impl Plan {
 
     /// What happens to the file that is path `ordinal` of the new index.
     pub(crate) fn choice(&self, ordinal: u64) -> Choice {
-        if self.keep.get(ordinal) {
+        if !self.scope.has(ordinal) {
+            Choice::Skip
+        } else if self.keep.get(ordinal) {
             Choice::Keep
         } else {
             Choice::Make
@@ -127,13 +153,18 @@ impl Plan {
         while let Some(piece) = walk.next()? {
             if let Some(entry) = &piece.entry {
                 let before = installed.find(&entry.path)?;
+                let made = self.scope.has(ordinal);
                 let kept = match (piece.content, before) {
-                    (Some(content), Some(before)) if Content::of(&before.kind) == Some(content) => {
+                    (Some(content), Some(before))
+                        if made
+                            && !self.scope.doubt
+                            && Content::of(&before.kind) == Some(content) =>
+                    {
                         disk.stat(before)
                     }
                     (Some(_) | None, Some(_) | None) => None,
                 };
-                making = piece.content.is_some() && kept.is_none();
+                making = made && piece.content.is_some() && kept.is_none();
                 if let Some(stat) = kept {
                     self.keep.set(ordinal);
                     self.new_bytes += cost_of_keeping(&stat, entry);
@@ -169,7 +200,7 @@ impl Plan {
                 Record::Head(_) => continue,
             };
             if let Some(file) = &mut file {
-                file.find(&chunks, &mut self.wanted, &mut disk);
+                file.find(&chunks, &mut self.wanted, &mut disk, self.scope.doubt);
             }
         }
         Ok(())
@@ -188,7 +219,7 @@ impl Plan {
                 self.add_up(entry, piece.content, choice);
             }
             match choice {
-                Choice::Keep => piece
+                Choice::Keep | Choice::Skip => piece
                     .places
                     .iter()
                     .for_each(|&place| self.demand.spare(place)),
@@ -205,15 +236,16 @@ impl Plan {
             (_, Some(content)) => {
                 self.files += 1;
                 self.bytes += content.size;
-                if choice == Choice::Keep {
-                    self.reused += content.size;
-                } else {
+                match choice {
+                    Choice::Keep | Choice::Skip => self.reused += content.size,
                     // Its last block is on the average half empty.
-                    self.new_bytes += room::blocks(1) / 2;
+                    Choice::Make => self.new_bytes += room::blocks(1) / 2,
                 }
             }
             (Kind::File { .. } | Kind::Folder | Kind::Symlink { .. }, None) => {
-                self.new_bytes += room::blocks(1);
+                if choice == Choice::Make {
+                    self.new_bytes += room::blocks(1);
+                }
             }
         }
     }
@@ -282,12 +314,19 @@ impl Demand {
 struct Disk<'a> {
     old: &'a Old,
     tree: Tree,
+    open: Option<(EntryPath, File)>,
+    buffer: Vec<u8>,
 }
 
 impl<'a> Disk<'a> {
     fn open(old: &'a Old) -> Result<Self, WalkError> {
         let tree = Tree::open(&old.tree).map_err(|source| WalkError::Io { source })?;
-        Ok(Self { old, tree })
+        Ok(Self {
+            old,
+            tree,
+            open: None,
+            buffer: Vec::new(),
+        })
     }
 
     /// What is on disk where `entry` was installed, if it still looks as it was left.
@@ -300,6 +339,20 @@ impl<'a> Disk<'a> {
         let same =
             tree::is_file(&stat) && tree::size(&stat) == size && tree::mtime(&stat) == entry.mtime;
         same.then_some(stat)
+    }
+
+    /// Whether the file at `path` holds `chunk` at `offset`, whatever the file looks like.
+    fn holds(&mut self, path: &EntryPath, offset: u64, chunk: ChunkRef) -> bool {
+        if self.old.distrusted.contains(path.as_str()) {
+            return false;
+        }
+        let open = self.open.take().filter(|(open, _)| open == path);
+        let open = open.or_else(|| Some((path.clone(), self.tree.open_file(path).ok()?)));
+        let Some(open) = open else {
+            return false;
+        };
+        let file = &self.open.insert(open).1;
+        stored::read(file, offset, chunk, &mut self.buffer).is_some()
     }
 }
 
@@ -320,7 +373,7 @@ impl OldFile {
         }
     }
 
-    fn find(&mut self, chunks: &[ChunkRef], wanted: &mut Wanted, disk: &mut Disk<'_>) {
+    fn find(&mut self, chunks: &[ChunkRef], wanted: &mut Wanted, disk: &mut Disk<'_>, doubt: bool) {
         for chunk in chunks {
             let offset = self.offset;
             self.offset += u64::from(chunk.length);
@@ -328,8 +381,13 @@ impl OldFile {
                 continue;
             }
             let entry = &self.entry;
+            if doubt && !disk.holds(&entry.path, offset, *chunk) {
+                continue;
+            }
             let path = *self.path.get_or_insert_with(|| {
-                disk.stat(entry)?;
+                if !doubt {
+                    disk.stat(entry)?;
+                }
                 wanted.add_path(&entry.path)
             });
             if let Some(path) = path {
@@ -361,23 +419,4 @@ fn cost_of_keeping(stat: &Stat, entry: &Entry) -> u64 {
 fn zero_chunk() -> ChunkId {
     let bytes = vec![0; content::chunker::Profile::Content.bytes_max()];
     ChunkId(Digest::of(&bytes))
-}
-
-/// A set of numbers, one bit each.
-#[derive(Debug, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn set(&mut self, at: u64) {
-        let word = (at / 64) as usize;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (at % 64);
-    }
-
-    fn get(&self, at: u64) -> bool {
-        let word = self.0.get((at / 64) as usize);
-        word.is_some_and(|word| word >> (at % 64) & 1 == 1)
-    }
 }

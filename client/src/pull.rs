@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use content::statement::{HealRule, InstallMode};
 use content::{FilesetName, RevisionNumber};
 use member::{Kind, roots, skew};
 use serde::Serialize;
@@ -45,7 +46,7 @@ pub struct PullRequest {
     pub fileset: FilesetName,
     /// The revision; the current one if none is named.
     pub number: Option<RevisionNumber>,
-    /// The folder that becomes the revision.
+    /// The folder that becomes the revision, or holds it among other things.
     pub target: PathBuf,
     /// Whom to ask before the origin; the boosters of the deployment document if none is named.
     pub sources: Vec<SourceAddress>,
@@ -54,6 +55,13 @@ pub struct PullRequest {
     /// For how long a timestamp or a revocation list counts after its end, if nobody has a newer
     /// one.
     pub grace: Duration,
+    /// Whether the target is the fileset's alone, or shared with others.
+    pub mode: InstallMode,
+    /// What is to become of paths that others have changed; as it was said before if left out.
+    pub rules: Option<Vec<HealRule>>,
+    /// Whether what was there before is kept until [`confirm`](crate::confirm), so that
+    /// [`go_back`](crate::go_back) is possible.
+    pub keep: bool,
     /// Whether what others have put into the target may be lost.
     pub replace: bool,
     /// Told how far the pull is.
@@ -72,6 +80,9 @@ impl PullRequest {
             sources: Vec::new(),
             site: None,
             grace: Duration::ZERO,
+            mode: InstallMode::Tree,
+            rules: None,
+            keep: false,
             replace: false,
             progress: Arc::default(),
         }
@@ -196,6 +207,9 @@ async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullRepo
         sources: Arc::clone(&sources),
         data: session.data.root().to_owned(),
         target: request.target.clone(),
+        mode: request.mode,
+        rules: request.rules.clone(),
+        keep: request.keep,
         replace: request.replace,
         now: session.clock.now(),
         room: Room::default(),
@@ -308,6 +322,14 @@ pub enum PullError {
     /// The installed tree keeps changing under our hands.
     #[error("cannot build on the installed tree: it keeps changing while it is read")]
     Damaged,
+    /// Another fileset is installed there.
+    #[error("cannot change {path}: what is installed there is not {fileset}", path = target.display())]
+    Other {
+        /// Where.
+        target: PathBuf,
+        /// What was meant.
+        fileset: FilesetName,
+    },
     /// Packs cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -358,6 +380,7 @@ impl PullError {
             | Self::Damaged
             | Self::Fetch(_)
             | Self::Io { .. }
+            | Self::Other { .. }
             | Self::Part(_)
             | Self::Room(_)
             | Self::Session(_)

@@ -81,6 +81,8 @@ pub struct InstalledStatus {
     pub fileset: String,
     /// The revision.
     pub revision: u64,
+    /// Whether others may have files there too.
+    pub shared: bool,
 }
 
 /// Tells how the device of the folder `data` is. A timestamp counts for `grace` after its end.
@@ -118,6 +120,7 @@ pub fn status(data: &Path, grace: Duration, clock: &Clock) -> Result<Status, Pul
             target: record.target().to_owned(),
             fileset: revision.fileset().to_owned(),
             revision: revision.number().0,
+            shared: record.is_shared(),
         })
     });
     Ok(Status {
@@ -170,11 +173,13 @@ impl fmt::Display for Status {
             target,
             fileset,
             revision,
+            shared,
         } in &self.installed
         {
+            let way = if *shared { "merged into" } else { "at" };
             write!(
                 f,
-                "\n  installed    {fileset}@{revision} at {}",
+                "\n  installed    {fileset}@{revision} {way} {}",
                 target.display()
             )?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use content::EntryPath;
@@ -116,11 +116,78 @@ impl Tree {
         link(source.as_fd(), target, parent, path)
     }
 
-    /// Gives the file at `path` of `other` the same name here.
-    pub(crate) fn link_from(&mut self, other: &mut Self, path: &EntryPath) -> io::Result<()> {
+    /// Gives the file at `path` of `other` the name `name` here.
+    pub(crate) fn link_from(
+        &mut self,
+        other: &mut Self,
+        path: &EntryPath,
+        name: &EntryPath,
+    ) -> io::Result<()> {
         let source = other.parent_of(path)?;
+        let parent = self.parent_of(name)?;
+        link(source, path, parent, name)
+    }
+
+    /// Moves what is at `path` to `name` in `other`, or exchanges the two.
+    pub(crate) fn rename_to(
+        &mut self,
+        path: &EntryPath,
+        other: &mut Self,
+        name: &EntryPath,
+        flags: fs::RenameFlags,
+    ) -> io::Result<()> {
+        let (from, to) = (self.parent_of(path)?, other.parent_of(name)?);
+        Ok(fs::renameat_with(
+            from,
+            path.file_name(),
+            to,
+            name.file_name(),
+            flags,
+        )?)
+    }
+
+    /// Removes the folder at `path`, which must be empty.
+    pub(crate) fn remove_folder(&mut self, path: &EntryPath) -> io::Result<()> {
         let parent = self.parent_of(path)?;
-        link(source, path, parent, path)
+        Ok(fs::unlinkat(parent, path.file_name(), AtFlags::REMOVEDIR)?)
+    }
+
+    /// Whether the folder at `path` holds nothing.
+    pub(crate) fn is_empty_folder(&self, path: &EntryPath) -> io::Result<bool> {
+        for entry in fs::Dir::new(self.open_folder(Some(path.as_str()))?)? {
+            let entry = entry?;
+            if entry.file_name() != c"." && entry.file_name() != c".." {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives what is at `path`, which is no link, a mode, and a time if one is given.
+    pub(crate) fn dress(
+        &mut self,
+        path: &EntryPath,
+        mode: u32,
+        mtime: Option<i64>,
+    ) -> io::Result<()> {
+        let parent = self.parent_of(path)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = fs::openat(parent, path.file_name(), flags, Mode::empty())?;
+        let found = fs::FileType::from_raw_mode(fs::fstat(&open)?.st_mode);
+        if found.is_symlink() {
+            return Err(Errno::LOOP.into());
+        }
+        // What is open like this takes no mode, but its name in /proc is it and nothing else.
+        let name = format!("/proc/self/fd/{}", open.as_raw_fd());
+        if let Some(mtime) = mtime {
+            fs::utimensat(fs::CWD, name.as_str(), &times(mtime), AtFlags::empty())?;
+        }
+        Ok(fs::chmod(name.as_str(), to_mode(mode))?)
+    }
+
+    /// Forgets which folder was used last: it may have been moved.
+    pub(crate) fn forget(&mut self) {
+        self.parent = None;
     }
 
     fn parent_of(&mut self, path: &EntryPath) -> io::Result<BorrowedFd<'_>> {
@@ -210,7 +277,7 @@ fn link(
 }
 
 /// Whether nothing is there, or something that is no folder stands in the way.
-fn is_absent(error: &io::Error) -> bool {
+pub(crate) fn is_absent(error: &io::Error) -> bool {
     let absent = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
     absent
         .iter()

@@ -1,5 +1,6 @@
 //! Building the new tree in the staging folder.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use content::{Chunk, ChunkRef, EntryPath};
 use rustix::fs;
 use thiserror::Error;
 
+use super::merge::journal::staged_name;
 use super::write::{FileWriter, Shape, dress};
 use crate::fetch::reader::{PackReader, ReadError};
 use crate::plan::walk::{Content, Piece, Walk, WalkError};
@@ -32,6 +34,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) packs: PackReader,
     /// Who watches.
     pub(crate) progress: &'a Progress,
+    /// Whether everything is staged in one folder, under names made of the paths.
+    pub(crate) flat: bool,
     /// Where tests end the world.
     pub(crate) steps: &'a Steps,
 }
@@ -47,6 +51,7 @@ pub(crate) fn build(new: New<'_>, parts: Parts<'_>) -> Result<BTreeSet<String>, 
         plan: parts.plan,
         packs: parts.packs,
         progress: parts.progress,
+        flat: parts.flat,
         steps: parts.steps,
         folders: Vec::new(),
         file: None,
@@ -56,7 +61,7 @@ pub(crate) fn build(new: New<'_>, parts: Parts<'_>) -> Result<BTreeSet<String>, 
     let mut ordinal = 0;
     while let Some(piece) = walk.next()? {
         if let Some(entry) = &piece.entry {
-            builder.begin(entry, piece.content, ordinal)?;
+            builder.begin_any(entry, piece.content, ordinal)?;
             ordinal += 1;
         }
         builder.fill(&piece)?;
@@ -72,6 +77,7 @@ struct Builder<'a> {
     plan: &'a Plan,
     packs: PackReader,
     progress: &'a Progress,
+    flat: bool,
     steps: &'a Steps,
     /// Folders that later paths may still lie in, the innermost last: they get mode and time when
     /// they are full.
@@ -89,6 +95,47 @@ struct OpenFile {
 }
 
 impl Builder<'_> {
+    /// Makes what `entry` says, if it is to be made.
+    fn begin_any(
+        &mut self,
+        entry: &Entry,
+        content: Option<Content>,
+        ordinal: u64,
+    ) -> Result<(), BuildError> {
+        if self.plan.choice(ordinal) != Choice::Skip {
+            return self.begin(entry, content, ordinal);
+        }
+        self.end_file()?;
+        self.progress
+            .written(content.map_or(0, |content| content.size));
+        Ok(())
+    }
+
+    /// What `path` is called in the staging folder.
+    fn staged<'p>(&self, path: &'p EntryPath) -> Cow<'p, EntryPath> {
+        if self.flat {
+            Cow::Owned(staged_name(path))
+        } else {
+            Cow::Borrowed(path)
+        }
+    }
+
+    /// Makes another name of the file at `target`, which is staged or stays as it is installed.
+    fn link(&mut self, path: &EntryPath, target: &EntryPath) -> io::Result<()> {
+        // A damaged file was not made, so its other names cannot be either.
+        if self.damaged.contains(target.as_str()) {
+            self.damaged.insert(path.as_str().to_owned());
+            return Ok(());
+        }
+        let (name, first) = (self.staged(path), self.staged(target));
+        match (self.staging.create_hard_link(&name, &first), &mut self.old) {
+            (Err(error), Some(old)) if self.flat && tree::is_absent(&error) => {
+                self.staging.link_from(&mut old.tree, target, &name)
+            }
+            (linked, _) => linked,
+        }
+    }
+
     /// Makes what `entry` says, and leaves a file open to be filled.
     fn begin(
         &mut self,
@@ -104,27 +151,26 @@ impl Builder<'_> {
             source,
         };
         self.steps.next().map_err(failed)?;
+        let name = self.staged(path);
         match (&entry.kind, content) {
+            (Kind::Folder, _) if self.flat => {
+                // Its children come into it when it is in its place: until then it is open to us.
+                let mode = entry.mode | OPEN_MODE;
+                self.staging
+                    .create_folder(&name)
+                    .and_then(|()| self.staging.dress(&name, mode, Some(entry.mtime)))
+                    .map_err(failed)
+            }
             (Kind::Folder, _) => {
-                self.staging.create_folder(path).map_err(failed)?;
+                self.staging.create_folder(&name).map_err(failed)?;
                 self.folders.push(entry.clone());
                 Ok(())
             }
             (Kind::Symlink { target }, _) => self
                 .staging
-                .create_link(path, target, entry.mtime)
+                .create_link(&name, target, entry.mtime)
                 .map_err(failed),
-            (Kind::HardLink { target }, _) => {
-                // A damaged file was not made, so its other names cannot be either.
-                let missing = self.damaged.contains(target.as_str());
-                let made = if missing {
-                    self.damaged.insert(path.as_str().to_owned());
-                    Ok(())
-                } else {
-                    self.staging.create_hard_link(path, target)
-                };
-                made.map_err(failed)
-            }
+            (Kind::HardLink { target }, _) => self.link(path, target).map_err(failed),
             (Kind::File { .. }, Some(content)) => {
                 self.begin_file(entry, content, ordinal).map_err(failed)
             }
@@ -144,7 +190,7 @@ impl Builder<'_> {
             self.progress.written(content.size);
             return Ok(());
         }
-        let file = self.staging.create_file(&entry.path)?;
+        let file = self.staging.create_file(&self.staged(&entry.path))?;
         self.file = Some(OpenFile {
             path: entry.path.clone(),
             kept,
@@ -155,6 +201,7 @@ impl Builder<'_> {
 
     /// Takes over a whole file without reading it, if that is allowed and possible.
     fn keep(&mut self, entry: &Entry, shape: &Shape) -> io::Result<bool> {
+        let name = self.staged(&entry.path);
         let Some(old) = &mut self.old else {
             return Ok(false);
         };
@@ -165,7 +212,10 @@ impl Builder<'_> {
         let same = tree::is_file(&stat) && tree::size(&stat) == shape.size;
         if same
             && plan::can_link(&stat, entry)
-            && self.staging.link_from(&mut old.tree, &entry.path).is_ok()
+            && self
+                .staging
+                .link_from(&mut old.tree, &entry.path, &name)
+                .is_ok()
         {
             return Ok(true);
         }
@@ -175,14 +225,14 @@ impl Builder<'_> {
         let Ok(source) = old.tree.open_file(&entry.path) else {
             return Ok(false);
         };
-        let file = self.staging.create_file(&entry.path)?;
+        let file = self.staging.create_file(&name)?;
         if fs::ioctl_ficlone(&file, &source).is_ok() {
             dress(&file, shape)?;
             return Ok(true);
         }
         // A file system that cannot once cannot ever: spare it the next million questions.
         old.no_clones = true;
-        self.staging.remove_file(&entry.path)?;
+        self.staging.remove_file(&name)?;
         Ok(false)
     }
 
@@ -277,7 +327,7 @@ impl Builder<'_> {
 }
 
 /// Whether everything below `folder` sorts before `path`.
-fn is_past(folder: &str, path: &str) -> bool {
+pub(crate) fn is_past(folder: &str, path: &str) -> bool {
     match path.as_bytes().strip_prefix(folder.as_bytes()) {
         Some(rest) => rest.first().is_some_and(|&byte| byte > b'/'),
         None => true,
@@ -348,3 +398,6 @@ pub enum BuildError {
         source: io::Error,
     },
 }
+
+/// What a folder is open to while it is being filled: its owner.
+pub(crate) const OPEN_MODE: u32 = 0o700;

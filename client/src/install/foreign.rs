@@ -57,7 +57,8 @@ pub(crate) struct Foreign {
 }
 
 impl Foreign {
-    fn add(&mut self, path: String) {
+    /// Adds one.
+    pub(crate) fn add(&mut self, path: String) {
         self.count += 1;
         self.named.insert(path);
         if self.named.len() > NAMED_MAX {

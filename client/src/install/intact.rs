@@ -34,7 +34,8 @@ pub(crate) fn check(old: &Old) -> Result<bool, WalkError> {
     Ok(true)
 }
 
-fn looks_like(stat: &Stat, entry: &Entry) -> bool {
+/// Whether what is there looks as `entry` says: type, size, mode and time.
+pub(crate) fn looks_like(stat: &Stat, entry: &Entry) -> bool {
     let found = FileType::from_raw_mode(stat.st_mode);
     let dated = tree::mtime(stat) == entry.mtime;
     let dressed = dated && tree::mode(stat) == entry.mode;

@@ -1,5 +1,7 @@
 //! What is installed at a target, and what is about to be: the journal of the switch.
 
+mod kept;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,10 @@ use content::{Digest, FilesetName, RevisionNumber};
 use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::rules::Rules;
+pub(crate) use kept::Way;
+use kept::{JOURNAL, Previous};
 
 /// The record of one target: a folder of its own with `record.json` and the indexes that it names.
 #[derive(Debug)]
@@ -30,6 +36,19 @@ struct State {
     /// Which folders hold old trees that could not be removed: ours too, if they are there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     remains: BTreeSet<u32>,
+    /// Whose part of the target this is, if it is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fileset: Option<String>,
+    /// Which way the journal beside this record is being carried out: before anything else
+    /// happens, it is carried out to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    journal: Option<Way>,
+    /// What was installed before, as long as the staging folder holds what it takes to go back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<Previous>,
+    /// What is to become of paths that others have changed.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    rules: Rules,
 }
 
 /// One revision as it is installed.
@@ -108,7 +127,30 @@ impl Revision {
 impl Record {
     /// Opens the record of `target` (an absolute path) below `installed`, making its folder.
     pub(crate) fn open(installed: &Path, target: &Path) -> Result<Self, RecordError> {
-        let id = Digest::of(target.as_os_str().as_encoded_bytes()).hex();
+        Self::open_as(installed, target, None)
+    }
+
+    /// Opens the record of what `fileset` has in the shared folder `target`.
+    pub(crate) fn open_shared(
+        installed: &Path,
+        target: &Path,
+        fileset: &FilesetName,
+    ) -> Result<Self, RecordError> {
+        Self::open_as(installed, target, Some(fileset.as_str()))
+    }
+
+    fn open_as(
+        installed: &Path,
+        target: &Path,
+        fileset: Option<&str>,
+    ) -> Result<Self, RecordError> {
+        let mut named = target.as_os_str().as_encoded_bytes().to_vec();
+        if let Some(fileset) = fileset {
+            // No path has a NUL.
+            named.push(0);
+            named.extend(fileset.as_bytes());
+        }
+        let id = Digest::of(&named).hex();
         // Half of the digest: enough to be unique, and short enough to be read.
         let folder = installed.join(&id[..32]);
         let failed = |source| RecordError::Io {
@@ -123,6 +165,10 @@ impl Record {
             next: None,
             staging: false,
             remains: BTreeSet::new(),
+            fileset: fileset.map(str::to_owned),
+            journal: None,
+            previous: None,
+            rules: Rules::default(),
         });
         Ok(Self { folder, state })
     }
@@ -185,8 +231,8 @@ impl Record {
     }
 
     /// Says that the staging folder is being filled, before it is made.
-    pub(crate) fn begin(&mut self, revision: Revision) -> Result<(), RecordError> {
-        self.state.next = Some(Next {
+    pub(crate) fn begin(&mut self, revision: Option<Revision>) -> Result<(), RecordError> {
+        self.state.next = revision.map(|revision| Next {
             revision,
             switching: None,
         });
@@ -209,8 +255,14 @@ impl Record {
         };
         let bears = target.map(Inode::from);
         if next.switching.is_some() && next.switching == bears {
-            self.state.installed = Some(next.revision);
+            let revision = self.state.installed.replace(next.revision);
+            // On the way back there is nothing to go back to from.
+            self.state.previous = match self.state.journal.take() {
+                Some(Way::Back) => None,
+                Some(Way::Forward) | None => Some(Previous { revision }),
+            };
         }
+        self.state.journal = None;
         self.store()
     }
 
@@ -258,7 +310,8 @@ impl Record {
     /// Removes indexes that belong neither to what is installed nor to `wanted`.
     pub(crate) fn tidy(&self, wanted: Option<Digest>) {
         let installed = self.installed().and_then(Revision::root);
-        let keep: Vec<String> = [installed, wanted]
+        let previous = self.previous().and_then(Revision::root);
+        let keep: Vec<String> = [installed, previous, wanted]
             .into_iter()
             .flatten()
             .map(|root| root.hex())
@@ -268,7 +321,9 @@ impl Record {
         };
         for file in files.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
-            let known = name == RECORD || keep.iter().any(|root| name.starts_with(root.as_str()));
+            let known = name == RECORD
+                || name == JOURNAL
+                || keep.iter().any(|root| name.starts_with(root.as_str()));
             if !known {
                 // What is left over costs room and nothing else: the next run tries again.
                 std::fs::remove_file(file.path()).unwrap_or_default();
@@ -321,70 +376,8 @@ pub enum RecordError {
 }
 
 const RECORD: &str = "record.json";
-/// A path of 4 KiB, escaped, twice over, and some digests.
-const RECORD_BYTES_MAX: u64 = 64 << 10;
+/// A path of 4 KiB, escaped, twice over, some digests, and 64 rules with patterns of 256 bytes.
+const RECORD_BYTES_MAX: u64 = 256 << 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is found to be installed by a run that comes after a crash in the switch, if the
-    /// record that is left says `switching` and the target's name bears `inode` by now.
-    #[track_caller]
-    fn check(switching: &str, inode: Option<u64>, wanted: Option<u64>) {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("target");
-        let mut record = Record::open(folder.path(), &target).unwrap();
-        let revision = Revision::new(
-            &"tools".parse().unwrap(),
-            RevisionNumber(7),
-            Digest::of(b"root"),
-        );
-        record.begin(revision).unwrap();
-        let path = record.folder.join(RECORD);
-        let left = std::fs::read_to_string(&path).unwrap();
-        let left = left.replace(
-            "\"switching\": null",
-            &format!("\"switching\": {switching}"),
-        );
-        std::fs::write(&path, left).unwrap();
-        let mut record = Record::open(folder.path(), &target).unwrap();
-        let stat = inode.map(|inode| {
-            let mut stat = rustix::fs::lstat(folder.path()).unwrap();
-            stat.st_ino = inode;
-            stat
-        });
-        record.recover(stat.as_ref()).unwrap();
-        let again = Record::open(folder.path(), &target).unwrap();
-        let installed = again.installed().map(|revision| revision.number().0);
-        assert_eq!(installed, wanted, "{switching} and {inode:?}");
-    }
-
-    #[test]
-    fn an_inode_alone_tells_whether_a_switch_took_place() {
-        check("12", Some(12), Some(7));
-        check("12", Some(13), None);
-        check("12", None, None);
-        check("null", Some(12), None);
-        // Of an older program, from before the devices were numbered anew.
-        check("[99999999, 12]", Some(12), Some(7));
-        check("[99999999, 12]", Some(13), None);
-        check("[12, 99999999]", Some(12), None);
-    }
-
-    #[test]
-    fn what_begin_switch_writes_is_what_recover_reads_on_another_device() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("target");
-        let mut record = Record::open(folder.path(), &target).unwrap();
-        let name = "tools".parse().unwrap();
-        let revision = Revision::new(&name, RevisionNumber(7), Digest::of(b"root"));
-        let mut stat = rustix::fs::lstat(folder.path()).unwrap();
-        record.begin(revision.clone()).unwrap();
-        record.begin_switch(&stat).unwrap();
-        let mut record = Record::open(folder.path(), &target).unwrap();
-        stat.st_dev += 1;
-        record.recover(Some(&stat)).unwrap();
-        assert_eq!(record.installed(), Some(&revision));
-    }
-}
+mod tests;

@@ -191,8 +191,8 @@ pub enum WalkError {
         /// Which.
         source: IndexError,
     },
-    /// The file cannot be opened.
-    #[error("cannot open the index")]
+    /// The file, or the tree beside it, cannot be read.
+    #[error("cannot read the index, or what it describes")]
     Io {
         /// Why.
         source: io::Error,

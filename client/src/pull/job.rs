@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use content::index::IndexRoot;
 use content::locator::Locator;
+use content::statement::{HealRule, InstallMode};
 use content::{Digest, FilesetName, RevisionNumber};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -25,7 +26,8 @@ use crate::install::Target;
 use crate::install::build::{Parts, build};
 use crate::install::record::Revision;
 use crate::install::room::{Need, Room};
-use crate::plan::{Demand, New, Old, Plan};
+use crate::install::rules::Rules;
+use crate::plan::{Demand, New, Old, Plan, Scope};
 use crate::progress::Progress;
 use crate::steps::Steps;
 
@@ -52,6 +54,12 @@ pub(crate) struct Job<S> {
     pub(crate) data: PathBuf,
     /// Where to install to.
     pub(crate) target: PathBuf,
+    /// Whether the target is shared with others.
+    pub(crate) mode: InstallMode,
+    /// What is to become of paths that others have changed; as it was said before if left out.
+    pub(crate) rules: Option<Vec<HealRule>>,
+    /// Whether what was there before is kept until it is confirmed.
+    pub(crate) keep: bool,
     /// Whether what others put into the target may be lost.
     pub(crate) replace: bool,
     /// The time, in Unix seconds.
@@ -96,16 +104,7 @@ type Made = (Outcome, BTreeSet<String>);
 impl<S: Supply> Job<S> {
     /// Pulls.
     pub(crate) async fn run(self) -> Result<Outcome, PullError> {
-        let (installed, path) = (self.data.join("installed"), self.target.clone());
-        let (replace, steps) = (self.replace, self.steps.clone());
-        let mut target = off_the_runtime(move || {
-            let target = Target::open(&installed, &path, steps)?;
-            if !replace && !target.is_damaged() {
-                target.refuse_foreign()?;
-            }
-            Ok::<_, PullError>(target)
-        })
-        .await??;
+        let mut target = self.open().await?;
         let root = Arc::new(self.root(&target).await?);
         let downloads = self.downloads(&target).await?;
         target = self.index(target, &root, &downloads).await?;
@@ -115,6 +114,8 @@ impl<S: Supply> Job<S> {
         if let Some(outcome) = unchanged {
             return Ok(outcome);
         }
+        let scope;
+        (target, scope) = self.scope(target).await?;
         let mut distrusted = BTreeSet::new();
         for attempt in 1..=ATTEMPTS_MAX {
             let old = target.old().filter(|_| attempt < ATTEMPTS_MAX);
@@ -123,7 +124,9 @@ impl<S: Supply> Job<S> {
                 ..old
             });
             let made;
-            (target, made) = self.make(target, &root, &downloads, old).await?;
+            (target, made) = self
+                .make(target, &root, &downloads, old, scope.clone())
+                .await?;
             match made {
                 Ok((outcome, damaged)) if damaged.is_empty() => {
                     return self.finish(target, &downloads, outcome).await;
@@ -139,6 +142,40 @@ impl<S: Supply> Job<S> {
             }
         }
         Err(self.give_up(target, PullError::Damaged).await)
+    }
+
+    async fn open(&self) -> Result<Target, PullError> {
+        let (installed, path) = (self.data.join("installed"), self.target.clone());
+        let (fileset, mode) = (self.stated.fileset.clone(), self.mode);
+        let (rules, steps) = (self.rules.clone(), self.steps.clone());
+        let (replace, keep) = (self.replace, self.keep);
+        let opened = off_the_runtime(move || {
+            let mut target = match mode {
+                InstallMode::Tree => Target::open(&installed, &path, steps)?,
+                InstallMode::Merge => Target::open_shared(&installed, &path, &fileset, steps)?,
+            };
+            target.replace(replace);
+            target.keep(keep);
+            if let Some(rules) = rules {
+                target.set_rules(Rules::new(rules))?;
+            }
+            if !replace && !target.is_damaged() {
+                target.refuse_foreign()?;
+            }
+            Ok::<_, PullError>(target)
+        });
+        opened.await?
+    }
+
+    /// What of the revision is made: in a shared folder, what is not there yet.
+    async fn scope(&self, target: Target) -> Result<(Target, Scope), PullError> {
+        let index = target.record().index_path(self.stated.root);
+        let (target, survey) = with(target, move |target| target.survey(Some(&index))).await?;
+        let scope = Scope {
+            only: survey?.map(|survey| Arc::new(survey.put)),
+            doubt: false,
+        };
+        Ok((target, scope))
     }
 
     /// Where packs of this revision are kept on their way. Those for targets that are pulled no
@@ -161,6 +198,7 @@ impl<S: Supply> Job<S> {
         root: &Arc<IndexRoot>,
     ) -> Result<(Target, Option<Outcome>), PullError> {
         let (wanted, revision) = (self.stated.root, self.revision());
+        let keep = self.keep;
         let (target, intact) = with(target, move |target| {
             let installed = target.record().installed();
             let same = installed.and_then(Revision::root) == Some(wanted);
@@ -168,6 +206,9 @@ impl<S: Supply> Job<S> {
             if intact {
                 // Another revision may have the same files.
                 target.renumber(revision)?;
+                if !keep {
+                    target.confirm()?;
+                }
             }
             Ok::<_, PullError>(intact)
         })
@@ -175,7 +216,9 @@ impl<S: Supply> Job<S> {
         if !intact? {
             return Ok((target, None));
         }
-        let plan = self.plan(&target, root, target.old()).await?;
+        let plan = self
+            .plan(&target, root, target.old(), Scope::default())
+            .await?;
         let outcome = Outcome {
             files: plan.files,
             bytes: plan.bytes,
@@ -190,6 +233,7 @@ impl<S: Supply> Job<S> {
         target: &Target,
         root: &Arc<IndexRoot>,
         old: Option<Old>,
+        scope: Scope,
     ) -> Result<Plan, PullError> {
         let index = target.record().index_path(self.stated.root);
         let (root, locator) = (Arc::clone(root), Arc::clone(&self.stated.locator));
@@ -199,7 +243,7 @@ impl<S: Supply> Job<S> {
                 root: &root,
                 locator: &locator,
             };
-            Plan::make(new, old.as_ref())
+            Plan::make(new, old.as_ref(), scope)
         });
         Ok(plan.await??)
     }
@@ -211,8 +255,9 @@ impl<S: Supply> Job<S> {
         root: &Arc<IndexRoot>,
         downloads: &Downloads,
         old: Option<Old>,
+        scope: Scope,
     ) -> Result<(Target, Result<Made, PullError>), PullError> {
-        let plan = match self.plan(&target, root, old.clone()).await {
+        let plan = match self.plan(&target, root, old.clone(), scope).await {
             Ok(plan) => Arc::new(plan),
             Err(error) => return Ok((target, Err(error))),
         };
@@ -240,6 +285,7 @@ impl<S: Supply> Job<S> {
             root: Arc::clone(root),
             locator: Arc::clone(&self.stated.locator),
             staging: target.staging().to_owned(),
+            flat: self.mode == InstallMode::Merge,
             old,
             plan: Arc::clone(&plan),
             downloads: downloads.clone(),
@@ -365,6 +411,7 @@ struct Building {
     root: Arc<IndexRoot>,
     locator: Arc<Locator>,
     staging: PathBuf,
+    flat: bool,
     old: Option<Old>,
     plan: Arc<Plan>,
     downloads: Downloads,
@@ -388,6 +435,7 @@ impl Building {
             plan: &self.plan,
             packs: PackReader::new(self.downloads, packs, self.arrivals),
             progress: &self.progress,
+            flat: self.flat,
             steps: &self.steps,
         };
         Ok(build(new, parts)?)

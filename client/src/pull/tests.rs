@@ -16,6 +16,7 @@ use crate::testing::{Memory, Publisher, Served, Vice, frames_sent};
 use crate::tree::times;
 
 mod damage;
+mod merge;
 mod stale;
 mod target;
 
@@ -55,6 +56,9 @@ impl Bed {
             sources: Arc::new(Sources::hasty(sources)),
             data: self.folder.path().join("data"),
             target: self.target(),
+            mode: InstallMode::Tree,
+            rules: None,
+            keep: false,
             replace: false,
             now: Clock::system().now(),
             room: Room::default(),
