@@ -109,6 +109,8 @@ struct Shared {
     limits: Limits,
     memory: Memory,
     metrics: CacheMetrics,
+    /// Says when what nobody waits for must leave the line.
+    must_yield: OnceLock<MustYield>,
     objects: SingleFlight<(Digest, usize), Option<Bytes>>,
     promotions: Arc<Promotions>,
     spawner: Spawner,
@@ -122,6 +124,8 @@ struct Shared {
 
 /// Tells what standing a pack has.
 pub(crate) type StandingOf = Box<dyn Fn(PackId) -> Standing + Send + Sync>;
+/// Tells whether what nobody waits for must leave the line to others.
+pub(crate) type MustYield = Box<dyn Fn() -> bool + Send + Sync>;
 
 type Flights<'a> = MutexGuard<'a, HashMap<PackId, Arc<Fill>>>;
 
@@ -165,6 +169,7 @@ impl Cache {
                 limits,
                 memory: memory.clone(),
                 metrics,
+                must_yield: OnceLock::new(),
                 objects: SingleFlight::new(spawner.clone()),
                 promotions: Promotions::new(memory),
                 spawner,
@@ -228,7 +233,7 @@ impl Cache {
     }
 
     /// Finds the pack that `entry` names as [`Cache::pack`] does, without fetching it: here, or in a
-    /// fill that is under way. None if it is in neither.
+    /// fill that is under way, which `asker` then waits for, too. None if it is in neither.
     ///
     /// # Errors
     ///
@@ -237,13 +242,17 @@ impl Cache {
         &self,
         entry: PackEntry,
         extent: Extent,
+        asker: Asker,
     ) -> Result<Option<Served>, FillError> {
         let shared = &self.shared;
         if let AtHand::Here(served) = shared.find(entry, extent).await {
             return Ok(Some(served));
         }
         shared.metrics.misses.inc();
-        let tail = shared.flights().get(&entry.id).map(|fill| fill.attach());
+        let tail = shared.flights().get(&entry.id).map(|fill| {
+            fill.ask_for(asker);
+            fill.attach()
+        });
         match tail {
             Some(tail) => Ok(Some(Served::behind(tail, true, entry).await?)),
             None => Ok(None),
@@ -306,6 +315,12 @@ impl Cache {
     /// order. Only the first who wants that is asked.
     pub(crate) fn ask_order(&self, order: Box<dyn Order>) {
         self.shared.trails.ask(order);
+    }
+
+    /// Asks `must_yield`, between two frames of what nobody waits for, whether that has to be put off
+    /// from now on. Only the first who wants that is asked.
+    pub(crate) fn ask_line(&self, must_yield: MustYield) {
+        let _only_the_first = self.shared.must_yield.set(must_yield);
     }
 
     /// Does what is due now and then: drops fills that were broken off over a day before `now`

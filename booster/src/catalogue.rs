@@ -7,6 +7,7 @@
 mod learn;
 mod names;
 mod pinned;
+mod ranking;
 mod refresh;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,6 +39,7 @@ use crate::pins::{Pin, Pins};
 use crate::single::SingleFlight;
 use crate::upstream::{Later, UpstreamError, Upstreams};
 use names::{Lookup, Names};
+use ranking::Ranking;
 use unreadable::Unreadable;
 
 /// What the origin says there is. Cloning shares it.
@@ -93,6 +95,7 @@ struct Shared {
     /// That there is another snapshot, for whoever follows what is pinned.
     news: Notify,
     objects: SingleFlight<Digest, Result<Bytes, Arc<CatalogueError>>>,
+    ranking: Arc<Ranking>,
     locators: SingleFlight<FilesetName, Result<(), Arc<CatalogueError>>>,
     refreshing: SingleFlight<(), Result<(), Arc<CatalogueError>>>,
     unreadable: Mutex<Unreadable>,
@@ -195,6 +198,7 @@ impl Catalogue {
             news: Notify::new(),
             objects: SingleFlight::new(spawner.clone()),
             locators: SingleFlight::new(spawner.clone()),
+            ranking: Arc::default(),
             refreshing: SingleFlight::new(spawner),
             unreadable: Mutex::default(),
             view: ArcSwapOption::empty(),

@@ -19,12 +19,18 @@ use crate::wan::Wan;
 /// Brings what is pinned, as the line allows.
 #[derive(Clone, Debug)]
 pub(crate) struct Prefetch {
+    pub(crate) ahead: Ahead,
+    pub(crate) offline: Offline,
+    pub(crate) pins: Pins,
+}
+
+/// What finds and fetches it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ahead {
     pub(crate) cache: Cache,
     pub(crate) catalogue: Catalogue,
     /// How packs ended, by `ended`: `stored`, `put_off`, `not_kept` or `failed`.
     pub(crate) ended: IntCounterVec,
-    pub(crate) offline: Offline,
-    pub(crate) pins: Pins,
     pub(crate) wan: Wan,
 }
 
@@ -35,7 +41,7 @@ enum Ended {
     Stored,
     /// It is not the time for it.
     PutOff,
-    /// It came, and could not be kept.
+    /// There is no room for it but what is worth more takes, or it came and could not be kept.
     NotKept,
     /// It did not come.
     Failed,
@@ -44,6 +50,10 @@ enum Ended {
 impl Prefetch {
     /// Looks again and again for what is missing, and fetches it, until it is stopped.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        let wan = self.ahead.wan.clone();
+        self.ahead
+            .cache
+            .ask_line(Box::new(move || wan.must_yield()));
         loop {
             let round = async { sleep(self.round().await).await };
             tokio::select! {
@@ -59,9 +69,9 @@ impl Prefetch {
             return LOOK_AGAIN;
         }
         // Nobody may have asked for a while, and something may have been published.
-        let looked = self.catalogue.current().await;
+        let looked = self.ahead.catalogue.current().await;
         let missing = match looked {
-            Ok(_) => self.missing().await,
+            Ok(_) => self.ahead.missing().await,
             Err(failure) => {
                 debug!(error = %Report(&*failure), "cannot look for what to fetch ahead");
                 return TRY_AGAIN;
@@ -76,7 +86,7 @@ impl Prefetch {
         );
         let fetches = missing
             .into_iter()
-            .map(|(name, entry)| self.fetch(name, entry));
+            .map(|(name, entry)| self.ahead.fetch(name, entry));
         let ended = stream::iter(fetches).buffer_unordered(AT_ONCE);
         // The worst decides when to go on.
         match ended
@@ -87,10 +97,16 @@ impl Prefetch {
             Ended::PutOff => LOOK_AGAIN,
             Ended::Failed => TRY_AGAIN,
             // To fetch it again and again would cost the line, and help nobody.
-            Ended::NotKept => NO_ROOM_PAUSE,
+            Ended::NotKept => {
+                warn!("what is pinned cannot be kept");
+                NO_ROOM_PAUSE
+            }
         }
     }
+}
 
+impl Ahead {
+    /// What is pinned and not on disk, as far as pins can keep it.
     async fn missing(&self) -> Vec<(FilesetName, PackEntry)> {
         let (cache, catalogue) = (self.cache.clone(), self.catalogue.clone());
         let bytes_max = self.cache.pinned_bytes_max();
@@ -130,10 +146,14 @@ impl Prefetch {
         match arrived {
             Ok(()) if self.cache.is_stored(entry.id) => Ended::Stored,
             Ok(()) => {
-                warn!(%fileset, pack = ?entry.id, "what is pinned cannot be kept");
+                debug!(%fileset, pack = ?entry.id, "what is pinned came and cannot be kept");
                 Ended::NotKept
             }
-            Err(FillError::Busy | FillError::Cancelled) => Ended::PutOff,
+            Err(FillError::Busy | FillError::Cancelled | FillError::PutOff) => Ended::PutOff,
+            Err(FillError::Unkept) => {
+                debug!(%fileset, pack = ?entry.id, "there is no room for what is pinned");
+                Ended::NotKept
+            }
             Err(failure) => {
                 debug!(%fileset, error = %Report(&failure), "cannot fetch what is pinned");
                 Ended::Failed
@@ -163,3 +183,79 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// How long it takes at the least until somebody has made room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ::config::Rate;
+    use service::Clock;
+    use service::metrics::Registry;
+
+    use super::*;
+    use crate::catalogue::tests::Bed;
+    use crate::catalogue::tests::author::Author;
+    use crate::metrics::WanMetrics;
+    use crate::testing::{Fake, entry, fileset, pack, soon};
+    use crate::wan::Schedule;
+    use crate::wan::schedule::Limits;
+
+    fn ahead(bed: &Bed) -> Ahead {
+        let registry = Registry::new("test");
+        let limits = Limits {
+            prefetch: Rate::UNLIMITED,
+            rate: Rate::UNLIMITED,
+        };
+        let metrics = WanMetrics::register(&registry).unwrap();
+        Ahead {
+            cache: bed.cache.clone(),
+            catalogue: bed.catalogue.clone(),
+            ended: registry.counters("ended", "Ended", &["ended"]).unwrap(),
+            wan: Wan::new(Schedule::constant(limits), Clock::system(), metrics),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_only_be_held_in_memory_is_missing_and_not_taken_for_kept() {
+        let (pinned, folder) = (pack(1), tempfile::tempdir().unwrap());
+        let source = Fake::new("origin").with(&[&pinned]);
+        Author::new(&source).publish(&[&pinned]);
+        let bed = Bed::open(&folder, &source).await;
+        let (id, ahead) = (pinned.header.id(), ahead(&bed));
+        let pins = bed.catalogue.pins();
+        pins.add("tools".parse().unwrap()).await.unwrap();
+        soon(bed.catalogue.pack(&fileset(), id)).await.unwrap();
+        // The disk refuses while somebody asks for it.
+        let partial = folder.path().join("cache").join("partial");
+        fs::remove_dir(&partial).unwrap();
+        fs::write(&partial, "").unwrap();
+        let (whole, device) = (Extent::Whole, Asker::device("laptop-1"));
+        let name = fileset();
+        let served = bed.cache.pack(&name, entry(&pinned), whole, device);
+        soon(soon(served).await.unwrap().arrived()).await.unwrap();
+        assert!(bed.cache.has_pack(id) && !bed.cache.is_stored(id));
+
+        let missing = ahead.missing().await;
+        assert_eq!(missing, [(fileset(), entry(&pinned))]);
+        let ended = soon(ahead.fetch(fileset(), entry(&pinned))).await;
+        assert_eq!(ended, Ended::NotKept);
+        assert_eq!(source.asks().len(), 1);
+        bed.stop().await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_locked_while_it_is_asked_whether_a_pinned_pack_is_missing() {
+        let (pinned, folder) = (pack(1), tempfile::tempdir().unwrap());
+        let source = Fake::new("origin").with(&[&pinned]);
+        Author::new(&source).publish(&[&pinned]);
+        let bed = Bed::open(&folder, &source).await;
+        let pins = bed.catalogue.pins();
+        pins.add("tools".parse().unwrap()).await.unwrap();
+        let id = pinned.header.id();
+        soon(bed.catalogue.pack(&fileset(), id)).await.unwrap();
+        let free = |_| bed.catalogue.is_free();
+        let asked = bed.catalogue.pinned_packs(u64::MAX, 1, free);
+        assert_eq!(asked, [(fileset(), entry(&pinned))]);
+        bed.stop().await;
+    }
+}

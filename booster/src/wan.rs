@@ -49,6 +49,8 @@ struct State {
     prefetch: Debt,
     /// When what somebody waited for last came, or will be paid for.
     wanted_at: Option<Instant>,
+    /// Since when such has been coming without a pause.
+    wanted_since: Option<Instant>,
 }
 
 /// Connections over which something is fetched for one purpose.
@@ -103,6 +105,13 @@ impl Wan {
         limits.prefetch != Rate::bits(0)
     }
 
+    /// Whether what nobody waits for has rested for so long on behalf of others that it must leave
+    /// the line to them, as soon as what has been begun of it is whole.
+    #[must_use]
+    pub fn must_yield(&self) -> bool {
+        self.state().is_long_busy(Instant::now())
+    }
+
     /// Notes what came, and says how long to rest for it.
     fn came(&self, purpose: Purpose, bytes: usize, now: Instant) -> Duration {
         let limits = self.shared.schedule.at(self.shared.clock.now());
@@ -112,6 +121,9 @@ impl Wan {
         let rest = match purpose {
             Purpose::Control => Duration::ZERO,
             Purpose::Wanted => {
+                if state.is_quiet(now) {
+                    state.wanted_since = Some(now);
+                }
                 // Whoever waits for it still does while it is being paid for.
                 state.wanted_at = state.wanted_at.max(Some(now + all));
                 all
@@ -160,9 +172,17 @@ impl State {
         wanted_at.is_none_or(|at| now.saturating_duration_since(at) >= QUIET)
     }
 
+    /// Whether somebody has been waiting for so long, for one thing or another, that no sender would
+    /// stay with what rests meanwhile.
+    fn is_long_busy(&self, now: Instant) -> bool {
+        let since = self.wanted_since.filter(|_| !self.is_quiet(now));
+        since.is_some_and(|since| now.saturating_duration_since(since) >= YIELD_MAX)
+    }
+
     /// How long what nobody waits for rests on behalf of what somebody waits for.
     fn yields(&self, now: Instant) -> Duration {
-        if self.is_quiet(now) {
+        // In the end, what has been begun is finished: a frame that is broken off comes twice.
+        if self.is_quiet(now) || self.is_long_busy(now) {
             Duration::ZERO
         } else {
             YIELD
@@ -211,6 +231,9 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How long a connection over which comes what nobody waits for rests while somebody waits for
 /// something else: it then comes as a trickle, which tells its sender that we are there.
 const YIELD: Duration = Duration::from_secs(2);
+/// How long it may trickle. What the sender has sent ahead lies before its next ping, which it wants
+/// to see answered within 20 seconds: that is time enough for a frame of 1 MiB at 1 Mbit/s.
+const YIELD_MAX: Duration = Duration::from_secs(6);
 
 #[cfg(test)]
 mod tests;

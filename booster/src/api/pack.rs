@@ -59,7 +59,7 @@ impl Api {
                 let served = self.cache.pack(fileset, entry, extent, asker);
                 served.await.map(Some)
             }
-            Phase::Grace | Phase::Closed => self.cache.pack_at_hand(entry, extent).await,
+            Phase::Grace | Phase::Closed => self.cache.pack_at_hand(entry, extent, asker).await,
         };
         let served = served.map_err(fault)?.ok_or_else(not_cached)?;
         self.cache.used(id, asker);

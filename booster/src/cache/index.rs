@@ -17,8 +17,8 @@ use content::Digest;
 use ghosts::Ghosts;
 use slab::{At, Slab, Slot};
 use standing::RANKS;
-pub(crate) use standing::Rank;
 pub use standing::{Asker, Standing};
+pub(crate) use standing::{Errand, Rank};
 pub(crate) use views::{Glimpse, Total};
 
 /// What kind of thing a file of the cache is.
@@ -198,11 +198,24 @@ impl Index {
         }
     }
 
-    /// Takes note of whether the bytes of a file are known to be good.
-    pub(crate) fn set_verified(&mut self, key: Key, verified: bool) {
-        if let Some(at) = self.slab.find(key) {
-            self.slab.get_mut(at).verified = verified;
+    /// Takes note that the bytes of a file that was born then are known to be good. One that has
+    /// taken its place since is not the one that was checked.
+    pub(crate) fn set_verified(&mut self, key: Key, born: u32) {
+        if let Some(slot) = self.current(key, born) {
+            slot.verified = true;
         }
+    }
+
+    /// Takes note that the bytes of a file, whichever it is by now, are not known to be good.
+    pub(crate) fn doubt(&mut self, key: Key) {
+        if let Some(at) = self.slab.find(key) {
+            self.slab.get_mut(at).verified = false;
+        }
+    }
+
+    /// Whether a file is still the one that was born then.
+    pub(crate) fn is_current(&mut self, key: Key, born: u32) -> bool {
+        self.current(key, born).is_some()
     }
 
     /// Whether the bytes of a file that was born then are known to be good.
@@ -248,20 +261,26 @@ impl Index {
     ///
     /// Fails if it would not be enough.
     pub fn make_room(&mut self, bytes: u64) -> Result<Vec<Key>, NoRoom> {
-        self.make_room_and(bytes, 0)
+        self.make_room_for(Errand::Somebody, bytes, 0)
     }
 
-    /// The same, if the file system `lacks` so many bytes besides: at least those go.
-    pub(crate) fn make_room_and(&mut self, bytes: u64, lacks: u64) -> Result<Vec<Key>, NoRoom> {
+    /// The same, on an errand, if the file system `lacks` so many bytes besides: at least those go.
+    pub(crate) fn make_room_for(
+        &mut self,
+        errand: Errand,
+        bytes: u64,
+        lacks: u64,
+    ) -> Result<Vec<Key>, NoRoom> {
         let wanted = (self.bytes + self.taken(bytes)).saturating_sub(self.bytes_max);
-        self.give_up(wanted.max(lacks))
+        self.give_up(wanted.max(lacks), errand.takes_up_to())
     }
 
-    /// Decides what to give up so that at least `wanted` bytes of what is here go, as
-    /// [`Index::make_room`] does.
-    pub(crate) fn give_up(&mut self, wanted: u64) -> Result<Vec<Key>, NoRoom> {
+    /// Decides what to give up, of what has no higher a rank than `most`, so that at least `wanted`
+    /// bytes of what is here go.
+    fn give_up(&mut self, wanted: u64, most: Rank) -> Result<Vec<Key>, NoRoom> {
         let (mut victims, mut freed) = (Vec::new(), 0);
-        for (at, slot) in self.in_order() {
+        let may_go = self.in_order().filter(|(_, slot)| slot.rank() <= most);
+        for (at, slot) in may_go {
             if freed >= wanted {
                 break;
             }

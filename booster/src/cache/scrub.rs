@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::index::{Key, Kind};
 pub(crate) use super::store::Examined;
-use super::{Asker, Cache, Extent, FillError, ReadError, Shared, off_runtime, pack_key};
+use super::{Asker, Cache, Extent, FillError, Shared, off_runtime, pack_key};
 pub(crate) use doubts::Doubts;
 use hand::Hand;
 use position::{Position, share};
@@ -315,13 +315,18 @@ impl Inner {
             return "left";
         };
         let fetching = async {
-            let served = self
-                .cache
-                .pack(&fileset, entry, Extent::Part, Asker::NOBODY)
-                .await?;
-            let mut reader = served.reader(0, u64::MAX);
-            while reader.next().await?.is_some() {}
-            Ok::<_, RepairError>(())
+            let (part, nobody) = (Extent::Part, Asker::NOBODY);
+            let fetch = async || {
+                let mut served = self.cache.pack(&fileset, entry, part, nobody).await?;
+                served.arrived().await
+            };
+            loop {
+                match fetch().await {
+                    // What is there of it stays there.
+                    Err(FillError::PutOff) => sleep(LINE_PAUSE).await,
+                    ended => break ended,
+                }
+            }
         };
         match timeout(REPAIR_PATIENCE, fetching).await {
             Ok(Ok(())) => "fetched",
@@ -332,15 +337,6 @@ impl Inner {
             Err(_) => "failed",
         }
     }
-}
-
-/// Why a pack could not be fetched again.
-#[derive(Debug, thiserror::Error)]
-enum RepairError {
-    #[error(transparent)]
-    Fill(#[from] FillError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
 }
 
 impl Round {
@@ -399,5 +395,7 @@ const SHARES: u64 = 1 << 16;
 const LOOK_PAUSE: Duration = Duration::from_secs(60);
 /// How often to write down how far a round has come.
 const KEEP_PAUSE: Duration = Duration::from_secs(300);
+/// How soon to look whether the line is free again.
+const LINE_PAUSE: Duration = Duration::from_secs(10);
 /// A pack of 8 MiB within this is the thinnest line that is thought of.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(1800);

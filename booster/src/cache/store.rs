@@ -25,7 +25,7 @@ use service::Report;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use super::index::{Asker, Found, Index, Key, Kind, NoRoom, Standing, in_order_of_use};
+use super::index::{Asker, Errand, Found, Index, Key, Kind, NoRoom, Standing, in_order_of_use};
 use super::pieces::Pieces;
 use crate::metrics::CacheMetrics;
 pub(crate) use examine::Examined;
@@ -168,7 +168,7 @@ impl Store {
 
     /// Wants a file to be checked again at its next use.
     pub(crate) fn doubt(&self, key: Key) {
-        self.index().set_verified(key, false);
+        self.index().doubt(key);
     }
 
     /// Sorts one file in by its standing.
@@ -210,7 +210,7 @@ impl Store {
         if !self.room.may_try() {
             return Ok(false);
         }
-        let Ok(room) = self.reserve(digest, bytes.len() as u64) else {
+        let Ok(room) = self.reserve(digest, bytes.len() as u64, Errand::Somebody) else {
             return Ok(false);
         };
         let serial = self.temporary.fetch_add(1, Ordering::Relaxed);
@@ -283,9 +283,15 @@ impl Store {
         self.keep_or_discard(&lease, checked).ok()
     }
 
-    /// Sets room aside for a file of `bytes`, which is about to come, giving up others for it.
-    /// What an earlier fill of the same name left counts towards it. Touches the disk.
-    fn reserve(self: &Arc<Self>, digest: Digest, bytes: u64) -> Result<Lease, NoRoom> {
+    /// Sets room aside for a file of `bytes`, which is about to come, giving up others for it as far
+    /// as its errand allows. What an earlier fill of the same name left counts towards it. Touches
+    /// the disk.
+    fn reserve(
+        self: &Arc<Self>,
+        digest: Digest,
+        bytes: u64,
+        errand: Errand,
+    ) -> Result<Lease, NoRoom> {
         let key = Key {
             kind: Kind::Partial,
             digest,
@@ -295,7 +301,7 @@ impl Store {
         // Held first, so that it is not given up to make room for itself.
         let held = index.hold(key);
         let there = held.map_or(0, |found| found.bytes);
-        let victims = match index.make_room_and(bytes.saturating_sub(there), lacks) {
+        let victims = match index.make_room_for(errand, bytes.saturating_sub(there), lacks) {
             Ok(victims) => victims,
             Err(refusal) => {
                 if let Some(found) = held {

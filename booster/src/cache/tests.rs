@@ -59,11 +59,14 @@ impl Bed {
     }
 
     async fn want(&self, pack: &BuiltPack, extent: Extent) -> Result<Served, FillError> {
-        soon(
-            self.cache
-                .pack(&fileset(), entry(pack), extent, Asker::NOBODY),
-        )
-        .await
+        let device = Asker::device("laptop-1");
+        soon(self.cache.pack(&fileset(), entry(pack), extent, device)).await
+    }
+
+    /// Fetches a pack that nobody waits for.
+    async fn ahead(&self, pack: &BuiltPack) -> Result<Served, FillError> {
+        let (part, nobody) = (Extent::Part, Asker::NOBODY);
+        soon(self.cache.pack(&fileset(), entry(pack), part, nobody)).await
     }
 
     /// Gets a whole pack, says how, and holds it to what it should be.
@@ -117,6 +120,11 @@ fn limits() -> Limits {
 
 fn filled(stored: bool, collapsed: bool) -> How {
     How::Fill { collapsed, stored }
+}
+
+/// As much of a disk as these packs take.
+fn room_for(packs: &[&BuiltPack]) -> u64 {
+    packs.iter().map(|pack| pack.bytes.len() as u64).sum()
 }
 
 fn folder() -> TempDir {

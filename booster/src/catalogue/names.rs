@@ -164,8 +164,7 @@ impl Names {
             for id in fileset.packs.keys() {
                 standings.entry(*id).or_insert(Standing::Older);
             }
-            let current = fileset.current.and_then(|number| fileset.read.get(&number));
-            for pack in current.iter().flat_map(|read| &read.packs) {
+            for pack in fileset.newest_read().iter().flat_map(|read| &read.packs) {
                 standings.insert(pack.id, Standing::Current);
             }
         }
@@ -216,15 +215,16 @@ impl Names {
         })
     }
 
-    /// The packs that a pin means, as far as they are known.
+    /// The packs that a pin means, as far as they are known: of the latest revision, those of the
+    /// newest that has been read.
     pub(super) fn packs_of(&self, pin: &Pin) -> &[PackEntry] {
-        let found = self.filesets.get(&pin.fileset).and_then(|fileset| {
-            let number = match pin.at {
-                At::Latest => fileset.current?,
-                At::Revision(number) => number,
-            };
-            fileset.read.get(&number)
-        });
+        let found = self
+            .filesets
+            .get(&pin.fileset)
+            .and_then(|fileset| match pin.at {
+                At::Latest => fileset.newest_read(),
+                At::Revision(number) => fileset.read.get(&number),
+            });
         found.map_or(&[], |read| &read.packs)
     }
 
@@ -334,6 +334,16 @@ impl Names {
 }
 
 impl Fileset {
+    /// What the newest revision whose locator has been read consists of.
+    fn newest_read(&self) -> Option<&Read> {
+        let is_known = |number, it: &Read| it.locator.is_some() && Some(number) <= self.current;
+        let read = self
+            .read
+            .iter()
+            .filter(|(number, it)| is_known(**number, it));
+        read.max_by_key(|(number, _)| **number).map(|(_, it)| it)
+    }
+
     fn unread(&self) -> impl Iterator<Item = &RevisionEntry> {
         let is_read = |entry: &&RevisionEntry| {
             let read = self.read.get(&entry.number);
@@ -456,9 +466,15 @@ mod tests {
             names.pack(&name(), pack(3, 900).id),
             Lookup::Known(pack(3, 900))
         );
-        let standings = [(2, Standing::Older), (3, Standing::Older)];
-        let standings = standings.map(|(it, standing)| (pack(it, 900).id, standing));
-        assert_eq!(names.standings(&BTreeSet::new()), standings.into());
+        // The newest that is known counts as the latest.
+        for (pins, standing) in [(None, Standing::Current), (Some("tools"), Standing::Pinned)] {
+            let pins: BTreeSet<Pin> = pins.into_iter().map(|it| it.parse().unwrap()).collect();
+            let standings = [2, 3].map(|it| (pack(it, 900).id, standing));
+            assert_eq!(names.standings(&pins), standings.into());
+            for (id, standing) in standings {
+                assert_eq!(names.standing(id, &pins), standing);
+            }
+        }
         assert_eq!(names.unread(&name()).len(), 1);
         learn(&mut names, 3, &[pack(3, 900)]).unwrap();
         let standings = [2, 3].map(|it| names.standings(&BTreeSet::new())[&pack(it, 900).id]);

@@ -67,6 +67,12 @@ impl Catalogue {
         missed.take(count).collect()
     }
 
+    /// Whether nobody has the names locked, so that they may be changed.
+    #[cfg(test)]
+    pub(crate) fn is_free(&self) -> bool {
+        self.shared.names.try_write().is_ok()
+    }
+
     async fn learn_pinned(&self) {
         let wanted = self.shared.parts.pins.wanted().into_iter();
         let filesets: BTreeSet<FilesetName> = wanted.map(|pin| pin.fileset).collect();

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::learn::bad;
 use super::{CatalogueError, Document, Shared, View};
-use crate::cache::{Standing, off_runtime};
+use crate::cache::off_runtime;
 use crate::upstream::{Fetched, Rank};
 
 impl Shared {
@@ -261,30 +261,6 @@ impl Shared {
             envelope,
             statement,
         })));
-    }
-
-    /// Tells the cache what is still named, so that it gives up the rest first.
-    pub(super) async fn rank(&self) {
-        let (names, cache) = (Arc::clone(&self.names), self.parts.cache.clone());
-        let pins = self.parts.pins.wanted();
-        let ranked = off_runtime(move || {
-            let names = names.read().unwrap_or_else(PoisonError::into_inner);
-            let (packs, objects) = (names.standings(&pins), names.object_digests());
-            // The cache asks under a lock of its own: nothing may be locked for the answer.
-            drop(names);
-            cache.rank(
-                |id| packs.get(&id).copied().unwrap_or(Standing::Superseded),
-                |digest| {
-                    if objects.contains(&digest) {
-                        Standing::Current
-                    } else {
-                        Standing::Superseded
-                    }
-                },
-            );
-        });
-        // That it was cut off is told already, and the next time it is done again.
-        let _done = ranked.await;
     }
 }
 

@@ -130,7 +130,7 @@ impl Bed {
             .version
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let _drained = self.tasks.drain(Duration::from_secs(10)).await;
         self.cache.close().await.unwrap();
     }

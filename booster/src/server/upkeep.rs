@@ -21,7 +21,7 @@ use crate::check_in::{CheckIns, Place};
 use crate::config::Config;
 use crate::metrics::{Metrics, carry_over};
 use crate::offline::Offline;
-use crate::prefetch::Prefetch;
+use crate::prefetch::{Ahead, Prefetch};
 
 impl Parts {
     /// Starts everything that goes on by itself.
@@ -85,12 +85,14 @@ impl Parts {
         let catalogue = self.catalogue.clone();
         tasks.start("pins", |stop| catalogue.follow_pins(stop));
         let prefetch = Prefetch {
-            cache: self.cache.clone(),
-            catalogue: self.catalogue.clone(),
-            ended: self.metrics.prefetches.clone(),
+            ahead: Ahead {
+                cache: self.cache.clone(),
+                catalogue: self.catalogue.clone(),
+                ended: self.metrics.prefetches.clone(),
+                wan: self.wan.clone(),
+            },
             offline: self.offline.clone(),
             pins: self.catalogue.pins(),
-            wan: self.wan.clone(),
         };
         tasks.start("prefetch", |stop| prefetch.run(stop));
         self.follow_document(tasks);

@@ -79,7 +79,8 @@ async fn what_is_fetched_ahead_yields_to_what_is_wanted() {
     let yielded = take(&wan, Purpose::Prefetch, 1, 1).await;
     assert_eq!(yielded, YIELD);
     assert!(wan.may_prefetch());
-    // However much is wanted, a connection is not left to die.
+    // However much is wanted, a connection is not left to die: it trickles, and when its sender
+    // might lose patience, what has been begun comes to its end.
     let busy = wan.clone();
     let wanted = async move {
         loop {
@@ -87,12 +88,24 @@ async fn what_is_fetched_ahead_yields_to_what_is_wanted() {
             sleep(QUIET / 2).await;
         }
     };
-    let ahead = take(&wan, Purpose::Prefetch, 1, 3);
+    let ahead = async {
+        sleep(QUIET / 4).await;
+        assert!(!wan.must_yield());
+        let trickle = take(&wan, Purpose::Prefetch, 1, 3).await;
+        (trickle, take(&wan, Purpose::Prefetch, 1, 100).await)
+    };
     let took = tokio::select! {
         () = wanted => unreachable!("it goes on for ever"),
         took = ahead => took,
     };
-    assert_eq!(took.as_secs(), (YIELD * 3).as_secs());
+    assert_eq!(took, (YIELD_MAX, Duration::ZERO));
+    assert!(wan.must_yield());
+    sleep(QUIET).await;
+    assert!(!wan.must_yield() && wan.may_prefetch());
+    // What comes next has its time from then on.
+    let _rest = wan.pace(Purpose::Wanted).came(PIECE);
+    assert!(!wan.must_yield());
+    assert_eq!(take(&wan, Purpose::Prefetch, 1, 1).await, YIELD);
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,6 +93,15 @@ impl PackFile {
     /// Fails if it cannot be read, is not that pack, or has another length than its header says.
     pub fn open(path: &Path, id: PackId) -> Result<Self, ReadPackError> {
         let file = File::open(path).map_err(|source| ReadPackError::Io { source })?;
+        Self::of(file, id)
+    }
+
+    /// Takes an open file as the pack called `id`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read, is not that pack, or has another length than its header says.
+    pub fn of(file: File, id: PackId) -> Result<Self, ReadPackError> {
         let header = read_header(&file, id)?;
         let length = file
             .metadata()
@@ -118,6 +127,12 @@ impl PackFile {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Gives the file itself back.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.file
     }
 
     /// Reads frame `frame`, verifies it and unpacks it into `plain`.

@@ -138,9 +138,10 @@ impl Job {
 
     /// Opens a file for the pack, and takes up what an earlier fill left in it.
     async fn begin(&mut self) -> Result<(), FillError> {
-        let (store, entry) = (Arc::clone(&self.shared.store), self.fill.entry);
+        let (shared, entry) = (Arc::clone(&self.shared), self.fill.entry);
+        let want = self.fill.want();
         let begun = off_runtime(move || {
-            let file = store.begin(entry)?;
+            let file = shared.store.begin(entry, shared.errand(entry.id, want))?;
             let resumed = file.resume()?;
             Ok::<_, BeginError>((file, resumed))
         });
@@ -156,7 +157,7 @@ impl Job {
                     self.shared.metrics.resumed_bytes.inc_by(bytes);
                 }
             }
-            Err(_) if self.fill.want() == Want::Soon => return Err(FillError::Unkept),
+            Err(_) if want != Want::Now => return Err(FillError::Unkept),
             Err(failure) => {
                 warn!(error = %Report(&failure), "cannot keep a pack: streaming it through");
                 self.stream_through();
@@ -211,6 +212,7 @@ impl Job {
         stop: &CancellationToken,
     ) -> Result<(), Break> {
         let purpose = self.fill.purpose();
+        self.make_way()?;
         let mut lines = Lines::new(self.ask(place, slot), self.shared.limits.stall);
         while !self.is_whole() {
             let next = self.unless_over(stop, lines.next(self.part_bytes()));

@@ -15,6 +15,28 @@ pub enum Standing {
     Superseded,
 }
 
+/// For whom room is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Errand {
+    /// Nobody waits for what comes, which will have that standing: whatever is worth more stays,
+    /// and so does all that is pinned.
+    Nobody(Standing),
+    /// Somebody waits for what comes.
+    Somebody,
+}
+
+impl Errand {
+    /// The highest rank that is given up for it.
+    pub(super) fn takes_up_to(self) -> Rank {
+        match self {
+            Self::Somebody => Rank::Pinned,
+            Self::Nobody(Standing::Current | Standing::Pinned) => Rank::Current,
+            Self::Nobody(Standing::Older) => Rank::Older,
+            Self::Nobody(Standing::Superseded) => Rank::Superseded,
+        }
+    }
+}
+
 /// Who asked for a pack: as much of a device's name as is needed to tell one from many.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Asker(u32);

@@ -73,6 +73,65 @@ fn what_one_device_asked_for_goes_before_what_many_did_and_pins_go_last() {
 }
 
 #[test]
+fn what_nobody_waits_for_gives_up_nothing_that_is_pinned_or_worth_more() {
+    let check = |errand, bytes, expected: Result<&[u8], NoRoom>| {
+        let mut index = Index::new(50, 1);
+        for name in 1..=5 {
+            index.insert(key(Kind::Pack, name), 10, true, 0);
+        }
+        index.rank(|key| match key.digest.as_raw()[0] {
+            1 | 2 => Standing::Pinned,
+            3 => Standing::Superseded,
+            4 => Standing::Older,
+            _ => Standing::Current,
+        });
+        let room = index.make_room_for(errand, bytes, 0);
+        assert_eq!(
+            room.as_deref().map(names).map_err(|it| *it),
+            expected.map(<[u8]>::to_vec)
+        );
+        assert_eq!(
+            index.bytes() + room.map_or(0, |it| it.len() as u64 * 10),
+            50
+        );
+    };
+    check(Errand::Somebody, 50, Ok(&[3, 4, 5, 1, 2]));
+    for standing in [Standing::Pinned, Standing::Current] {
+        check(Errand::Nobody(standing), 30, Ok(&[3, 4, 5]));
+        check(Errand::Nobody(standing), 31, Err(NoRoom));
+    }
+    check(Errand::Nobody(Standing::Older), 20, Ok(&[3, 4]));
+    check(Errand::Nobody(Standing::Older), 21, Err(NoRoom));
+    check(Errand::Nobody(Standing::Superseded), 11, Err(NoRoom));
+}
+
+#[test]
+fn not_even_pins_beyond_their_share_go_for_what_nobody_waits_for() {
+    let mut index = Index::new(100, 1);
+    for name in 1..=10 {
+        index.insert(key(Kind::Pack, name), 10, true, 0);
+    }
+    index.rank(|_| Standing::Pinned);
+    let nobody = Errand::Nobody(Standing::Pinned);
+    assert_eq!(index.make_room_for(nobody, 10, 0), Err(NoRoom));
+    assert_eq!(names(&index.make_room(10).unwrap()), [1]);
+}
+
+#[test]
+fn a_mark_is_of_the_file_that_was_checked_and_not_of_its_successor() {
+    let mut index = Index::new(30, 1);
+    let pack = key(Kind::Pack, 1);
+    let first = index.insert(pack, 10, false, 0);
+    let second = index.insert(pack, 10, false, 0);
+    index.set_verified(pack, first);
+    assert!(!index.is_verified(pack, second));
+    index.set_verified(pack, second);
+    assert!(index.is_verified(pack, second));
+    index.doubt(pack);
+    assert!(!index.is_verified(pack, second));
+}
+
+#[test]
 fn a_fill_hands_its_askers_on_to_its_pack() {
     let mut index = Index::new(60, 1);
     let [one, other] = ["laptop-1", "laptop-2"].map(Asker::device);

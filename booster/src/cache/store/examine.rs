@@ -44,6 +44,17 @@ pub(crate) enum Examined {
     },
 }
 
+/// What came of moving a file aside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Aside {
+    /// It lies in quarantine.
+    Moved,
+    /// Even that failed: it is the disk that is broken, not the file, which stays.
+    Refused,
+    /// It had gone, and another may have its name.
+    Replaced,
+}
+
 /// Why a look has no result.
 enum Failure {
     Bad,
@@ -87,7 +98,7 @@ impl Store {
         let bytes = found.bytes;
         match lease.check(stop) {
             Ok(()) => {
-                self.index().set_verified(key, true);
+                self.index().set_verified(key, found.born);
                 Examined::Good { bytes }
             }
             Err(Failure::Stopped) => Examined::Stopped,
@@ -101,33 +112,40 @@ impl Store {
             }
             Err(Failure::Io(error)) => {
                 self.metrics.read_failures.inc();
-                if is_lost(&error) && self.set_aside(&lease) {
-                    Examined::Damaged { bytes }
-                } else {
-                    Examined::Unreadable { error }
+                match is_lost(&error).then(|| self.set_aside(&lease)) {
+                    Some(Aside::Moved) => Examined::Damaged { bytes },
+                    Some(Aside::Replaced) => Examined::Absent,
+                    Some(Aside::Refused) | None => Examined::Unreadable { error },
                 }
             }
         }
     }
 
-    /// Puts a file that the disk has lost into quarantine. False if even that fails: then it is the
-    /// disk that is broken, not the file, and the file stays.
-    fn set_aside(&self, lease: &Lease) -> bool {
+    /// Puts a file that the disk has lost into quarantine, if it is still there.
+    fn set_aside(&self, lease: &Lease) -> Aside {
         let aside = Key {
             kind: Kind::Quarantined,
             digest: lease.key.digest,
         };
         let files = self.files();
-        let (from, to) = (self.path(lease.key), self.path(aside));
-        let moved = fs::rename(&from, &to);
-        if moved.is_ok() && self.index().remove_born(lease.key, lease.found.born) {
-            warn!(file = %to.display(), "the disk has lost a file of the cache: moved it aside");
-            self.index().insert(aside, lease.found.bytes, false, 0);
-            self.trim_quarantine();
+        // Looked at first: what lies under the name may be another file, and as good as new.
+        if !self.index().is_current(lease.key, lease.found.born) {
+            return Aside::Replaced;
         }
+        let to = self.path(aside);
+        if fs::rename(self.path(lease.key), &to).is_err() {
+            return Aside::Refused;
+        }
+        warn!(file = %to.display(), "the disk has lost a file of the cache: moved it aside");
+        self.opened.forget(lease.key);
+        let mut index = self.index();
+        index.remove(lease.key);
+        index.insert(aside, lease.found.bytes, false, 0);
+        drop(index);
+        self.trim_quarantine();
         drop(files);
         self.count();
-        moved.is_ok()
+        Aside::Moved
     }
 }
 
@@ -323,6 +341,27 @@ mod tests {
         assert!(is_cached(&path));
         read_back(&look);
         assert!(is_cached(&path));
+    }
+
+    #[test]
+    fn a_file_that_has_taken_the_place_of_a_lost_one_is_not_moved_aside() {
+        let (folder, bytes) = (tempfile::tempdir().unwrap(), b"bread");
+        let metrics = crate::testing::metrics();
+        let store = Store::open(folder.path(), 1 << 30, 0, 0, metrics).unwrap();
+        let digest = Digest::of(bytes);
+        let key = Key {
+            kind: Kind::Object,
+            digest,
+        };
+        store.put_object(digest, bytes).unwrap();
+        let lost = store.lease(key).unwrap();
+        store.index().insert(key, 5, true, 0);
+        assert_eq!(store.set_aside(&lost), Aside::Replaced);
+        assert!(store.path(key).exists() && store.contains(key));
+        let lost = store.lease(key).unwrap();
+        assert_eq!(store.set_aside(&lost), Aside::Moved);
+        assert!(!store.path(key).exists() && !store.contains(key));
+        assert_eq!(store.bytes(), 5);
     }
 
     #[test]

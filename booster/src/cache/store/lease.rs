@@ -92,21 +92,24 @@ impl Lease {
     }
 
     fn open_checked(&self) -> Result<File, UnusableError> {
-        let path = self.store.path(self.key);
-        let file = File::open(&path)?;
+        let file = File::open(self.store.path(self.key))?;
         if file.metadata()?.len() != self.found.bytes {
             return Err(UnusableError::Bad);
         }
         let shard = usize::from(self.key.digest.as_raw()[0]) % CHECKING;
-        if !self.is_verified() {
-            let checking = &self.store.checking[shard];
-            let _one = checking.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.is_verified() {
-                PackFile::open(&path, PackId(self.key.digest)).and_then(|pack| pack.verify())?;
-                self.store.index().set_verified(self.key, true);
-            }
+        if self.is_verified() {
+            return Ok(file);
         }
-        Ok(file)
+        let checking = &self.store.checking[shard];
+        let _one = checking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_verified() {
+            return Ok(file);
+        }
+        // What is checked is what is served: under the same name may lie another by now.
+        let pack = PackFile::of(file, PackId(self.key.digest))?;
+        pack.verify()?;
+        self.store.index().set_verified(self.key, self.found.born);
+        Ok(pack.into_file())
     }
 
     pub(super) fn is_verified(&self) -> bool {
@@ -195,9 +198,57 @@ impl From<ReadPackError> for UnusableError {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, thread};
+
     use rustix::io::Errno;
 
     use super::*;
+    use crate::cache::index::Kind;
+    use crate::testing::{metrics, pack};
+
+    #[test]
+    fn what_is_checked_is_what_is_served_though_another_takes_its_place_meanwhile() {
+        let (pack, folder) = (pack(1), tempfile::tempdir().unwrap());
+        let key = Key {
+            kind: Kind::Pack,
+            digest: pack.header.id().0,
+        };
+        let open = || Store::open(folder.path(), 1 << 30, 0, 0, metrics()).unwrap();
+        let path = open().path(key);
+        let mut bad = pack.bytes.clone();
+        bad[300_000] ^= 1;
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::write(&path, bad).unwrap();
+        let store = open();
+        let lease = store.lease(key).unwrap();
+        let shard = usize::from(key.digest.as_raw()[0]) % CHECKING;
+        let busy = store.checking[shard].lock().unwrap();
+        let is_open = || {
+            let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+            let mut files = links.filter_map(|link| fs::read_link(link.path()).ok());
+            files.any(|file| file == path)
+        };
+        thread::scope(|scope| {
+            let opened = scope.spawn(|| lease.open());
+            while !is_open() {
+                assert!(!opened.is_finished());
+                thread::yield_now();
+            }
+            // A good one takes its place, of which nobody knows yet that it is good.
+            let new = folder.path().join("new");
+            fs::write(&new, &pack.bytes).unwrap();
+            let files = store.files();
+            fs::rename(new, &path).unwrap();
+            let bytes = pack.bytes.len() as u64;
+            store.index().insert(key, bytes, false, 0);
+            drop((files, busy));
+            let opened = opened.join().unwrap();
+            assert!(matches!(opened, Err(UnusableError::Bad)), "bad bytes");
+        });
+        let newer = store.lease(key).unwrap();
+        assert!(!newer.found.verified, "nobody has looked at it");
+        assert_eq!(newer.open().unwrap().bytes(), pack.bytes.len() as u64);
+    }
 
     fn check(error: impl Fn() -> io::Error, expected: &str) {
         let source = error();

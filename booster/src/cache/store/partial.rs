@@ -14,7 +14,7 @@ use content::pack::PackHeader;
 use thiserror::Error;
 
 use super::{Lease, Store, StoredPack, create_folder};
-use crate::cache::index::{Key, Kind, NoRoom};
+use crate::cache::index::{Errand, Key, Kind, NoRoom};
 use crate::cache::rope::Rope;
 
 /// The file of a fill. Dropped, it stays behind to be taken up again.
@@ -51,9 +51,13 @@ pub(crate) enum BeginError {
 }
 
 impl Store {
-    /// Sets room aside for a whole pack and opens the file that it is filled into. There must be
-    /// only one fill of a pack at a time. Touches the disk.
-    pub(crate) fn begin(self: &Arc<Self>, entry: PackEntry) -> Result<PartialFile, BeginError> {
+    /// Sets room aside for a whole pack, as its errand allows, and opens the file that it is filled
+    /// into. There must be only one fill of a pack at a time. Touches the disk.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        entry: PackEntry,
+        errand: Errand,
+    ) -> Result<PartialFile, BeginError> {
         let total = u64::from(entry.total_bytes);
         // A pack that is here, but cannot be read, is not given up before another takes its place.
         let _unreadable = self.lease(Key {
@@ -64,7 +68,7 @@ impl Store {
             return Err(BeginError::Resting);
         }
         let lease = self
-            .reserve(entry.id.0, total)
+            .reserve(entry.id.0, total, errand)
             .map_err(|NoRoom| BeginError::NoRoom)?;
         let path = self.path(lease.key);
         match self.open_partial(&path) {

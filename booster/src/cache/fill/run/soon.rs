@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use content::PackId;
+
 use super::{Break, Job};
 use crate::cache::fill::{FillError, Want};
+use crate::cache::index::Errand;
+use crate::cache::{Shared, Standing};
 
 impl Job {
     /// Ends the fill if nobody reads along. False if somebody does.
@@ -17,11 +21,18 @@ impl Job {
         true
     }
 
-    /// Breaks off, between two frames, what nobody has asked for yet while others wait for a turn
-    /// with what they have asked for. What is there stays, to be gone on from.
+    /// Breaks off, between two frames, what nobody has asked for yet while others wait for a turn,
+    /// or have long been waiting for the line, with what they have asked for. What is there stays,
+    /// to be gone on from.
     pub(super) fn make_way(&self) -> Result<(), Break> {
-        let is_soon = self.fill.want() == Want::Soon;
-        if is_soon && !self.is_whole() && self.shared.turns.are_waited_for() {
+        let shared = &self.shared;
+        let must_yield = || shared.must_yield.get().is_some_and(|asked| asked());
+        let is_in_the_way = match self.fill.want() {
+            Want::Ahead => must_yield(),
+            Want::Soon => shared.turns.are_waited_for(),
+            Want::Now => false,
+        };
+        if is_in_the_way && !self.is_whole() {
             return Err(Break::Over(FillError::PutOff));
         }
         Ok(())
@@ -44,6 +55,19 @@ impl Job {
     pub(super) fn count_ahead(&self, bytes: usize) {
         if self.fill.want() == Want::Soon {
             self.shared.metrics.read_ahead_bytes.inc_by(bytes as u64);
+        }
+    }
+}
+
+impl Shared {
+    /// For whom room is made for a pack. Takes the locks of whoever knows its standing.
+    pub(super) fn errand(&self, id: PackId, want: Want) -> Errand {
+        match want {
+            Want::Ahead | Want::Soon => {
+                let standing = self.standing.get().map(|standing| standing(id));
+                Errand::Nobody(standing.unwrap_or(Standing::Current))
+            }
+            Want::Now => Errand::Somebody,
         }
     }
 }
