@@ -14,7 +14,7 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use certs::ca_cert::CaCertError;
@@ -56,6 +56,7 @@ struct Inner {
     ledger: Ledger,
     lives: Certificates,
     published: Published,
+    retries: Mutex<crls::Retries>,
     signer: RwLock<own::Signer>,
     trust: Arc<Trust>,
 }
@@ -103,6 +104,12 @@ pub enum AuthorityError {
         found: u64,
         /// Its highest value that was ever served.
         published: u64,
+    },
+    /// What failed a moment ago is not tried again yet.
+    #[error("{why}")]
+    Postponed {
+        /// Why it failed.
+        why: String,
     },
     /// What was published cannot be kept.
     #[error("cannot keep what was published")]
@@ -186,6 +193,7 @@ impl Authority {
             ledger,
             lives,
             published,
+            retries: Mutex::default(),
             signer,
             trust,
         };
@@ -193,7 +201,7 @@ impl Authority {
             inner: Arc::new(inner),
         };
         authority.publish_stored(stored).await?;
-        authority.refresh_crls().await?;
+        authority.catch_up_crls().await?;
         authority.renew_own().await?;
         Ok(authority)
     }
@@ -225,7 +233,7 @@ impl Authority {
         }
         *inner.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         self.publish_stored(stored).await?;
-        self.refresh_crls().await?;
+        self.catch_up_crls().await?;
         self.renew_own().await
     }
 

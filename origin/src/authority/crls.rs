@@ -3,17 +3,23 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
 use certs::crl::{self, Rollback};
 use certs::trust::TrustCrlError;
 use certs::{Ca, CaKind, IssuerId};
+use service::Report;
 use sqlx::SqliteConnection;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 use tracing::{info, warn};
+use transport::Backoff;
 
 use super::{Authority, AuthorityError, seconds};
 use crate::audit::{Actor, Draft, Event};
-use crate::ledger::authorities::{self, StoredCrl};
+use crate::ledger::authorities::{self, CrlHead, StoredCrl};
 use crate::ledger::{certificates, commit, counters};
 
 /// A list is signed anew when it is so old, even if it says nothing new: whoever fetches one can
@@ -45,32 +51,78 @@ impl Authority {
         self.publish_crls(usable).await
     }
 
-    /// Signs anew every list that is old or missing, or from the future.
+    /// Puts in force what was signed and is not yet, and signs anew every list that is old or
+    /// missing, or from the future. After a failure, the next try waits for a second, and for up
+    /// to a minute if it goes on: in between, this fails for the same reason.
     ///
     /// # Errors
     ///
     /// Fails if the ledger, the disk or a signature fails.
     pub async fn refresh_crls(&self) -> Result<(), AuthorityError> {
+        self.refresh_crls_at(Instant::now()).await
+    }
+
+    async fn refresh_crls_at(&self, at: Instant) -> Result<(), AuthorityError> {
+        self.retries().check(at)?;
+        let done = self.catch_up_crls().await;
+        self.retries().note(at, &done);
+        done
+    }
+
+    /// The same, without a wait.
+    pub(super) async fn catch_up_crls(&self) -> Result<(), AuthorityError> {
         let now = self.inner.clock.now();
+        let mut db = self.inner.ledger.read().await?;
+        let heads = authorities::crl_heads(&mut db).await?;
+        drop(db);
         let fresh_since = crl::backdated(now) - AGE_MAX;
-        let old = |issuer| {
-            let current = self.inner.trust.crls().current(issuer);
-            current.is_none_or(|crl| {
-                crl.this_update() <= fresh_since || is_ahead(crl.this_update(), now)
-            })
-        };
-        // One that has run out itself signs for nobody any more.
-        let counts = |issuer| self.inner.trust.issuer(issuer).is_some();
-        let keys = self.keys();
-        let issuers = keys.issuing().map(Ca::id);
-        let old: Vec<IssuerId> = issuers.filter(|it| counts(*it) && old(*it)).collect();
-        if old.is_empty() {
-            return Ok(());
+        let is_old =
+            |head: &CrlHead| head.this_update <= fresh_since || is_ahead(head.this_update, now);
+        let (mut old, mut waiting) = (Vec::new(), Vec::new());
+        for ca in self.keys().issuing() {
+            let issuer = ca.id();
+            // One that has run out itself signs for nobody any more.
+            if self.inner.trust.issuer(issuer).is_none() {
+                continue;
+            }
+            let head = heads.iter().find(|it| it.issuer == *issuer.as_bytes());
+            let in_force = self.inner.trust.crls().current(issuer);
+            match head.filter(|head| !is_old(head)) {
+                None => old.push(issuer),
+                Some(head) if in_force.is_none_or(|crl| crl.number() < head.number) => {
+                    waiting.push(*head);
+                }
+                Some(_) => {}
+            }
         }
-        let mut tx = self.inner.ledger.write().await?;
-        let signed = self.sign_crls(&mut tx, &old, now).await?;
-        commit(tx).await?;
-        self.publish_crls(signed).await
+        // One that cannot be put in force holds up no other.
+        let published = self.publish_waiting(&waiting).await;
+        if !old.is_empty() {
+            let mut tx = self.inner.ledger.write().await?;
+            let signed = self.sign_crls(&mut tx, &old, now).await?;
+            commit(tx).await?;
+            self.publish_crls(signed).await?;
+        }
+        published
+    }
+
+    /// Puts in force what was signed, when the disk or the caller left us in between.
+    async fn publish_waiting(&self, waiting: &[CrlHead]) -> Result<(), AuthorityError> {
+        for head in waiting {
+            // A list may be long: not read for a disk that refuses.
+            let counter = counter(IssuerId::from_bytes(head.issuer));
+            self.inner.published.raise(&counter, head.number).await?;
+            let mut db = self.inner.ledger.read().await?;
+            let stored = authorities::crl(&mut db, &head.issuer).await?;
+            drop(db);
+            self.publish_crls(stored.into_iter().collect()).await?;
+        }
+        Ok(())
+    }
+
+    fn retries(&self) -> MutexGuard<'_, Retries> {
+        let retries = self.inner.retries.lock();
+        retries.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Signs the lists of `issuers` within the transaction that changed them.
@@ -121,6 +173,51 @@ impl Authority {
     }
 }
 
+/// When to look after the lists again, after it has failed: each try may sign or read a list of a
+/// million, and the disk that refused it is asked every second.
+#[derive(Debug)]
+pub(super) struct Retries {
+    backoff: Backoff,
+    /// Not before then, and why.
+    waits: Option<(Instant, String)>,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
+            waits: None,
+        }
+    }
+}
+
+impl Retries {
+    fn check(&self, at: Instant) -> Result<(), AuthorityError> {
+        match &self.waits {
+            Some((until, why)) if at < *until => {
+                Err(AuthorityError::Postponed { why: why.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn note(&mut self, at: Instant, done: &Result<(), AuthorityError>) {
+        self.waits = match done {
+            Ok(()) => {
+                self.backoff.succeeded();
+                None
+            }
+            Err(failure) => {
+                let wait = self.backoff.failed(1.0);
+                Some((at + wait, Report(failure).to_string()))
+            }
+        };
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
 /// Whether others would refuse a list made at `this_update`, since it is only `now`.
 fn is_ahead(this_update: i64, now: i64) -> bool {
     this_update > now + seconds(crl::SKEW_MAX)
@@ -137,11 +234,14 @@ pub(super) async fn sign_crl(
     life: i64,
 ) -> Result<StoredCrl, AuthorityError> {
     let issuer = *ca.id().as_bytes();
-    let before = if for_ever {
-        None
-    } else {
-        certificates::listed_at(db, &issuer).await?
-    };
+    let listed_at = certificates::listed_at(db, &issuer).await?;
+    if listed_at.is_none_or(|at| is_ahead(at, now)) {
+        let missed = certificates::revoke_missed(db, &issuer, now).await?;
+        if missed > 0 {
+            warn!(missed, issuer = %ca.id(), "certificates that a clock ahead of its time took for over are revoked");
+        }
+    }
+    let before = listed_at.filter(|_| !for_ever);
     // A list that was made by a clock ahead of its time must not drop what still counts.
     let expired_before = before.map_or(0, |at| at.min(now));
     let entries = certificates::revoked(db, &issuer, expired_before).await?;

@@ -39,6 +39,17 @@ pub struct StoredCrl {
     pub der: Vec<u8>,
 }
 
+/// What is told of a list without reading it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CrlHead {
+    /// The SHA-256 of its issuer's public key.
+    pub issuer: [u8; 32],
+    /// Its number.
+    pub number: u64,
+    /// When it was made (backdated).
+    pub this_update: i64,
+}
+
 /// Records an authority.
 ///
 /// # Errors
@@ -160,13 +171,54 @@ pub async fn crls(db: &mut SqliteConnection) -> Result<Vec<StoredCrl>, LedgerErr
     rows.iter().map(crl_from_row).collect()
 }
 
-fn crl_from_row(row: &SqliteRow) -> Result<StoredCrl, LedgerError> {
+/// The newest CRL of `issuer`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn crl(
+    db: &mut SqliteConnection,
+    issuer: &[u8; 32],
+) -> Result<Option<StoredCrl>, LedgerError> {
+    let row = query("SELECT * FROM crls WHERE issuer = $1")
+        .bind(issuer.as_slice())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("read a CRL"))?;
+    row.as_ref().map(crl_from_row).transpose()
+}
+
+/// The same as [`crls`], without the lists: cheap however long they are.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn crl_heads(db: &mut SqliteConnection) -> Result<Vec<CrlHead>, LedgerError> {
+    let rows = query("SELECT issuer, number, this_update FROM crls")
+        .fetch_all(db)
+        .await
+        .map_err(failed("look for the CRLs"))?;
+    let head = |row| {
+        Ok(CrlHead {
+            issuer: blob(row, "issuer")?,
+            number: number(row)?,
+            this_update: value(row, "this_update")?,
+        })
+    };
+    rows.iter().map(head).collect()
+}
+
+fn number(row: &SqliteRow) -> Result<u64, LedgerError> {
     let number: i64 = value(row, "number")?;
+    u64::try_from(number).map_err(|_| LedgerError::Malformed {
+        what: "a CRL number",
+    })
+}
+
+fn crl_from_row(row: &SqliteRow) -> Result<StoredCrl, LedgerError> {
     Ok(StoredCrl {
         issuer: blob(row, "issuer")?,
-        number: u64::try_from(number).map_err(|_| LedgerError::Malformed {
-            what: "a CRL number",
-        })?,
+        number: number(row)?,
         this_update: value(row, "this_update")?,
         next_update: value(row, "next_update")?,
         der: value(row, "der")?,

@@ -186,8 +186,9 @@ pub async fn list_by_holder(
     rows.iter().map(from_row).collect()
 }
 
-/// Revokes every certificate of the devices `holders` that is valid after `now`; returns the
-/// issuers that have something new to say.
+/// Revokes every certificate of the devices `holders` that is valid after `now`; returns all of
+/// their issuers. Each is to sign a list then, even if it says nothing new: by a clock that is ahead
+/// everything is over, and it is from that list that [`revoke_missed`] is known to be needed.
 ///
 /// # Errors
 ///
@@ -212,12 +213,10 @@ pub async fn revoke_holders(
     .await
     .map_err(failed("revoke certificates"))?;
     let rows = query(
-        "SELECT DISTINCT issuer FROM certificates \
-         WHERE role IN ('booster', 'client') AND not_after > $2 \
+        "SELECT DISTINCT issuer FROM certificates WHERE role IN ('booster', 'client') \
          AND holder IN (SELECT value FROM json_each($1))",
     )
     .bind(devices::json(holders))
-    .bind(now)
     .fetch_all(db)
     .await
     .map_err(failed("look for the issuers"))?;
@@ -225,7 +224,7 @@ pub async fn revoke_holders(
 }
 
 /// Revokes every certificate of `holder` for another key than `key` that is valid after `now`, as
-/// superseded; returns the issuers that have something new to say.
+/// superseded; returns the issuers of all that is for other keys, as [`revoke_holders`] does.
 ///
 /// # Errors
 ///
@@ -237,21 +236,63 @@ pub async fn supersede(
     key: &[u8; 32],
     now: i64,
 ) -> Result<Vec<[u8; 32]>, LedgerError> {
-    let rows = query(
+    query(
         "INSERT INTO revocations (issuer, serial, revoked_at, not_after, reason) \
          SELECT issuer, serial, $4, not_after, $5 FROM certificates \
          WHERE role = $1 AND holder = $2 AND spki_sha256 <> $3 AND not_after > $4 \
-         ON CONFLICT DO NOTHING RETURNING issuer",
+         ON CONFLICT DO NOTHING",
     )
     .bind(role.as_str())
     .bind(holder.as_str())
     .bind(key.as_slice())
     .bind(now)
     .bind(RevocationReason::Superseded.code())
-    .fetch_all(db)
+    .execute(&mut *db)
     .await
     .map_err(failed("revoke what was superseded"))?;
+    let rows = query(
+        "SELECT DISTINCT issuer FROM certificates \
+         WHERE role = $1 AND holder = $2 AND spki_sha256 <> $3",
+    )
+    .bind(role.as_str())
+    .bind(holder.as_str())
+    .bind(key.as_slice())
+    .fetch_all(db)
+    .await
+    .map_err(failed("look for the issuers"))?;
     rows.iter().map(|row| blob(row, "issuer")).collect()
+}
+
+/// Revokes what `issuer` has issued, is valid after `now`, and should have been revoked when a clock
+/// that was ahead took it for over: what revoked devices hold, and what is for keys that devices
+/// have left and nobody has to be seen with any more. How many that were.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn revoke_missed(
+    db: &mut SqliteConnection,
+    issuer: &[u8; 32],
+    now: i64,
+) -> Result<u64, LedgerError> {
+    let missed = query(
+        // Device by device: each has a few that are valid, and long rows of those that are not.
+        "INSERT INTO revocations (issuer, serial, revoked_at, not_after, reason) \
+         SELECT c.issuer, c.serial, $2, c.not_after, \
+           CASE d.state WHEN 'revoked' THEN coalesce(d.revoked_for, 0) ELSE $3 END \
+         FROM devices AS d CROSS JOIN certificates AS c \
+         WHERE c.role = d.role AND c.holder = d.id AND c.not_after > $2 AND c.issuer = $1 \
+         AND (d.state = 'revoked' OR c.spki_sha256 <> d.spki_sha256 \
+              AND NOT EXISTS (SELECT 1 FROM rekeys AS r WHERE r.device = d.id)) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(issuer.as_slice())
+    .bind(now)
+    .bind(RevocationReason::Superseded.code())
+    .execute(db)
+    .await
+    .map_err(failed("revoke what was missed"))?;
+    Ok(missed.rows_affected())
 }
 
 /// The entries of the next list of `issuer`, in the order of their serials: certificates that were
@@ -309,8 +350,9 @@ pub async fn listed_at(
     row.map(|row| value(&row, "this_update")).transpose()
 }
 
-/// Forgets certificates that expired before `before`, except revoked ones and each key's last;
-/// returns how many.
+/// Forgets certificates that expired before `before`, except revoked ones, and those after whose end
+/// none was issued for their key: by a clock that is ahead, one that still counts has expired, and
+/// what is forgotten cannot be revoked. Returns how many.
 ///
 /// # Errors
 ///
@@ -319,7 +361,7 @@ pub async fn prune(db: &mut SqliteConnection, before: i64) -> Result<u64, Ledger
     let gone = query(
         "DELETE FROM certificates AS c WHERE not_after < $1 \
          AND EXISTS (SELECT 1 FROM certificates AS later \
-                     WHERE later.spki_sha256 = c.spki_sha256 AND later.not_after > c.not_after) \
+                     WHERE later.spki_sha256 = c.spki_sha256 AND later.not_before > c.not_after) \
          AND NOT EXISTS (SELECT 1 FROM revocations AS r \
                          WHERE r.issuer = c.issuer AND r.serial = c.serial)",
     )

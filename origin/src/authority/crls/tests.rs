@@ -1,7 +1,5 @@
 //! Tests of what is on the lists, and what a million entries cost.
 
-use std::time::Instant;
-
 use certs::{Key, Verdict};
 use sqlx::query;
 
@@ -49,6 +47,96 @@ async fn an_expired_certificate_is_on_one_more_list_and_then_on_none() {
         authority.refresh_crls().await.unwrap();
         assert_eq!(on_it(), expected, "after {passing} s");
     }
+}
+
+/// Lets nothing be written to `published.cbor`, or all again: no mode stops root.
+fn refuse_marks(bed: &Bed, refuse: bool) {
+    let (path, aside) = (
+        bed.folder.path().join("published.cbor"),
+        bed.folder.path().join("aside"),
+    );
+    if refuse {
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+    } else {
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_was_signed_and_not_published_is_in_force_as_soon_as_it_can_be() {
+    let bed = Bed::new().await;
+    let authority = &bed.authority;
+    let key = Key::generate().unwrap();
+    bed.ask(&key, "laptop", Some(&bed.token(true).await)).await;
+    let mut db = authority.ledger().read().await.unwrap();
+    let held = certificates::newest_by_key(&mut db, &key.spki_sha256()).await;
+    let held = held.unwrap().unwrap();
+    drop(db);
+    let issuer = IssuerId::from_bytes(held.issuer);
+    let number = || authority.trust().crls().current(issuer).unwrap().number();
+    let before = number();
+
+    refuse_marks(&bed, true);
+    let tx = authority.ledger().write().await.unwrap();
+    let whom = [(certs::Role::Client, "laptop".parse().unwrap())];
+    let reason = crl::RevocationReason::KeyCompromise;
+    authority.revoke(tx, &whom, reason).await.unwrap_err();
+    let begun = Instant::now();
+    // Tried again and again, further and further apart, and for the same reason all the time.
+    let (mut tries, mut reasons) = (0, std::collections::BTreeSet::new());
+    for second in 0..120 {
+        let at = begun + Duration::from_secs(second);
+        let failure = authority.refresh_crls_at(at).await.unwrap_err();
+        tries += i32::from(!matches!(failure, AuthorityError::Postponed { .. }));
+        reasons.insert(Report(&failure).to_string());
+    }
+    assert_eq!((tries, reasons.len(), number()), (7, 1, before));
+    let mut db = authority.ledger().read().await.unwrap();
+    let heads = authorities::crl_heads(&mut db).await.unwrap();
+    drop(db);
+    let stored = heads.iter().find(|it| it.issuer == held.issuer).unwrap();
+    assert_eq!(stored.number, before + 1, "signed once");
+
+    refuse_marks(&bed, false);
+    let later = begun + Duration::from_secs(240);
+    authority.refresh_crls_at(later).await.unwrap();
+    assert_eq!(number(), before + 1);
+    let now = authority.clock().now();
+    let verdict = authority.trust().crls().lookup(issuer, held.serial, now);
+    assert!(matches!(verdict, Verdict::Revoked { .. }));
+}
+
+#[tokio::test]
+async fn a_clock_ahead_forgets_no_certificate_that_still_counts() {
+    let bed = Bed::new().await;
+    let key = Key::generate().unwrap();
+    bed.ask(&key, "laptop", Some(&bed.token(true).await)).await;
+    let id = "laptop".parse().unwrap();
+    let again = async || {
+        let mut tx = bed.authority.ledger().write().await.unwrap();
+        let issued = bed
+            .authority
+            .issue(&mut tx, certs::Role::Client, &id, key.spki_der());
+        assert!(issued.await.unwrap().is_new);
+        commit(tx).await.unwrap();
+    };
+    let forget = async || {
+        let mut tx = bed.authority.ledger().write().await.unwrap();
+        let now = bed.authority.clock().now();
+        let gone = certificates::prune(&mut tx, now - DAY).await.unwrap();
+        commit(tx).await.unwrap();
+        gone
+    };
+    bed.pass(7 * DAY);
+    again().await;
+    assert_eq!(forget().await, 0);
+    // For all that the ledger shows, this is a clock gone wild: the first one still counts.
+    bed.pass(100 * DAY);
+    assert_eq!(forget().await, 0);
+    again().await;
+    assert_eq!(forget().await, 2);
 }
 
 /// The highest that this process's memory has been since [`forget_peak`], in MiB.

@@ -274,3 +274,39 @@ async fn a_twin_of_a_certificates_number_under_a_stolen_ca_has_no_say() {
     after(&bed, DELAY).await;
     assert_eq!([ended(&bed, &first), ended(&bed, &second)], [None, None]);
 }
+
+/// What was ended by a clock that was weeks ahead is ended for good once `mended` has set it right
+/// and something has been signed.
+async fn a_clock_ahead_spares_nobody(mended: impl AsyncFnOnce(&Bed)) {
+    const WEEKS: i64 = 40 * crate::testing::DAY;
+    let bed = Bed::new().await;
+    after(&bed, DELAY).await;
+    let [old, new, thiefs, other] = [(); 4].map(|()| Key::generate().unwrap());
+    let left = enrolled(&bed, &old, "one", Role::Client).await;
+    let kept = renew(&bed, &new, &left).await.unwrap();
+    let stolen = enrolled(&bed, &thiefs, "two", Role::Client).await;
+    let good = enrolled(&bed, &other, "three", Role::Client).await;
+    let seen = peer(&bed, &kept);
+    bed.pass(WEEKS);
+    bed.enrolment.seen(&seen).await;
+    after(&bed, DELAY).await;
+    bed.revoke("two").await;
+    bed.pass(-WEEKS);
+    mended(&bed).await;
+    let all = [&left, &stolen, &kept, &good].map(|held| ended(&bed, held));
+    let superseded = Some(RevocationReason::Superseded);
+    let unspecified = Some(RevocationReason::Unspecified);
+    assert_eq!(all, [superseded, unspecified, None, None]);
+}
+
+#[tokio::test]
+async fn what_a_clock_ahead_took_for_over_is_revoked_once_it_is_set_right() {
+    a_clock_ahead_spares_nobody(async |bed| bed.authority.refresh_crls().await.unwrap()).await;
+    // Nor if the first list after it is that of another revocation.
+    a_clock_ahead_spares_nobody(async |bed| {
+        let key = Key::generate().unwrap();
+        enrolled(bed, &key, "four", Role::Client).await;
+        bed.revoke("four").await;
+    })
+    .await;
+}
