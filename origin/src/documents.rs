@@ -1,6 +1,7 @@
 //! The deployment document: who is who, and where. Signed anew whenever that changes.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -29,6 +30,10 @@ struct Inner {
     protocol_min: u32,
     /// The current one; held while the next is made.
     said: Mutex<Option<Said>>,
+    /// How often something was changed that the document may tell.
+    changes: AtomicU64,
+    /// How many of those the current one allows for.
+    told: AtomicU64,
 }
 
 /// What was said, and under which CA.
@@ -96,6 +101,8 @@ impl Documents {
                 current: RwLock::new(Arc::new(current)),
                 protocol_min,
                 said: Mutex::new(None),
+                changes: AtomicU64::new(0),
+                told: AtomicU64::new(0),
             }),
         };
         documents.refresh().await?;
@@ -128,34 +135,37 @@ impl Documents {
     ///
     /// Fails if the ledger, the disk or the signature does; the last version stays.
     pub async fn refresh(&self) -> Result<(), DocumentError> {
-        let authority = &self.inner.authority;
+        // Should this fail or be given up, it is made up for by `catch_up`.
+        self.changed();
         let mut said = self.inner.said.lock().await;
-        let mut db = authority.ledger().read().await?;
-        let boosters = boosters::list(&mut db).await?;
-        drop(db);
+        let changes = self.inner.changes.load(Ordering::Acquire);
+        if let Some(sealed) = self.sign(&mut said).await? {
+            let current = self.inner.current.write();
+            *current.unwrap_or_else(PoisonError::into_inner) = Arc::new(sealed);
+        }
+        self.inner.told.store(changes, Ordering::Release);
+        Ok(())
+    }
+
+    /// The next version, unless it would say what was `said` last.
+    async fn sign(&self, said: &mut Option<Said>) -> Result<Option<Sealed>, DocumentError> {
+        let authority = &self.inner.authority;
+        // What a call that was given up is still writing comes before us.
+        let mut tx = authority.ledger().write().await?;
+        let boosters = boosters::list(&mut tx).await?;
         let mut next = self.inner.compose(boosters);
         let issuer = authority.content_issuer();
         if let Some(last) = said.as_ref() {
             (next.version, next.created) = (last.document.version, last.document.created);
             if next == last.document && issuer == last.issuer {
-                return Ok(());
+                return Ok(None);
             }
         }
-        let mut tx = authority.ledger().write().await?;
         next.version = counters::next(&mut tx, COUNTER).await?;
         commit(tx).await?;
         authority.published().raise(COUNTER, next.version).await?;
         next.created = authority.clock().now();
         let envelope = Bytes::from(seal(&next, |message| authority.sign_content(message))?);
-        let sealed = Arc::new(Sealed {
-            digest: Digest::of(&envelope),
-            envelope,
-        });
-        *self
-            .inner
-            .current
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = sealed;
         info!(
             version = next.version,
             boosters = next.boosters.len(),
@@ -165,19 +175,30 @@ impl Documents {
             document: next,
             issuer,
         });
-        Ok(())
+        Ok(Some(Sealed {
+            digest: Digest::of(&envelope),
+            envelope,
+        }))
     }
 
-    /// Signs a new version if another CA has come to stand behind the signature.
+    /// Takes note that something has changed, or is about to, that the document may tell.
+    fn changed(&self) {
+        self.inner.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Signs a new version if another CA has come to stand behind the signature, or if something
+    /// has changed since the last and nobody has come round to telling it.
     ///
     /// # Errors
     ///
     /// Fails as [`Documents::refresh`] does.
-    pub async fn follow_signer(&self) -> Result<(), DocumentError> {
+    pub async fn catch_up(&self) -> Result<(), DocumentError> {
         let said = self.inner.said.lock().await;
+        let is_told =
+            self.inner.told.load(Ordering::Acquire) == self.inner.changes.load(Ordering::Acquire);
         let issuer = said.as_ref().and_then(|said| said.issuer);
         drop(said);
-        if issuer == self.inner.authority.content_issuer() {
+        if is_told && issuer == self.inner.authority.content_issuer() {
             return Ok(());
         }
         self.refresh().await
@@ -208,6 +229,7 @@ impl Documents {
         for (id, at) in told {
             boosters::put_addresses(&mut tx, id, &at.content, &at.enrol, now).await?;
         }
+        self.changed();
         commit(tx).await?;
         self.refresh().await
     }
@@ -293,7 +315,7 @@ mod tests {
         let opened = Documents::open(bed.authority.clone(), addresses, 1).await;
         let documents = opened.unwrap();
         let first = signed(&documents);
-        documents.follow_signer().await.unwrap();
+        documents.catch_up().await.unwrap();
         assert_eq!(signed(&documents), first);
         let (data, ledger) = (bed.folder.path(), bed.authority.ledger());
         let (content, now) = (Which::Issuing(CaKind::Content), bed.authority.clock().now());
@@ -301,7 +323,7 @@ mod tests {
         bed.authority.reload().await.unwrap();
         bed.pass(1);
         bed.authority.renew_own().await.unwrap();
-        documents.follow_signer().await.unwrap();
+        documents.catch_up().await.unwrap();
         let second = signed(&documents);
         assert_eq!(second.0, first.0 + 1);
         assert!(second.1.is_some() && second.1 != first.1);

@@ -1,5 +1,6 @@
 //! What the tests of this room share: an authority in a temporary folder, on a clock of its own.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -119,6 +120,19 @@ impl Bed {
         let whom = [(Role::Client, id.parse().unwrap())];
         let reason = certs::crl::RevocationReason::Unspecified;
         self.authority.revoke(tx, &whom, reason).await.unwrap();
+    }
+
+    /// Lets no number be published, as by a disk that refuses; or all again. No mode stops root.
+    pub(crate) fn refuse_marks(&self, refuse: bool) {
+        let at = |name| self.folder.path().join(name);
+        let (path, aside) = (at("published.cbor"), at("aside"));
+        if refuse {
+            fs::rename(&path, &aside).unwrap();
+            fs::create_dir_all(path.join("in the way")).unwrap();
+        } else {
+            fs::remove_dir_all(&path).unwrap();
+            fs::rename(&aside, &path).unwrap();
+        }
     }
 
     /// `key` asks for a certificate as the client `id`; what it hears.

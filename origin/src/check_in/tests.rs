@@ -1,5 +1,9 @@
 //! How often what boosters say is written.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use ::content::statement::{Deployment, Statement};
 use http::header::RETRY_AFTER;
 use transport::ContentJudge;
@@ -154,6 +158,47 @@ async fn what_waits_is_written_at_a_stop_and_what_was_taken_back_is_not() {
     let mut db = branch.bed.authority.ledger().read().await.unwrap();
     let known = devices::find(&mut db, branch.peer.id()).await.unwrap();
     assert_eq!(known.unwrap().role, Role::Booster);
+}
+
+#[tokio::test]
+async fn an_address_that_could_not_be_signed_is_told_as_soon_as_it_can_be() {
+    let branch = Branch::new().await;
+    let begun = Instant::now();
+    let before = branch.told();
+    branch.bed.refuse_marks(true);
+    let said = branch.check_ins.take(branch.peer.id(), at(1), begun);
+    said.await.unwrap_err();
+    // It says the same once more, which is nothing new to the ledger.
+    branch.says(1, begun).await;
+    branch.documents.catch_up().await.unwrap_err();
+    assert_eq!(branch.told(), before);
+    branch.bed.refuse_marks(false);
+    branch.documents.catch_up().await.unwrap();
+    let told = branch.told();
+    assert_eq!(told.1, place(1));
+    branch.documents.catch_up().await.unwrap();
+    assert_eq!(branch.told(), told, "signed once");
+}
+
+#[tokio::test]
+async fn an_address_whose_booster_hangs_up_is_told_nevertheless() {
+    let branch = Branch::new().await;
+    let before = branch.told();
+    for polls in 1..200 {
+        let mut said = pin!(branch.says(polls, Instant::now() + SETTLE * 2 * u32::from(polls)));
+        for _ in 0..polls {
+            let polled = poll_fn(|cx| Poll::Ready(said.as_mut().poll(cx).is_ready())).await;
+            if polled {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    branch.documents.catch_up().await.unwrap();
+    let known = branch.documents.booster(branch.peer.id()).await.unwrap();
+    let known = known.map_or_else(String::new, |at| at.content.concat());
+    assert!(branch.told().0 > before.0);
+    assert_eq!(branch.told().1, known);
 }
 
 #[tokio::test]

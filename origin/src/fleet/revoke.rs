@@ -104,10 +104,11 @@ impl Fleet {
         whom: &[(Role, DeviceId)],
         reason: RevocationReason,
     ) -> Result<(), FleetError> {
-        self.authority.revoke(tx, whom, reason).await?;
-        // A booster that is no more must not be recommended to anybody.
-        self.documents.refresh().await?;
-        Ok(())
+        let ended = self.authority.revoke(tx, whom, reason).await;
+        // A booster that is no more must not be recommended to anybody, also if its list waits.
+        let told = self.documents.refresh().await;
+        ended?;
+        Ok(told?)
     }
 }
 

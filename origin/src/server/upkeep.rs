@@ -144,7 +144,7 @@ impl Upkeep {
         self.enrolment.supersede().await?;
         authority.refresh_crls().await?;
         authority.renew_own().await?;
-        self.documents.follow_signer().await?;
+        self.documents.catch_up().await?;
         self.check_ins.settle(false).await?;
         Ok(())
     }

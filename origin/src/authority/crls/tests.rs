@@ -49,21 +49,6 @@ async fn an_expired_certificate_is_on_one_more_list_and_then_on_none() {
     }
 }
 
-/// Lets nothing be written to `published.cbor`, or all again: no mode stops root.
-fn refuse_marks(bed: &Bed, refuse: bool) {
-    let (path, aside) = (
-        bed.folder.path().join("published.cbor"),
-        bed.folder.path().join("aside"),
-    );
-    if refuse {
-        std::fs::rename(&path, &aside).unwrap();
-        std::fs::create_dir_all(path.join("in the way")).unwrap();
-    } else {
-        std::fs::remove_dir_all(&path).unwrap();
-        std::fs::rename(&aside, &path).unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_list_that_was_signed_and_not_published_is_in_force_as_soon_as_it_can_be() {
     let bed = Bed::new().await;
@@ -78,7 +63,7 @@ async fn a_list_that_was_signed_and_not_published_is_in_force_as_soon_as_it_can_
     let number = || authority.trust().crls().current(issuer).unwrap().number();
     let before = number();
 
-    refuse_marks(&bed, true);
+    bed.refuse_marks(true);
     let tx = authority.ledger().write().await.unwrap();
     let whom = [(certs::Role::Client, "laptop".parse().unwrap())];
     let reason = crl::RevocationReason::KeyCompromise;
@@ -99,7 +84,7 @@ async fn a_list_that_was_signed_and_not_published_is_in_force_as_soon_as_it_can_
     let stored = heads.iter().find(|it| it.issuer == held.issuer).unwrap();
     assert_eq!(stored.number, before + 1, "signed once");
 
-    refuse_marks(&bed, false);
+    bed.refuse_marks(false);
     let later = begun + Duration::from_secs(240);
     authority.refresh_crls_at(later).await.unwrap();
     assert_eq!(number(), before + 1);
