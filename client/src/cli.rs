@@ -16,6 +16,7 @@ use service::{Clock, Output, logs};
 
 use crate::choose::SourceAddress;
 use crate::config::Config;
+use crate::pull::verify::{VerifyRequest, verify};
 use crate::pull::{PullRequest, pull};
 use crate::status::status;
 
@@ -69,6 +70,21 @@ enum Command {
     },
     /// Show who this device is and what is installed
     Status,
+    /// Hold what is installed against its index, to the last byte
+    Verify {
+        /// Only this fileset, or what is installed at this path
+        #[arg(value_name = "NAME|TARGET")]
+        only: Option<String>,
+        /// Heal what is damaged, each path by its rule
+        #[arg(long)]
+        heal: bool,
+        /// Ask this booster instead of those that the deployment lists; may be repeated
+        #[arg(long, value_name = "ID@HOST:PORT")]
+        source: Vec<SourceAddress>,
+        /// Read this many bytes from the disk in a second at the most, such as 20MiB
+        #[arg(long, value_name = "BYTES")]
+        rate: Option<bytesize::ByteSize>,
+    },
 }
 
 /// A fileset, and which revision of it.
@@ -145,6 +161,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let (data, grace) = (settings.data().to_owned(), settings.grace());
             let status = tokio::task::spawn_blocking(move || status(&data, grace, &clock));
             output.result(&status.await.context("cannot look at the data folder")??)?;
+        }
+        Command::Verify {
+            only,
+            heal,
+            source,
+            rate,
+        } => {
+            let mut request = VerifyRequest::new(settings.data().to_owned());
+            (request.only, request.heal) = (only, heal);
+            request.rate = rate.map(|rate| rate.as_u64());
+            request.sources = source;
+            request.site = settings.site().map(str::to_owned);
+            request.grace = settings.grace();
+            let report = verify(request, &clock).await?;
+            output.result(&report)?;
+            if report.is_left() {
+                bail!("damage is left");
+            }
         }
     }
     Ok(())

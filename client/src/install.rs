@@ -7,7 +7,9 @@
 
 mod back;
 pub(crate) mod build;
+pub(crate) mod examine;
 pub(crate) mod foreign;
+mod heal;
 mod intact;
 pub(crate) mod merge;
 pub(crate) mod record;
@@ -45,6 +47,8 @@ use rules::Rules;
 pub(crate) struct Target {
     path: PathBuf,
     staging: PathBuf,
+    /// Where single files are made ready that take the place of damaged ones.
+    healing: PathBuf,
     record: Record,
     /// Whether the index of what is installed is not what its root says.
     damaged: bool,
@@ -61,10 +65,12 @@ impl Target {
     pub(crate) fn open(installed: &Path, path: &Path, steps: Steps) -> Result<Self, TargetError> {
         let path = locate(path)?;
         let staging = beside(&path, ".larder-staging")?;
+        let healing = beside(&path, ".larder-heal")?;
         let record = Record::open(installed, &path)?;
         let mut target = Self {
             path,
             staging,
+            healing,
             record,
             damaged: false,
             keeps: false,
@@ -77,6 +83,7 @@ impl Target {
         let stat = target.stat()?;
         target.record.recover(stat.as_ref())?;
         target.clear_remains()?;
+        target.clear_healing()?;
         target.clear_unless_kept()?;
         if stat.is_none() && target.record.installed().is_some() {
             target.record.forget()?;
@@ -86,7 +93,7 @@ impl Target {
     }
 
     /// Finds out whether the index of what is installed can be believed.
-    fn look_at_index(&mut self) {
+    pub(crate) fn look_at_index(&mut self) {
         let is_whole = |index: PathBuf| {
             stored::root_of(&index).is_some_and(|root| stored::is_whole(&index, &root))
         };

@@ -2,10 +2,11 @@
 
 mod index;
 mod job;
+pub(crate) mod verify;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -171,7 +172,7 @@ impl fmt::Display for PullReport {
 /// next try.
 pub async fn pull(request: PullRequest, clock: &Clock) -> Result<PullReport, PullError> {
     let begun = Instant::now();
-    let mut session = match open(&request, clock).await {
+    let mut session = match open(&request.data, request.grace, clock).await {
         Ok(session) => session,
         Err(error) => {
             // By a clock that is far ahead we do not even know ourselves.
@@ -202,9 +203,26 @@ async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullRepo
     session.catch_up().await?;
     // On the heap: the walk is large, and who calls us may be deep.
     let (sources, stated) = Box::pin(choose_and_find(session, &request)).await?;
-    let job = Job {
+    let job = job(&request, session, &stated, &sources);
+    let outcome = job.run().await?;
+    Ok(report(request.target, &stated, outcome, session, &sources))
+}
+
+async fn open(data: &Path, grace: Duration, clock: &Clock) -> Result<Session, PullError> {
+    let (data, clock) = (data.to_owned(), clock.clone());
+    Ok(crate::fetch::off_the_runtime(move || Session::open(&data, grace, &clock)).await??)
+}
+
+/// What is to be done for `request`, of which the origin has `stated` the revision.
+fn job(
+    request: &PullRequest,
+    session: &Session,
+    stated: &Stated,
+    sources: &Arc<Sources<Net>>,
+) -> Job<Net> {
+    Job {
         stated: stated.clone(),
-        sources: Arc::clone(&sources),
+        sources: Arc::clone(sources),
         data: session.data.root().to_owned(),
         target: request.target.clone(),
         mode: request.mode,
@@ -216,14 +234,7 @@ async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullRepo
         progress: Arc::clone(&request.progress),
         steps: Steps::default(),
         lock: Arc::clone(&session.lock) as Arc<dyn Send + Sync>,
-    };
-    let outcome = job.run().await?;
-    Ok(report(request.target, &stated, outcome, session, &sources))
-}
-
-async fn open(request: &PullRequest, clock: &Clock) -> Result<Session, PullError> {
-    let (data, grace, clock) = (request.data.clone(), request.grace, clock.clone());
-    Ok(crate::fetch::off_the_runtime(move || Session::open(&data, grace, &clock)).await??)
+    }
 }
 
 /// Chooses the sources and finds the revision; once more if those who answered are certified by a
@@ -322,6 +333,15 @@ pub enum PullError {
     /// The installed tree keeps changing under our hands.
     #[error("cannot build on the installed tree: it keeps changing while it is read")]
     Damaged,
+    /// What is installed cannot be held against its index.
+    #[error("cannot verify: the index of what is installed is damaged; healing fetches it again")]
+    Index,
+    /// Nothing of that name is installed.
+    #[error("cannot verify {wanted:?}: no such fileset or target is installed")]
+    NotInstalled {
+        /// What was asked for.
+        wanted: String,
+    },
     /// Another fileset is installed there.
     #[error("cannot change {path}: what is installed there is not {fileset}", path = target.display())]
     Other {
@@ -379,7 +399,9 @@ impl PullError {
             | Self::Catalogue(_)
             | Self::Damaged
             | Self::Fetch(_)
+            | Self::Index
             | Self::Io { .. }
+            | Self::NotInstalled { .. }
             | Self::Other { .. }
             | Self::Part(_)
             | Self::Room(_)

@@ -5,6 +5,7 @@ mod branch;
 mod chain;
 mod clocks;
 mod coalesce;
+mod heal;
 mod herd;
 mod kills;
 mod lies;

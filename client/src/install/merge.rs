@@ -27,7 +27,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod journal;
-mod judge;
+pub(crate) mod judge;
 pub(crate) mod others;
 pub(crate) mod survey;
 
@@ -72,6 +72,7 @@ impl Target {
         let own = format!("{OURS}{}", record.id().to_string_lossy());
         let mut target = Self {
             staging: path.join(&own),
+            healing: path.join(format!("{own}-heal")),
             path,
             record,
             damaged: false,
@@ -94,6 +95,7 @@ impl Target {
             made.map_err(|source| target.failed(source))?;
         }
         target.recover_journal()?;
+        target.clear_healing()?;
         target.clear_unless_kept()?;
         target.look_at_index();
         Ok(target)
@@ -112,12 +114,20 @@ impl Target {
         let Some(shared) = &self.shared else {
             return Ok(None);
         };
-        let others = Others::find(&shared.installed, &self.record)?;
+        let others = self.others()?;
         let survey = self.scene(shared, new, &others).survey()?;
         if survey.refused.count > 0 {
             return Err(self.foreign(survey.refused));
         }
         Ok(Some(survey))
+    }
+
+    /// What other filesets have installed in folders that overlap with this one.
+    pub(super) fn others(&self) -> Result<Others, TargetError> {
+        let Some(shared) = &self.shared else {
+            return Ok(Others::default());
+        };
+        Ok(Others::find(&shared.installed, &self.record)?)
     }
 
     /// Puts what is staged in its places, and removes what the new revision lacks; if that is
@@ -129,7 +139,7 @@ impl Target {
         self.step()?;
         let next = self.record.next().and_then(Revision::root);
         let new = next.map(|root| self.record.index_path(root));
-        let others = Others::find(&shared.installed, &self.record)?;
+        let others = self.others()?;
         let scene = self.scene(shared, new.as_deref(), &others);
         let refused = scene.write(&self.staging, &self.record.journal_path())?;
         if refused.count > 0 {

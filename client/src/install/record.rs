@@ -46,6 +46,9 @@ struct State {
     /// What was installed before, as long as the staging folder holds what it takes to go back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Previous>,
+    /// Whether a folder of the healing name, if there is one, is ours to remove.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    healing: bool,
     /// What is to become of paths that others have changed.
     #[serde(default, skip_serializing_if = "Rules::is_empty")]
     rules: Rules,
@@ -168,6 +171,7 @@ impl Record {
             fileset: fileset.map(str::to_owned),
             journal: None,
             previous: None,
+            healing: false,
             rules: Rules::default(),
         });
         Ok(Self { folder, state })

@@ -1,5 +1,6 @@
 //! One pull, from a verified revision to the tree in its place.
 
+mod heal;
 mod learn;
 
 use std::collections::BTreeSet;
@@ -104,7 +105,7 @@ type Made = (Outcome, BTreeSet<String>);
 impl<S: Supply> Job<S> {
     /// Pulls.
     pub(crate) async fn run(self) -> Result<Outcome, PullError> {
-        let mut target = self.open().await?;
+        let mut target = self.open(true).await?;
         let root = Arc::new(self.root(&target).await?);
         let downloads = self.downloads(&target).await?;
         target = self.index(target, &root, &downloads).await?;
@@ -118,7 +119,10 @@ impl<S: Supply> Job<S> {
         (target, scope) = self.scope(target).await?;
         let mut distrusted = BTreeSet::new();
         for attempt in 1..=ATTEMPTS_MAX {
-            let old = target.old().filter(|_| attempt < ATTEMPTS_MAX);
+            // Among files of others, a hard link may need the file that stays.
+            let shared = self.mode == InstallMode::Merge;
+            let old = target.old();
+            let old = old.filter(|_| shared || attempt < ATTEMPTS_MAX);
             let old = old.map(|old| Old {
                 distrusted: distrusted.clone(),
                 ..old
@@ -144,7 +148,8 @@ impl<S: Supply> Job<S> {
         Err(self.give_up(target, PullError::Damaged).await)
     }
 
-    async fn open(&self) -> Result<Target, PullError> {
+    /// Opens the target; refuses it if `strict`, and others have something there.
+    async fn open(&self, strict: bool) -> Result<Target, PullError> {
         let (installed, path) = (self.data.join("installed"), self.target.clone());
         let (fileset, mode) = (self.stated.fileset.clone(), self.mode);
         let (rules, steps) = (self.rules.clone(), self.steps.clone());
@@ -159,7 +164,7 @@ impl<S: Supply> Job<S> {
             if let Some(rules) = rules {
                 target.set_rules(Rules::new(rules))?;
             }
-            if !replace && !target.is_damaged() {
+            if strict && !replace && !target.is_damaged() {
                 target.refuse_foreign()?;
             }
             Ok::<_, PullError>(target)
@@ -257,7 +262,7 @@ impl<S: Supply> Job<S> {
         old: Option<Old>,
         scope: Scope,
     ) -> Result<(Target, Result<Made, PullError>), PullError> {
-        let plan = match self.plan(&target, root, old.clone(), scope).await {
+        let plan = match self.plan(&target, root, old.clone(), scope.clone()).await {
             Ok(plan) => Arc::new(plan),
             Err(error) => return Ok((target, Err(error))),
         };
@@ -272,8 +277,15 @@ impl<S: Supply> Job<S> {
             to_fetch,
             "building"
         );
-        let revision = self.revision();
-        let (target, staged) = with(target, move |target| target.stage(revision)).await?;
+        let (revision, heals) = (self.revision(), scope.doubt);
+        let (target, staged) = with(target, move |target| {
+            if heals {
+                target.stage_healing()
+            } else {
+                target.stage(revision)
+            }
+        })
+        .await?;
         let needed = plan.new_bytes + to_fetch;
         if let Err(error) = staged {
             let error = out_of_room(error.into(), &target, needed);
@@ -284,8 +296,12 @@ impl<S: Supply> Job<S> {
             index: target.record().index_path(self.stated.root),
             root: Arc::clone(root),
             locator: Arc::clone(&self.stated.locator),
-            staging: target.staging().to_owned(),
-            flat: self.mode == InstallMode::Merge,
+            staging: if heals {
+                target.healing().to_owned()
+            } else {
+                target.staging().to_owned()
+            },
+            flat: heals || self.mode == InstallMode::Merge,
             old,
             plan: Arc::clone(&plan),
             downloads: downloads.clone(),

@@ -16,6 +16,7 @@ use crate::testing::{Memory, Publisher, Served, Vice, frames_sent};
 use crate::tree::times;
 
 mod damage;
+mod heal;
 mod merge;
 mod stale;
 mod target;

@@ -122,7 +122,7 @@ impl Judge<'_> {
     }
 
     /// Whether what is there (`stat`) looks as `entry` was installed.
-    fn is_as(&mut self, stat: &Stat, entry: &Entry) -> io::Result<bool> {
+    pub(crate) fn is_as(&mut self, stat: &Stat, entry: &Entry) -> io::Result<bool> {
         if !looks_like(stat, entry) {
             return Ok(false);
         }
@@ -136,14 +136,15 @@ impl Judge<'_> {
         })
     }
 
-    fn says(&mut self, path: &EntryPath, target: &str) -> io::Result<bool> {
+    /// Whether the link at `path` says `target`.
+    pub(crate) fn says(&mut self, path: &EntryPath, target: &str) -> io::Result<bool> {
         let got = self.tree.read_link(path)?;
         Ok(got.as_bytes() == target.as_bytes())
     }
 }
 
 /// Whether two entries for a path come to the same thing on disk.
-fn is_same(one: &Entry, other: &Entry) -> bool {
+pub(crate) fn is_same(one: &Entry, other: &Entry) -> bool {
     let dressed = one.mode == other.mode && one.mtime == other.mtime;
     match (&one.kind, &other.kind) {
         (Kind::File { .. }, Kind::File { .. }) => {

@@ -67,7 +67,7 @@ impl Scene<'_> {
     /// come into the way since is given back; then the journal is not finished.
     pub(crate) fn write(&self, staging: &Path, path: &Path) -> Result<Foreign, WalkError> {
         let mut writer = JournalWriter::create(path).map_err(io_error)?;
-        let mut emptied = Put::default();
+        let mut emptied = PathSet::default();
         self.walk_gone(|op, path| {
             if matches!(op, Op::Rmdir { .. }) {
                 emptied.add(path);
@@ -129,7 +129,7 @@ impl Scene<'_> {
         let mut index = Installed::open(new)?;
         let mut old = self.old.as_deref().map(Installed::open).transpose()?;
         let mut holders = self.others.open()?;
-        let mut put = Put::default();
+        let mut put = PathSet::default();
         let mut ordinal = 0;
         while let Some(record) = index.next_record()? {
             let Record::Entry(entry) = record else {
@@ -291,21 +291,28 @@ impl Closing {
     }
 }
 
-/// Paths that are put, as hashes under a random key: two that collide cannot be found on purpose,
-/// and would cost one needless copy.
+/// A set of paths, as hashes under a random key: two that collide cannot be found on purpose, and
+/// would cost one needless copy.
 #[derive(Debug, Default)]
-struct Put {
+pub(crate) struct PathSet {
     hashes: HashSet<u64>,
     key: RandomState,
 }
 
-impl Put {
-    fn add(&mut self, path: &EntryPath) {
+impl PathSet {
+    /// Adds `path`.
+    pub(crate) fn add(&mut self, path: &EntryPath) {
         self.hashes.insert(self.key.hash_one(path.as_str()));
     }
 
-    fn contains(&self, path: &EntryPath) -> bool {
-        self.hashes.contains(&self.key.hash_one(path.as_str()))
+    /// Whether `path` is in it.
+    pub(crate) fn contains(&self, path: &EntryPath) -> bool {
+        self.contains_text(path.as_str())
+    }
+
+    /// Whether the path `text` is in it.
+    pub(crate) fn contains_text(&self, text: &str) -> bool {
+        self.hashes.contains(&self.key.hash_one(text))
     }
 }
 

@@ -136,6 +136,20 @@ impl Record {
         Ok(())
     }
 
+    /// Whether a folder of the healing name is ours.
+    pub(crate) fn owns_healing(&self) -> bool {
+        self.state.healing
+    }
+
+    /// Says whether a folder of the healing name is ours: before it is made, and when it is gone.
+    pub(crate) fn set_healing(&mut self, healing: bool) -> Result<(), RecordError> {
+        if self.state.healing != healing {
+            self.state.healing = healing;
+            self.store()?;
+        }
+        Ok(())
+    }
+
     /// What is to become of paths that others have changed.
     pub(crate) fn rules(&self) -> &Rules {
         &self.state.rules
