@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use certs::crl::{self, Crl, CrlStore, RevocationReason, RevokedCert};
+use benches::revoked::revoked;
+use certs::Role;
+use certs::crl::{self, Crl, CrlStore, RevokedCert};
 use certs::testing::{Bed, DAY, NOW, identity};
 use certs::tls::Expected;
-use certs::{Role, Serial};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
         return load(Path::new(&folder));
     }
     let (empty, million) = (Bed::new(), Bed::new());
-    let entries = entries();
+    let entries = revoked(ENTRIES, NOW);
     let (der, signing) = cpu(|| list(&million, &entries));
     say(&format!(
         "sign     {ENTRIES} entries, {} bytes: {} ms of CPU",
@@ -44,30 +45,6 @@ fn main() -> Result<()> {
     ensure!(crl.der() == der, "the list is given back as it came");
     million.trust.crls().install(crl)?;
     handshakes(&empty, &million)
-}
-
-/// A million serials as they come, with a reason each: the longest form of an entry.
-fn entries() -> Vec<RevokedCert> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = || {
-        // xorshift64: the same serials in every run.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()
-    };
-    let mut entry = || {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&random());
-        bytes[8..].copy_from_slice(&random());
-        RevokedCert {
-            serial: Serial::from_random(bytes),
-            // Within the life of a certificate.
-            revoked_at: NOW - i64::from(bytes[8]) * 4_721,
-            reason: RevocationReason::KeyCompromise,
-        }
-    };
-    (0..ENTRIES).map(|_| entry()).collect()
 }
 
 fn list(bed: &Bed, entries: &[RevokedCert]) -> Vec<u8> {

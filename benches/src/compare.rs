@@ -7,6 +7,7 @@
 
 mod args;
 mod child;
+mod gates;
 mod ground;
 mod herd;
 mod link;
@@ -18,6 +19,7 @@ mod peers;
 mod point;
 mod proc;
 mod sandbox;
+mod soak;
 mod table;
 mod tools;
 
@@ -29,10 +31,12 @@ use anyhow::{Context as _, bail};
 use service::Output;
 
 pub use args::Args;
+pub use gates::Gate;
 pub use herd::Stampede;
 pub use machine::Machine;
 pub use memory::Held;
 pub use peers::Kind;
+pub use soak::{Reading, Soaked};
 pub use table::{Report, Row, Sample};
 pub use tools::Tool;
 
@@ -54,7 +58,7 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         }
         return Ok(true);
     }
-    let args = args.or_smoke();
+    let args = args.settled();
     let points = args.points()?;
     needs::check(&args.servers, &points)?;
     if !args.inside && !args.no_namespace {
@@ -68,8 +72,14 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         interrupted,
         output,
     };
+    if let Some(seconds) = run.args.soak {
+        return run.soak(&points, Duration::from_secs(u64::from(seconds)));
+    }
     let report = run.all(&points)?;
     output.result(&report)?;
+    if let Some(file) = &run.args.readme {
+        table::write_into(file, &report.to_string())?;
+    }
     Ok(report.failures() == 0)
 }
 
@@ -97,11 +107,39 @@ impl Run {
             }
         }
         for (entries, points) in groups {
-            self.group(&ground, entries, &points, &mut taken.samples)?;
+            self.group(&ground, entries, &points, &mut taken)?;
         }
-        self.memory(&ground, points, &mut taken.held)?;
-        self.herds(&ground, points, &mut taken.herds)?;
+        self.memory(&ground, points, &mut taken)?;
+        self.herds(&ground, points, &mut taken)?;
         Ok(Report::new(&self.args, before, taken))
+    }
+
+    /// Runs the booster for long, under everything that changes.
+    fn soak(&self, points: &[Point], time: Duration) -> anyhow::Result<bool> {
+        let ground = Ground::lay(&self.args, points, self.output)?;
+        let soaked = soak::run(&ground, time, self.output, || self.go_on())?;
+        self.output.result(&soaked)?;
+        Ok(soaked.is_flat())
+    }
+
+    /// What came of it, if it went well; else it is noted, and the others go on. What ends the run
+    /// ends it.
+    fn or_note<T>(
+        &self,
+        what: &str,
+        done: anyhow::Result<T>,
+        taken: &mut Taken,
+    ) -> anyhow::Result<Option<T>> {
+        self.go_on()?;
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(failure) => {
+                let broken = format!("cannot {what}: {failure:#}");
+                self.output.note(&broken);
+                taken.broken.push(broken);
+                Ok(None)
+            }
+        }
     }
 
     /// All points with a list of so many entries, at servers that stand side by side.
@@ -110,7 +148,7 @@ impl Run {
         ground: &Ground,
         entries: u32,
         points: &[Point],
-        samples: &mut Vec<Sample>,
+        taken: &mut Taken,
     ) -> anyhow::Result<()> {
         let mut servers = Vec::new();
         for kind in &self.args.servers {
@@ -118,24 +156,28 @@ impl Run {
                 self.output
                     .note(format_args!("starting {kind}, list of {entries} entries"));
                 let server = Server::start(*kind, ground, entries);
-                servers.push(server.with_context(|| format!("cannot start {kind}"))?);
+                servers.extend(self.or_note(&format!("start {kind}"), server, taken)?);
             }
         }
         for point in points {
             for server in &servers {
-                self.warm(ground, point, server)?;
+                let warmed = tools::warm(ground, point, server);
+                let what = format!("warm {} for {point}", server.kind);
+                self.or_note(&what, warmed, taken)?;
             }
         }
         for round in 1..=self.args.rounds {
             for point in points {
                 for server in in_turn(&servers, round) {
                     for tool in point.tools(&self.args.tools) {
-                        self.go_on()?;
-                        let sample = tools::measure(&self.args, ground, point, server, tool)
-                            .with_context(|| format!("cannot load {} at {point}", server.kind))?;
+                        let sample = tools::measure(&self.args, ground, point, server, tool);
+                        let what = format!("load {} at {point}", server.kind);
+                        let Some(sample) = self.or_note(&what, sample, taken)? else {
+                            continue;
+                        };
                         let sample = Sample { round, ..sample };
                         self.output.note(&sample);
-                        samples.push(sample);
+                        taken.samples.push(sample);
                     }
                 }
             }
@@ -144,23 +186,23 @@ impl Run {
     }
 
     /// Connections that are held, at one server after the other.
-    fn memory(
-        &self,
-        ground: &Ground,
-        points: &[Point],
-        held: &mut Vec<Held>,
-    ) -> anyhow::Result<()> {
-        for round in 1..=self.args.rounds {
+    fn memory(&self, ground: &Ground, points: &[Point], taken: &mut Taken) -> anyhow::Result<()> {
+        for round in 1..=self.args.long_rounds() {
             for point in points {
                 let What::Memory { connections, .. } = point.what else {
                     continue;
                 };
                 for &kind in in_turn(&self.args.servers, round) {
-                    self.go_on()?;
-                    let one = memory::measure(ground, point, kind, connections, round)
-                        .with_context(|| format!("cannot hold connections at {kind}"))?;
-                    self.output.note(&one);
-                    held.push(one);
+                    // The others have no gate, and take half a minute each.
+                    if self.args.gates && !is_yardstick(kind) && kind != Kind::Booster {
+                        continue;
+                    }
+                    let one = memory::measure(ground, point, kind, connections, round);
+                    let what = format!("hold connections at {kind}");
+                    if let Some(one) = self.or_note(&what, one, taken)? {
+                        self.output.note(&one);
+                        taken.held.push(one);
+                    }
                 }
             }
         }
@@ -168,13 +210,8 @@ impl Run {
     }
 
     /// Herds, at one server after the other.
-    fn herds(
-        &self,
-        ground: &Ground,
-        points: &[Point],
-        herds: &mut Vec<Stampede>,
-    ) -> anyhow::Result<()> {
-        for round in 1..=self.args.rounds {
+    fn herds(&self, ground: &Ground, points: &[Point], taken: &mut Taken) -> anyhow::Result<()> {
+        for round in 1..=self.args.long_rounds() {
             for point in points {
                 let What::Herd {
                     clients,
@@ -193,26 +230,21 @@ impl Run {
                 };
                 let curl = herd::curl(ground, kindred).context("cannot use curl")?;
                 for &kind in in_turn(&self.args.servers, round) {
-                    // It would serve the objects from its own disk.
-                    if kind == Kind::Nginx {
+                    // The one would serve the objects from its own disk, the other cannot cache one
+                    // that is so large.
+                    if matches!(kind, Kind::Nginx | Kind::Haproxy) {
                         continue;
                     }
-                    self.go_on()?;
-                    let one = herd::measure(ground, point, kindred, kind, curl, round)
-                        .with_context(|| format!("cannot let a herd loose on {kind}"))?;
-                    self.output.note(&one);
-                    herds.push(one);
+                    let one = herd::measure(ground, point, kindred, kind, curl, round);
+                    let what = format!("let {point} loose on {kind}");
+                    if let Some(one) = self.or_note(&what, one, taken)? {
+                        self.output.note(&one);
+                        taken.herds.push(one);
+                    }
                 }
             }
         }
         Ok(())
-    }
-
-    /// Fills caches: each object once, and connections as the point wants them.
-    fn warm(&self, ground: &Ground, point: &Point, server: &Server) -> anyhow::Result<()> {
-        self.go_on()?;
-        tools::warm(ground, point, server)
-            .with_context(|| format!("cannot warm {} for {point}", server.kind))
     }
 
     fn go_on(&self) -> anyhow::Result<()> {

@@ -4,4 +4,5 @@
 
 pub mod compare;
 pub mod load;
+pub mod revoked;
 pub mod rollout;

@@ -6,6 +6,7 @@
 //! it fetches, and is bounded in time, in requests and in whom it may reach.
 
 mod args;
+mod churn;
 mod drain;
 mod fileset;
 mod histogram;
@@ -25,7 +26,8 @@ use anyhow::Context as _;
 pub use args::{Args, HttpVersion, Suite};
 pub use summary::{Latency, Summary};
 
-pub(crate) use drain::{Drained, Herd, drain};
+pub(crate) use churn::{Churn, Phase};
+pub(crate) use drain::{Drained, Herd, Until, drain};
 pub(crate) use hold::hold;
 pub(crate) use process::CpuTime;
 use target::Target;
@@ -44,6 +46,23 @@ pub fn run(args: Args) -> anyhow::Result<Summary> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(load(args))
+}
+
+/// The paths of all packs of the fileset that `args` name, in the order in which clients want them.
+///
+/// # Errors
+///
+/// Fails if the server does not tell them.
+pub(crate) fn packs(args: &Args) -> anyhow::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let target = Target::find(args).await?;
+        let name = args.fileset.as_ref().context("want a fileset")?;
+        fileset::paths(&target, name).await
+    })
 }
 
 async fn load(args: Args) -> anyhow::Result<Summary> {

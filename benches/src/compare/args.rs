@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use clap::{Parser, value_parser};
+use clap::{Parser, ValueEnum as _, value_parser};
 
 use super::peers::Kind;
 use super::point::{self, Point};
@@ -39,14 +39,33 @@ pub struct Args {
     #[arg(long, default_value = "3", value_parser = value_parser!(u32).range(1..=300))]
     pub seconds: u32,
 
+    /// Rounds of what takes long: memory and herds [default: as --rounds]
+    #[arg(long, value_name = "ROUNDS", value_parser = value_parser!(u32).range(1..=99))]
+    pub long_rounds: Option<u32>,
+
     /// Give up after so many minutes
     #[arg(long, value_name = "MINUTES", default_value = "120",
           value_parser = value_parser!(u32).range(1..=1440))]
     pub limit: u32,
 
     /// Two points, one round, a second each: does it run at all
-    #[arg(long, conflicts_with_all = ["wanted", "rounds", "seconds"])]
+    #[arg(long, conflicts_with_all = ["wanted", "rounds", "seconds", "gates", "soak"])]
     pub smoke: bool,
+
+    /// What the gates name, at all servers, in less than half an hour: 2 seconds a sample, five
+    /// rounds, of memory and herds one
+    #[arg(long, conflicts_with_all = ["wanted", "rounds", "seconds", "servers", "soak"])]
+    pub gates: bool,
+
+    /// Instead of comparing, run the booster for so many seconds under revisions, evictions and
+    /// clients that vanish, and fail if its memory or its files grow
+    #[arg(long, value_name = "SECONDS", conflicts_with = "wanted",
+          value_parser = value_parser!(u32).range(20..=86_400))]
+    pub soak: Option<u32>,
+
+    /// Write the tables into FILE as well, between its lines "larder-compare: begin" and "… end"
+    #[arg(long, value_name = "FILE")]
+    pub readme: Option<PathBuf>,
 
     /// The CPU of the server under load
     #[arg(long, value_name = "N", default_value = "0")]
@@ -87,6 +106,10 @@ impl Args {
         let mut points = point::all();
         if self.smoke {
             points.retain(Point::is_smoke);
+        } else if self.gates {
+            points.retain(Point::has_gate);
+        } else if self.soak.is_some() {
+            points.truncate(1);
         } else if !self.wanted.is_empty() {
             let begins = |point: &Point| {
                 let name = point.to_string();
@@ -98,18 +121,39 @@ impl Args {
         Ok(points)
     }
 
-    /// The same, as a smoke run has it.
+    /// The same, as a smoke run or one for the gates has it.
     #[must_use]
-    pub(super) fn or_smoke(self) -> Self {
-        match self.smoke {
-            true => Self {
+    pub(super) fn settled(self) -> Self {
+        if self.smoke {
+            return Self {
                 rounds: 1,
                 seconds: 1,
                 limit: 2,
                 ..self
-            },
-            false => self,
+            };
         }
+        if self.gates {
+            return Self {
+                long_rounds: self.long_rounds.or(Some(1)),
+                seconds: 2,
+                servers: Kind::value_variants().to_vec(),
+                ..self
+            };
+        }
+        if self.soak.is_some() {
+            let minutes = self.soak.unwrap_or(0) / 60 + 10;
+            return Self {
+                limit: self.limit.max(minutes),
+                servers: vec![Kind::Booster],
+                ..self
+            };
+        }
+        self
+    }
+
+    /// Rounds of what takes long.
+    pub(super) fn long_rounds(&self) -> u32 {
+        self.long_rounds.unwrap_or(self.rounds)
     }
 
     /// Where one of our own programs lies.
@@ -124,7 +168,7 @@ impl Args {
         let program = folder.join(name);
         ensure!(
             program.exists(),
-            "cannot find {}: run cargo build --release",
+            "cannot find {}: run cargo build --profile dist (or --release)",
             program.display()
         );
         Ok(program)

@@ -20,6 +20,7 @@ use super::child::{self, Running};
 use super::link::{FAR_ADDRESS, Link};
 use super::lists::{self, Signer};
 use super::point::{Object, Point};
+use super::tools;
 
 /// The deployment, and everybody's place in it.
 pub(super) struct Ground {
@@ -72,13 +73,18 @@ impl Ground {
             work: Some(work),
         };
         let objects: BTreeSet<Object> = points.iter().map(Point::object).collect();
-        for object in objects {
+        for &object in &objects {
             output.note(format_args!("publishing {}", object.name));
             let published = ground.publish(object);
-            let published = published.with_context(|| format!("cannot publish {}", object.name))?;
-            ground.objects.insert(object.name, published);
+            published.with_context(|| format!("cannot publish {}", object.name))?;
         }
-        ground.enrol(&joins)?;
+        let (booster, port) = ground.enrol(&joins)?;
+        for object in objects {
+            let laid_out = ground.lay_out(object, port);
+            let laid_out = laid_out.with_context(|| format!("cannot lay out {}", object.name))?;
+            ground.objects.insert(object.name, laid_out);
+        }
+        drop(booster);
         Ok(ground)
     }
 
@@ -168,8 +174,8 @@ impl Ground {
         Ok(file)
     }
 
-    /// Publishes one object as a fileset of its own, and lays its packs out as files.
-    fn publish(&self, object: Object) -> anyhow::Result<Published> {
+    /// Publishes one object as a fileset of its own.
+    fn publish(&self, object: Object) -> anyhow::Result<()> {
         let source = self.folder().join("source").join(object.name);
         fs::create_dir_all(&source)?;
         let seed = object.bytes;
@@ -177,33 +183,31 @@ impl Ground {
             let bytes = noise(object.bytes.min(PART_BYTES) as usize, seed + part);
             fs::write(source.join(format!("{part:03}")), bytes)?;
         }
-        let before = self.packs()?;
-        let name = format!("o{}", object.name.to_lowercase());
-        self.run("larder-origin", &["publish", &name, path(&source)?])?;
-        let packs = self.packs()?;
-        let new = packs
-            .into_iter()
-            .filter(|pack| !before.contains_key(&pack.0));
+        let name = fileset(object);
+        self.run("larder-origin", &["publish", &name, path(&source)?])
+    }
+
+    /// Lays the packs of an object out as one file, in the order in which clients want them, as the
+    /// booster on that port tells.
+    fn lay_out(&self, object: Object, port: u16) -> anyhow::Result<Published> {
+        let all = self.packs()?;
         // The index lies in packs of its own, which are small.
         let least = object.bytes.min(PART_BYTES) / 2;
-        let mut new: Vec<(String, PathBuf)> = new
-            .filter(|(_, path)| fs::metadata(path).is_ok_and(|pack| pack.len() > least))
-            .collect();
-        new.sort();
         fs::create_dir_all(self.www())?;
         let mut file = fs::File::create(self.www().join(object.name))?;
-        let mut bytes = 0;
-        for (_, path) in &new {
-            let pack = fs::read(path)?;
-            bytes += pack.len() as u64;
-            file.write_all(&pack)?;
+        let (mut bytes, mut packs) = (0, Vec::new());
+        for asked in tools::packs(&self.client(), port, &fileset(object))? {
+            let id = asked.rsplit_once('/').map_or("", |(_, id)| id);
+            let pack = all.get(id).context("the origin has no such pack")?;
+            let pack = fs::read(pack)?;
+            if pack.len() as u64 > least {
+                bytes += pack.len() as u64;
+                file.write_all(&pack)?;
+                packs.push(asked);
+            }
         }
         let off = bytes as f64 / object.bytes as f64;
         ensure!((0.9..1.1).contains(&off), "its packs have {bytes} bytes");
-        let packs = new
-            .iter()
-            .map(|(id, _)| format!("/v1/filesets/{name}/packs/{id}"))
-            .collect();
         Ok(Published { bytes, packs })
     }
 
@@ -230,8 +234,9 @@ impl Ground {
         Ok(packs)
     }
 
-    /// Enrols the client and the booster, and lets the booster learn what is current.
-    fn enrol(&self, joins: &[String; 2]) -> anyhow::Result<()> {
+    /// Enrols the client and the booster, which then learns what is current: gives it at work, with
+    /// its port.
+    fn enrol(&self, joins: &[String; 2]) -> anyhow::Result<(Running, u16)> {
         let client = self.client();
         let args = ["enrol", &joins[1], "--id", "loader", "--data"];
         self.run("larder-client", &[&args[..], &[path(&client)?]].concat())?;
@@ -240,12 +245,12 @@ impl Ground {
         self.run("larder-booster", &[&args[..], &[path(&data)?]].concat())?;
         // Its first start gets the lists.
         let place = self.place("first")?;
-        drop(start_booster(self, &data, &place)?);
-        Ok(())
+        let (booster, port, _) = start_booster(self, &data, &place, "")?;
+        Ok((booster, port))
     }
 
     /// Runs one of our own programs to its end.
-    fn run(&self, name: &str, args: &[&str]) -> anyhow::Result<()> {
+    pub(super) fn run(&self, name: &str, args: &[&str]) -> anyhow::Result<()> {
         let origin = self.folder().join("origin.toml");
         let config: [&str; 2] = ["--config", path(&origin)?];
         let config = match name {
@@ -312,16 +317,23 @@ fn start_afar(
     Running::start(args.load_cpu, &nsenter, prefix, log)
 }
 
+/// What an object is published as.
+fn fileset(object: Object) -> String {
+    format!("o{}", object.name.to_lowercase())
+}
+
 fn address(link: Option<&Link>) -> &'static str {
     link.map_or("127.0.0.1", |_| FAR_ADDRESS)
 }
 
-/// Starts the booster with that data folder; its settings and its log go to `place`. Gives the
+/// Starts the booster with that data folder; its settings, with `settings` besides, and its log go to
+/// `place`. Gives the
 /// ports of its content listener and of its operators' listener.
 pub(super) fn start_booster(
     ground: &Ground,
     data: &Path,
     place: &Path,
+    settings: &str,
 ) -> anyhow::Result<(Running, u16, u16)> {
     let ports = [free_port()?, free_port()?, free_port()?];
     let config = place.join("booster.toml");
@@ -330,7 +342,7 @@ pub(super) fn start_booster(
         &config,
         format!(
             "data = {data:?}\ncontent.listen = \"127.0.0.1:{}\"\nenrol.listen = \"127.0.0.1:{}\"\n\
-             ops.listen = \"127.0.0.1:{}\"\ncontent.connections = 16384\n",
+             ops.listen = \"127.0.0.1:{}\"\ncontent.connections = 16384\n{settings}",
             ports[0], ports[1], ports[2]
         ),
     )?;
@@ -380,7 +392,7 @@ pub(super) fn path(path: &Path) -> anyhow::Result<&str> {
 }
 
 /// Bytes that do not compress, the same for the same `seed`: xorshift64 (Marsaglia 2003).
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut noise: Vec<u8> = Vec::with_capacity(bytes + 8);
     while noise.len() < bytes {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 use content::{Digest, PackId};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::ground::{Ground, path};
 use super::peers::{Kind, Server, backend};
 use super::point::{Object, Point};
 use super::tools;
-use crate::load::{Drained, Herd};
+use crate::load::{Drained, Herd, Until};
 
 /// One herd at one server.
 #[derive(Clone, Debug, Serialize)]
@@ -40,6 +40,10 @@ pub struct Stampede {
     pub curl_seconds: f64,
     /// CPU seconds of the server.
     pub cpu_seconds: f64,
+    /// Clients that did not get all.
+    pub failed: usize,
+    /// Why the first of them did not.
+    pub first_failure: Option<String>,
     /// The most memory that its processes have had, in bytes.
     pub peak_bytes: u64,
 }
@@ -68,7 +72,11 @@ impl fmt::Display for Stampede {
             self.alone_first_seconds,
             self.line_ratio,
             self.peak_bytes >> 20
-        )
+        )?;
+        match &self.first_failure {
+            Some(why) => write!(f, ", {} FAILED: {why}", self.failed),
+            None => Ok(()),
+        }
     }
 }
 
@@ -91,16 +99,20 @@ pub(super) fn measure(
         thorough: 2,
         slow: kindred.slow.then_some(SLOW),
         patience,
+        until: Until::All,
     };
     let alone = Herd {
         clients: 1,
         slow: None,
+        until: Until::FirstFrame,
         ..herd.clone()
     };
     link.limit(None)?;
     let server = Server::start(kind, ground, 0)?;
     link.limit(Some(kindred.mbit))?;
-    let alone = tools::drain(ground, point, &server, &alone).context("one client alone")?;
+    let alone = tools::drain(ground, point, &server, &alone)?.into_iter();
+    let alone = alone.collect::<anyhow::Result<Vec<Drained>>>();
+    let alone = alone.context("one client alone")?;
     drop(server);
 
     link.limit(None)?;
@@ -111,8 +123,10 @@ pub(super) fn measure(
     let line = link.bytes()? - before.0;
     let cpu = server.cpu_since(before.1)?;
     let peak_bytes = server.peak()?;
-    let wrong = drained.iter().filter(|one| one.bytes != object.bytes);
-    ensure!(wrong.count() == 0, "clients got more or less than all");
+    let (drained, failures) = sort(drained, object.bytes);
+    if drained.is_empty() {
+        bail!("not one client got all: {}", failures.join("; "));
+    }
     let first = quantiles(&drained, |one| one.first_frame);
     let all = quantiles(&drained, |one| one.all);
     Ok(Stampede {
@@ -129,8 +143,23 @@ pub(super) fn measure(
         all_seconds: all.at(1.0),
         curl_seconds,
         cpu_seconds: cpu.as_secs_f64(),
+        failed: failures.len(),
+        first_failure: failures.into_iter().next(),
         peak_bytes,
     })
+}
+
+/// Those who got all that has `bytes` bytes, and why the others did not.
+fn sort(drained: Vec<anyhow::Result<Drained>>, bytes: u64) -> (Vec<Drained>, Vec<String>) {
+    let (mut good, mut failures) = (Vec::new(), Vec::new());
+    for one in drained {
+        match one {
+            Ok(one) if one.bytes == bytes => good.push(one),
+            Ok(one) => failures.push(format!("{} of {bytes} bytes came", one.bytes)),
+            Err(failure) => failures.push(format!("{failure:#}")),
+        }
+    }
+    (good, failures)
 }
 
 /// How long one curl takes for the object over the line, from a plain nginx.
@@ -185,13 +214,13 @@ pub(super) fn write(herds: &[Stampede], f: &mut fmt::Formatter<'_>) -> fmt::Resu
     writeln!(
         f,
         "\n| herd | server | all s | of curl | first p50, p99 s | p99 by alone | pack bytes | line \
-         bytes | CPU s | peak MiB |\n|---|---|---|---|---|---|---|---|---|---|"
+         bytes | CPU s | peak MiB | failed |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )?;
     for herd in herds {
         let packs = herd.pack_ratio;
         writeln!(
             f,
-            "| {} | {} | {:.1} | {:.3} | {:.2}, {:.2} | {:.2} | {} | {:.3} | {:.1} | {} |",
+            "| {} | {} | {:.1} | {:.3} | {:.2}, {:.2} | {:.2} | {} | {:.3} | {:.1} | {} | {} |",
             herd.point,
             herd.server,
             herd.all_seconds,
@@ -202,7 +231,8 @@ pub(super) fn write(herds: &[Stampede], f: &mut fmt::Formatter<'_>) -> fmt::Resu
             packs.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.4}")),
             herd.line_ratio,
             herd.cpu_seconds,
-            herd.peak_bytes >> 20
+            herd.peak_bytes >> 20,
+            herd.failed
         )?;
     }
     Ok(())

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use certs::crl::{self, RevocationReason, RevokedCert};
-use certs::{Ca, Key, Serial, pem};
+use certs::{Ca, Key, crl, pem};
+
+use crate::revoked::revoked;
 
 /// Who signs the lists of clients' certificates.
 pub(super) struct Signer {
@@ -37,25 +38,7 @@ impl Signer {
 
     /// A list (DER) of so many certificates that were never issued.
     pub(super) fn sign(&self, entries: u32) -> anyhow::Result<Vec<u8>> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = || {
-            // xorshift64: the same serials in every run.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_be_bytes()
-        };
-        let mut entry = || {
-            let mut bytes = [0; 16];
-            bytes[..8].copy_from_slice(&random());
-            bytes[8..].copy_from_slice(&random());
-            RevokedCert {
-                serial: Serial::from_random(bytes),
-                revoked_at: self.now - i64::from(bytes[8]) * 4_721,
-                reason: RevocationReason::KeyCompromise,
-            }
-        };
-        let entries: Vec<RevokedCert> = (0..entries).map(|_| entry()).collect();
+        let entries = revoked(entries, self.now);
         let from = crl::backdated(self.now);
         crl::sign(&self.ca, NUMBER, &entries, from, self.now + WEEK).context("cannot sign a list")
     }

@@ -28,7 +28,7 @@ pub struct Held {
 }
 
 impl Held {
-    fn kib_each(&self) -> f64 {
+    pub(super) fn kib_each(&self) -> f64 {
         let grown = self.pss_bytes.saturating_sub(self.pss_before_bytes);
         grown as f64 / 1024.0 / f64::from(self.connections)
     }

@@ -171,11 +171,8 @@ impl Server {
         let Some(port) = self.ops else {
             return Ok(None);
         };
-        let text = scrape(port)?;
-        let name = "larder_booster_upstream_pack_bytes_total ";
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let value = line.and_then(|line| line.trim().parse::<f64>().ok());
-        Ok(Some(value.context("it does not count its packs")? as u64))
+        let bytes = number(port, "larder_booster_upstream_pack_bytes_total ")?;
+        Ok(Some(bytes as u64))
     }
 
     /// Its own programs: who fills it does not count.
@@ -194,6 +191,17 @@ impl Server {
             .map(|running| proc::family(running.pid()));
         families.flatten().collect()
     }
+}
+
+/// A number of the program whose operators' listener is on that port, by its whole name and a space;
+/// 0 if it has not been counted yet.
+pub(super) fn number(port: u16, name: &str) -> anyhow::Result<f64> {
+    let text = scrape(port)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.map(|line| line.trim().parse()).transpose();
+    Ok(value
+        .with_context(|| format!("cannot understand {name}"))?
+        .unwrap_or(0.0))
 }
 
 /// The numbers of the program whose operators' listener is on that port.

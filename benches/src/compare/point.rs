@@ -80,6 +80,25 @@ impl Point {
     }
 }
 
+impl Point {
+    /// Whether something was promised of it.
+    pub(super) fn has_gate(&self) -> bool {
+        match self.what {
+            What::Get {
+                object,
+                http,
+                connections,
+            } => {
+                let is_small = object.bytes < 64 << 10 || http == HttpVersion::One;
+                connections == 8
+                    && object.bytes < LARGE.bytes
+                    && (object.bytes >= 1 << 20 || is_small)
+            }
+            What::Handshake { .. } | What::Herd { .. } | What::Memory { .. } => true,
+        }
+    }
+}
+
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {

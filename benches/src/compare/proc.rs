@@ -47,6 +47,22 @@ pub(super) fn peak(pid: u32) -> anyhow::Result<u64> {
     family(pid).into_iter().map(of).sum()
 }
 
+/// Files that `pid` has open.
+pub(super) fn files(pid: u32) -> anyhow::Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    let files = fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(files.count())
+}
+
+/// Threads of `pid`.
+pub(super) fn threads(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Threads:"));
+    let threads = line.and_then(|line| line.trim().parse().ok());
+    threads.with_context(|| format!("cannot understand {path}"))
+}
+
 /// The bytes that a line of that name tells in KiB.
 fn line_of(path: &str, name: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;

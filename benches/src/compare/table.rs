@@ -1,11 +1,14 @@
 //! What came of it: samples, their medians, and the ratio to nginx in the same round.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::args::Args;
+use super::gates::{self, Gate};
 use super::herd::{self, Stampede};
 use super::is_yardstick;
 use super::machine::{self, Machine};
@@ -99,11 +102,16 @@ pub struct Report {
     pub held: Vec<Held>,
     /// Herds.
     pub herds: Vec<Stampede>,
+    /// What was promised of the booster, and what it came to.
+    pub gates: Vec<Gate>,
+    /// What could not be measured.
+    pub broken: Vec<String>,
 }
 
 /// What a run has measured so far.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
+    pub(super) broken: Vec<String>,
     pub(super) samples: Vec<Sample>,
     pub(super) held: Vec<Held>,
     pub(super) herds: Vec<Stampede>,
@@ -146,6 +154,7 @@ impl fmt::Display for Sample {
 impl Report {
     pub(super) fn new(args: &Args, machine: Machine, taken: Taken) -> Self {
         let Taken {
+            broken,
             samples,
             held,
             herds,
@@ -172,8 +181,10 @@ impl Report {
                 .map(|(_, samples)| samples.as_slice());
             row(&groups[key], yardstick.unwrap_or_default())
         };
-        let rows = order.iter().map(row).collect();
+        let rows: Vec<Row> = order.iter().map(row).collect();
         Self {
+            gates: gates::judge(&rows, &held, &herds),
+            broken,
             machine,
             load_average_after: machine::load_average(),
             seconds: args.seconds,
@@ -222,7 +233,14 @@ impl Report {
 
     /// Requests that failed.
     pub(super) fn failures(&self) -> u64 {
-        self.rows.iter().map(|row| row.errors).sum()
+        let requests: u64 = self.rows.iter().map(|row| row.errors).sum();
+        // How others serve a herd is what is measured, not what has to go well.
+        let ours = self
+            .herds
+            .iter()
+            .filter(|herd| herd.server == Kind::Booster);
+        let clients: usize = ours.map(|herd| herd.failed).sum();
+        requests + (clients + self.broken.len()) as u64
     }
 }
 
@@ -278,9 +296,40 @@ impl fmt::Display for Report {
         )?;
         self.write_rows(f)?;
         memory::write(&self.held, f)?;
-        herd::write(&self.herds, f)
+        herd::write(&self.herds, f)?;
+        gates::write(&self.gates, f)?;
+        self.broken
+            .iter()
+            .try_for_each(|broken| writeln!(f, "\n{broken}"))
     }
 }
+
+/// Puts `text` in place of what stands between the two lines of a file that are meant for it.
+///
+/// # Errors
+///
+/// Fails if the file has no such lines, or as the disk does.
+pub(super) fn write_into(file: &Path, text: &str) -> anyhow::Result<()> {
+    let failed = || format!("cannot write the tables into {}", file.display());
+    let old = fs::read_to_string(file).with_context(failed)?;
+    let new = between(&old, text)
+        .context("it has no place for them")
+        .with_context(failed)?;
+    fs::write(file, new).with_context(failed)
+}
+
+/// `old` with `text` between its two lines.
+fn between(old: &str, text: &str) -> Option<String> {
+    let (before, rest) = old.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!(
+        "{before}{BEGIN}\n\n{}\n\n{END}{after}",
+        text.trim()
+    ))
+}
+
+const BEGIN: &str = "<!-- larder-compare: begin -->";
+const END: &str = "<!-- larder-compare: end -->";
 
 fn or_dash(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
@@ -289,6 +338,15 @@ fn or_dash(value: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_take_the_place_of_those_before() {
+        let old = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let new = format!("a\n{BEGIN}\n\n| new |\n\n{END}\nb\n");
+        assert_eq!(between(&old, "| new |\n"), Some(new.clone()));
+        assert_eq!(between(&new, "| new |"), Some(new));
+        assert_eq!(between("nothing", "| new |"), None);
+    }
 
     #[test]
     fn a_median_is_the_middle() {

@@ -4,7 +4,7 @@ mod ab;
 mod larder;
 mod oha;
 
-pub(super) use larder::{drain, hold};
+pub(super) use larder::{drain, hold, packs, ways};
 
 use std::fmt;
 

@@ -27,6 +27,17 @@ pub(crate) struct Herd {
     pub(crate) slow: Option<u64>,
     /// How long all may take.
     pub(crate) patience: Duration,
+    /// When a client has seen enough.
+    pub(crate) until: Until,
+}
+
+/// When a client has seen enough.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Until {
+    /// All has come.
+    All,
+    /// Its first frame has been checked.
+    FirstFrame,
 }
 
 /// How it went for one client.
@@ -44,8 +55,8 @@ pub(crate) struct Drained {
 ///
 /// # Errors
 ///
-/// Fails if any client but the slow one does, or something does not check.
-pub(crate) fn drain(args: &Args, herd: &Herd) -> anyhow::Result<Vec<Drained>> {
+/// Fails if they are not done in time. How each of them ended, but the slow one, is what is given.
+pub(crate) fn drain(args: &Args, herd: &Herd) -> anyhow::Result<Vec<anyhow::Result<Drained>>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(args.threads.get()))
         .enable_all()
@@ -64,7 +75,7 @@ async fn timeout_of<T>(
         .context("they are not done in time")?
 }
 
-async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<Drained>> {
+async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<anyhow::Result<Drained>>> {
     let target = Arc::new(Target::find(args).await?);
     let paths = Arc::new(args.paths()?);
     let mut clients = JoinSet::new();
@@ -76,6 +87,7 @@ async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<Drained>> {
             Arc::clone(&paths),
             checker,
             Some(pace),
+            herd.until,
         ));
         tokio::time::sleep(HEAD_START).await;
     }
@@ -86,11 +98,12 @@ async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<Drained>> {
             Arc::clone(&paths),
             checker,
             None,
+            herd.until,
         ));
     }
     let mut done = Vec::new();
     while let Some(client) = clients.join_next().await {
-        done.push(client??);
+        done.push(client?);
     }
     // Whoever is slow has shown what it does to the others.
     drop(slow);
@@ -102,6 +115,7 @@ async fn client(
     paths: Arc<Vec<String>>,
     mut checker: Checker,
     pace: Option<u64>,
+    until: Until,
 ) -> anyhow::Result<Drained> {
     let began = Instant::now();
     let mut line = target.connect().await?;
@@ -112,14 +126,27 @@ async fn client(
         ensure!(status.is_success(), "cannot get {path}: status {status}");
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            let frame = frame.with_context(|| format!("{path} broke off"))?;
+            let frame = match frame {
+                // Some servers end a connection without a word of TLS after the last byte. How
+                // many came is looked at in the end.
+                Err(failure) if is_silent_end(&failure) => break,
+                frame => frame.with_context(|| format!("{path} broke off"))?,
+            };
             let Some(data) = frame.data_ref() else {
                 continue;
             };
             bytes += data.len() as u64;
             checker.take(data)?;
             if first_frame.is_none() && checker.frames > 0 {
-                first_frame = Some(began.elapsed());
+                let first = began.elapsed();
+                first_frame = Some(first);
+                if until == Until::FirstFrame {
+                    return Ok(Drained {
+                        first_frame: first,
+                        all: first,
+                        bytes,
+                    });
+                }
             }
             if let Some(pace) = pace {
                 sleep_until(began + Duration::from_secs_f64(bytes as f64 / pace as f64)).await;
@@ -134,8 +161,21 @@ async fn client(
     })
 }
 
+/// Whether a body ended because the connection did.
+fn is_silent_end(failure: &hyper::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(failure);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Checks packs that come one after the other: their first frame, or all.
-struct Checker {
+pub(super) struct Checker {
     buffer: Vec<u8>,
     /// The next frame of the pack whose header has come.
     frame: usize,
@@ -148,7 +188,7 @@ struct Checker {
 }
 
 impl Checker {
-    fn new(packs: &[PackId], thorough: bool) -> Self {
+    pub(super) fn new(packs: &[PackId], thorough: bool) -> Self {
         Self {
             buffer: Vec::new(),
             frame: 0,
@@ -159,7 +199,7 @@ impl Checker {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         if self.is_content() {
             return Ok(());
         }
@@ -209,7 +249,7 @@ impl Checker {
         !self.thorough && self.frames > 0
     }
 
-    fn finish(&self) -> anyhow::Result<()> {
+    pub(super) fn finish(&self) -> anyhow::Result<()> {
         ensure!(
             !self.thorough || (self.packs.is_empty() && self.buffer.is_empty()),
             "not all packs came whole"

@@ -11,6 +11,6 @@ pub(super) fn start(ground: &Ground, entries: u32) -> anyhow::Result<(Vec<Runnin
     if entries > 0 {
         copy(&ground.state(entries)?, &data.join("state"))?;
     }
-    let (running, port, ops) = start_booster(ground, &data, &place)?;
+    let (running, port, ops) = start_booster(ground, &data, &place, "")?;
     Ok((vec![running], port, ops))
 }

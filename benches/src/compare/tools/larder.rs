@@ -1,5 +1,7 @@
 //! `larder-load`, in this process.
 
+use std::path::Path;
+
 use clap::Parser as _;
 
 use super::super::ground::{Ground, SERVER_ID, path};
@@ -53,8 +55,39 @@ pub(in super::super) fn drain(
     point: &Point,
     server: &Server,
     herd: &Herd,
-) -> anyhow::Result<Vec<Drained>> {
+) -> anyhow::Result<Vec<anyhow::Result<Drained>>> {
     load::drain(&args(ground, point, server, Vec::new())?, herd)
+}
+
+/// The paths of the packs of a fileset, in order, by the booster on that port.
+pub(in super::super) fn packs(
+    client: &Path,
+    port: u16,
+    fileset: &str,
+) -> anyhow::Result<Vec<String>> {
+    load::packs(&way(client, port, fileset, HttpVersion::One)?)
+}
+
+/// How to get a fileset from the booster on that port: over each version of HTTP.
+pub(in super::super) fn ways(
+    client: &Path,
+    port: u16,
+    fileset: &str,
+) -> anyhow::Result<Vec<load::Args>> {
+    let versions = [HttpVersion::One, HttpVersion::Two].into_iter();
+    versions
+        .map(|http| way(client, port, fileset, http))
+        .collect()
+}
+
+fn way(client: &Path, port: u16, fileset: &str, http: HttpVersion) -> anyhow::Result<load::Args> {
+    let (server, http) = (format!("{SERVER_ID}@127.0.0.1:{port}"), http.to_string());
+    let data = path(client)?;
+    let server = ["larder-load", "--data", data, "--server", &server];
+    let args = server
+        .into_iter()
+        .chain(["--fileset", fileset, "--http", &http]);
+    Ok(load::Args::try_parse_from(args)?)
 }
 
 fn args(
