@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -15,6 +15,7 @@ use crate::peer::Peer;
 use crate::refusal::RefusalReason;
 use crate::serial::Serial;
 use crate::trust::{Known, Trust};
+use crate::vouched::{ByHeart, Vouched};
 
 /// What a certificate is presented for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,9 +58,15 @@ pub(crate) fn verify(
         .map(|ca| CertificateDer::from(ca.der()))
         .chain(intermediates.iter().cloned())
         .collect();
+    let algorithms: Vec<ByHeart<'_>> = webpki::ALL_VERIFICATION_ALGS
+        .iter()
+        .map(|algorithm| ByHeart::new(*algorithm, &known.vouched))
+        .collect();
+    let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
+        algorithms.iter().map(|it| it as _).collect();
     let path = end_entity
         .verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
+            &algorithms,
             &known.anchors,
             &candidates,
             unix_time(now),
@@ -81,7 +88,7 @@ pub(crate) fn verify(
         Some(ca) => Arc::clone(ca),
         None => {
             let ca = CaCert::parse(&issuer_der).map_err(|_| RefusalReason::UnknownIssuer)?;
-            trust.learn_issuing(ca)
+            trust.learn_issuing(Arc::new(ca))
         }
     };
     peer(trust, &known, leaf_der, &issuer)
@@ -112,16 +119,15 @@ pub(crate) fn peer_again(trust: &Trust, leaf_der: &[u8]) -> Result<Peer, Refusal
 }
 
 /// The root among `known` that has signed `ca`.
-pub(crate) fn root_of(known: &Known, ca: &CaCert) -> Option<IssuerId> {
-    let (_, cert) = X509Certificate::from_der(ca.der()).ok()?;
-    known
-        .roots
-        .iter()
-        .find(|root| root.subject_der() == cert.issuer().as_raw() && is_signed_by(&cert, root))
-        .map(|root| root.id())
+pub(crate) fn root_of(known: &Known, ca: &Arc<CaCert>) -> Option<IssuerId> {
+    let mut vouched = known.vouched.iter();
+    match vouched.find(|vouched| vouched.ca.der() == ca.der()) {
+        Some(vouched) => Some(vouched.root),
+        None => Vouched::verify(&known.roots, ca).map(|vouched| vouched.root),
+    }
 }
 
-fn is_signed_by(cert: &X509Certificate<'_>, ca: &CaCert) -> bool {
+pub(crate) fn is_signed_by(cert: &X509Certificate<'_>, ca: &CaCert) -> bool {
     x509_parser::prelude::SubjectPublicKeyInfo::from_der(ca.spki_der())
         .is_ok_and(|(_, key)| cert.verify_signature(Some(&key)).is_ok())
 }
@@ -130,7 +136,7 @@ fn peer(
     trust: &Trust,
     known: &Known,
     leaf_der: &[u8],
-    issuer: &CaCert,
+    issuer: &Arc<CaCert>,
 ) -> Result<Peer, RefusalReason> {
     let (_, cert) = X509Certificate::from_der(leaf_der).map_err(|_| RefusalReason::Protocol)?;
     let identity = identity(&cert)?;

@@ -28,6 +28,7 @@ pub mod trust;
 mod chain;
 mod der;
 mod digest;
+mod vouched;
 
 pub use ca_cert::{CaCert, CaKind};
 pub use crl::{Crl, CrlStore, IssuerId, Verdict};

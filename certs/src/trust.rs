@@ -12,6 +12,7 @@ use crate::crl::{Crl, CrlError, CrlStore, IssuerId, Rollback, Verdict};
 use crate::name::{DeploymentId, Role};
 use crate::peer::Peer;
 use crate::refusal::RefusalReason;
+use crate::vouched::Vouched;
 
 /// The roots of one deployment, the issuing CAs known so far, and the lists in force.
 ///
@@ -29,6 +30,8 @@ pub(crate) struct Known {
     pub(crate) anchors: Vec<TrustAnchor<'static>>,
     pub(crate) issuing: Vec<Arc<CaCert>>,
     pub(crate) roots: Vec<Arc<CaCert>>,
+    /// Of the issuing CAs, the roots' signatures on them.
+    pub(crate) vouched: Vec<Arc<Vouched>>,
 }
 
 /// Whether a certificate must be shown to be good, or merely not known to be bad.
@@ -133,6 +136,7 @@ impl Trust {
             known.anchors.retain(|_| kept.next() == Some(&true));
             known.roots.retain(stays);
             known.issuing.retain(stays);
+            known.vouched.retain(|vouched| stays(&vouched.ca));
             known
         });
         if was_last {
@@ -168,6 +172,7 @@ impl Trust {
                 source: CaCertError::OutOfDate,
             });
         }
+        let ca = Arc::new(ca);
         let root = chain::root_of(&known, &ca).ok_or(TrustError::UnknownIssuer)?;
         if let Verdict::Revoked { .. } = self.crls.lookup(root, ca.serial(), now) {
             return Err(TrustError::Revoked);
@@ -320,13 +325,14 @@ impl Trust {
         self.known.load()
     }
 
-    pub(crate) fn learn_issuing(&self, ca: CaCert) -> Arc<CaCert> {
-        let ca = Arc::new(ca);
+    pub(crate) fn learn_issuing(&self, ca: Arc<CaCert>) -> Arc<CaCert> {
+        let vouched = Vouched::verify(&self.known.load().roots, &ca).map(Arc::new);
         self.known.rcu(|known| {
             let mut known = Known::clone(known);
             let is_new = known.issuing.iter().all(|other| other.der() != ca.der());
             if is_new && known.issuing.len() < ISSUING_CAS_MAX {
                 known.issuing.push(Arc::clone(&ca));
+                known.vouched.extend(vouched.clone());
             }
             known
         });
