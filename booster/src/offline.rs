@@ -16,7 +16,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use certs::crl::Freshness;
+use certs::trust::Basis;
 use certs::{CaCert, CaKind, Peer, RefusalReason, Trust, Verdict};
 use jiff::Timestamp;
 use protocol::{Code, Fault};
@@ -155,12 +157,22 @@ pub(crate) struct Offline {
 struct Shared {
     clock: Clock,
     grace: Duration,
+    /// The last outlook, which every request wants to know.
+    last: ArcSwapOption<Last>,
     metrics: Metrics,
     refusals: Refusals,
     seen: Seen,
     /// The phase that was told last.
     told: Mutex<Option<Phase>>,
     trust: Arc<Trust>,
+}
+
+/// An outlook, and what it was derived from.
+#[derive(Debug)]
+struct Last {
+    basis: Basis,
+    now: i64,
+    outlook: Outlook,
 }
 
 impl Offline {
@@ -176,6 +188,7 @@ impl Offline {
             shared: Arc::new(Shared {
                 clock: clock.clone(),
                 grace,
+                last: ArcSwapOption::empty(),
                 metrics: metrics.clone(),
                 refusals: refusals.clone(),
                 seen,
@@ -190,10 +203,26 @@ impl Offline {
         let Shared {
             clock,
             grace,
+            last,
             trust,
             ..
         } = &*self.shared;
-        Outlook::of(trust, *grace, clock.now())
+        let now = clock.now();
+        if let Some(last) = &*last.load()
+            && last.now == now
+            && trust.stands_on(&last.basis)
+        {
+            return last.outlook;
+        }
+        // Taken first: if something changes meanwhile, the outlook is made anew next time.
+        let basis = trust.basis();
+        let outlook = Outlook::of(trust, *grace, now);
+        last.store(Some(Arc::new(Last {
+            basis,
+            now,
+            outlook,
+        })));
+        outlook
     }
 
     /// Those who have been let in.

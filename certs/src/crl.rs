@@ -29,6 +29,7 @@ mod writer;
 use entries::Entry;
 
 pub use reason::{RevocationReason, UnknownRevocationReason};
+pub(crate) use store::Lists;
 pub use store::{CrlStore, CrlWatcher, Freshness, Rollback, Verdict};
 
 /// The name of an issuer: SHA-256 of its public key. Its text form is 64 lower-case

@@ -1,6 +1,7 @@
 //! What we believe: roots, the issuing CAs that they vouch for, and revocation lists.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
@@ -8,7 +9,7 @@ use thiserror::Error;
 
 use crate::ca_cert::{CaCert, CaCertError, CaKind};
 use crate::chain::{self, Usage};
-use crate::crl::{Crl, CrlError, CrlStore, IssuerId, Rollback, Verdict};
+use crate::crl::{Crl, CrlError, CrlStore, IssuerId, Lists, Rollback, Verdict};
 use crate::name::{DeploymentId, Role};
 use crate::peer::Peer;
 use crate::refusal::RefusalReason;
@@ -32,6 +33,20 @@ pub(crate) struct Known {
     pub(crate) roots: Vec<Arc<CaCert>>,
     /// Of the issuing CAs, the roots' signatures on them.
     pub(crate) vouched: Vec<Arc<Vouched>>,
+}
+
+/// Names the roots, issuing CAs and lists of one moment without keeping them: a list may be
+/// long. While this lives, nothing else comes to lie where they lay.
+#[derive(Clone)]
+pub struct Basis {
+    known: Weak<Known>,
+    lists: Weak<Lists>,
+}
+
+impl fmt::Debug for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Basis").finish_non_exhaustive()
+    }
 }
 
 /// Whether a certificate must be shown to be good, or merely not known to be bad.
@@ -321,6 +336,23 @@ impl Trust {
         }
     }
 
+    /// What every judgement stands on at this moment: what is derived from it holds until
+    /// [`Trust::stands_on`] says otherwise.
+    pub fn basis(&self) -> Basis {
+        Basis {
+            known: Arc::downgrade(&self.known.load()),
+            lists: Arc::downgrade(&self.crls.lists()),
+        }
+    }
+
+    /// Whether no root, issuing CA or list has come, gone or been called outdated since
+    /// `basis` was taken. Costs some nanoseconds.
+    pub fn stands_on(&self, basis: &Basis) -> bool {
+        let (known, lists) = (self.known.load(), self.crls.lists());
+        std::ptr::eq(Arc::as_ptr(&known), basis.known.as_ptr())
+            && std::ptr::eq(Arc::as_ptr(&lists), basis.lists.as_ptr())
+    }
+
     pub(crate) fn known(&self) -> arc_swap::Guard<Arc<Known>> {
         self.known.load()
     }
@@ -420,3 +452,6 @@ fn parse_root(der: &[u8]) -> Result<CaCert, TrustError> {
 
 /// Three kinds, through several generations. Only what our own root has signed gets in.
 const ISSUING_CAS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ pub struct CrlStore {
 }
 
 #[derive(Clone, Default)]
-struct Lists {
+pub(crate) struct Lists {
     by_issuer: HashMap<IssuerId, Arc<Crl>>,
     /// The least number that somebody we trust has vouched for.
     number_min: HashMap<IssuerId, u64>,
@@ -184,6 +184,11 @@ impl CrlStore {
     /// The list of `issuer` in force.
     pub fn current(&self, issuer: IssuerId) -> Option<Arc<Crl>> {
         self.current.load().by_issuer.get(&issuer).cloned()
+    }
+
+    /// The lists in force, to tell them from others by where they lie.
+    pub(crate) fn lists(&self) -> arc_swap::Guard<Arc<Lists>> {
+        self.current.load()
     }
 
     /// Every list in force, in the order of their issuers' names.
