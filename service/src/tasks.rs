@@ -173,6 +173,19 @@ impl Spawner {
         }
     }
 
+    /// [`Spawner::start_brief`] without a span: one is entered at each of a task's wake-ups, which
+    /// shows where there are a hundred thousand of those in a second.
+    pub fn start_bare<F>(&self, task: impl FnOnce(CancellationToken) -> F) -> bool
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shared = self.shared.upgrade();
+        shared.is_some_and(|shared| {
+            shared.spawn(None, task(self.stop.clone()));
+            true
+        })
+    }
+
     /// The token that every task is handed.
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
@@ -200,12 +213,23 @@ impl Shared {
         lasting: bool,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
+        let task = task.instrument(info_span!("task", name));
+        self.spawn(lasting.then_some(name), task);
+    }
+
+    fn spawn(
+        &self,
+        lasting: Option<&'static str>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.census.send_modify(|census| census.live += 1);
         let entry = Entry {
             census: self.census.clone(),
-            lasting: lasting.then_some(name),
+            lasting,
             stop: self.stop.clone(),
         };
+        // In a box: what captures a future and awaits it has room for two of them.
+        let task = Box::pin(task);
         let task = async move {
             let _entry = entry;
             task.await;
@@ -215,7 +239,7 @@ impl Shared {
         while let Some(ended) = running.try_join_next() {
             log_failure(ended);
         }
-        running.spawn(task.instrument(info_span!("task", name)));
+        running.spawn(task);
     }
 
     fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {

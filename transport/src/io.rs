@@ -1,6 +1,7 @@
 //! Streams that are watched, and tasks that belong to one connection.
 
 mod batched;
+mod inline;
 
 use std::io;
 use std::pin::Pin;
@@ -10,13 +11,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use certs::tls::Capture;
-use service::CancellationToken;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub(crate) use batched::Batched;
+pub(crate) use batched::{Batched, Driven};
+pub(crate) use inline::{Call, InlineExecutor, InlineStreams, own_end};
 
 /// Bytes that went over some TCP connections, all together.
 #[derive(Debug, Default)]
@@ -83,6 +84,13 @@ impl Watched {
         // Without it, that peer waits, and no other.
         #[cfg(target_os = "linux")]
         self.stream.set_quickack(true).unwrap_or_default();
+    }
+}
+
+impl Watched {
+    /// Ready once there may be something to read, or an end.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(cx)
     }
 }
 
@@ -173,25 +181,8 @@ where
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A set keeps what has finished until it is asked.
         while tasks.try_join_next().is_some() {}
-        let end = CancellationToken::new();
-        let ended = end.clone();
-        tasks.spawn(END.scope(end, async move {
-            tokio::select! {
-                output = task => drop(output),
-                () = ended.cancelled() => {}
-            }
-        }));
+        tasks.spawn(async move { drop(task.await) });
     }
-}
-
-tokio::task_local! {
-    static END: CancellationToken;
-}
-
-/// What ends the task that asks, and with it the HTTP/2 stream that is its only work; `None` on a
-/// task of another kind.
-pub(crate) fn own_end() -> Option<CancellationToken> {
-    END.try_with(Clone::clone).ok()
 }
 
 /// The streams of one HTTP/2 connection, which end when this is dropped. Tasks hold the executor

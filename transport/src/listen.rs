@@ -74,8 +74,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Each costs some 40 KiB of TLS and HTTP buffers: 4096 are 160 MiB, and 1 GiB more if
-            // all of them send bodies that nobody reads.
+            // Each costs up to some 40 KiB of TLS and HTTP buffers, less when it is idle: 4096 are
+            // 160 MiB, and 1 GiB more if all of them send bodies that nobody reads.
             connections_max: 4096,
             // A whole branch may stand behind one address, and still nobody has all places.
             per_address_max: 2048,

@@ -19,6 +19,7 @@ mod enrol;
 mod http2;
 mod listen;
 mod relay;
+mod rest;
 mod servers;
 
 /// A pack's worth of bytes in which each place is known by its value.

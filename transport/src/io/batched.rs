@@ -5,11 +5,13 @@
 //! is sealed and kept back here, up to [`BATCH_BYTES`], and goes out when that much is there, or
 //! when HTTP has nothing more to do for now: whoever drives HTTP sees to that ([`Batched::drive`]).
 
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
@@ -23,11 +25,24 @@ pub(crate) struct Batched(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Whether HTTP has more to write than there was room for.
+    blocked: bool,
     stream: TlsStream<Watched>,
     /// Plain bytes that are sealed and not written yet, as if none of a batch had been.
     sealed: usize,
     /// Plain bytes that are not sealed yet: too few for a record of their own.
     tail: Vec<u8>,
+    /// What HTTP had read and not looked at when it was put away.
+    unread: Bytes,
+}
+
+/// How far a connection came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Driven {
+    /// It has nothing under way, and may be put away until its peer says something.
+    AtRest,
+    /// To its end.
+    Ended,
 }
 
 impl Batched {
@@ -35,29 +50,71 @@ impl Batched {
         // What is kept back is bounded here.
         stream.get_mut().1.set_buffer_limit(None);
         Self(Arc::new(Mutex::new(Inner {
+            blocked: false,
             stream,
             sealed: 0,
             tail: Vec::new(),
+            unread: Bytes::new(),
         })))
+    }
+
+    /// Waits until there may be something to read, which takes no buffer.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.lock().poll_readable(cx)).await
+    }
+
+    /// Ends a connection on which nothing is under way.
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        poll_fn(|cx| self.lock().close(cx)).await
+    }
+
+    /// Gives back what HTTP has read before it was put away.
+    pub(crate) fn put_back(&self, unread: Bytes) {
+        self.lock().unread = unread;
     }
 
     /// Polls `connection`, which reads and writes this, to its end, and writes out what it leaves
     /// behind whenever it has nothing more to do for now.
-    pub(crate) async fn drive<C>(&self, mut connection: Pin<&mut C>) -> Result<(), BoxError>
+    pub(crate) async fn drive<C>(&self, connection: Pin<&mut C>) -> Result<(), BoxError>
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        std::future::poll_fn(|cx| {
+        self.drive_until(connection, pending()).await.map(|_| ())
+    }
+
+    /// The same, until `rest` is over and nothing is left to be written.
+    pub(crate) async fn drive_until<C>(
+        &self,
+        mut connection: Pin<&mut C>,
+        rest: impl Future<Output = ()>,
+    ) -> Result<Driven, BoxError>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut rest = pin!(rest);
+        poll_fn(|cx| {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                let ended = ended.map(|()| Driven::Ended);
                 return Poll::Ready(ended.map_err(BoxError::from));
             }
-            match self.lock().flush(cx) {
+            match self.flush_now(cx) {
                 // HTTP would not hear of it before it writes again.
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            ready!(rest.as_mut().poll(cx));
+            if self.lock().is_drained() {
+                Poll::Ready(Ok(Driven::AtRest))
+            } else {
+                Poll::Pending
             }
         })
         .await
+    }
+
+    /// Writes out all that is kept back.
+    pub(super) fn flush_now(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().flush(cx)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -131,6 +188,26 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether everything that HTTP has to say has gone out.
+    fn is_drained(&self) -> bool {
+        let sealed = self.sealed > 0 || self.stream.get_ref().1.wants_write();
+        !self.blocked && !sealed && self.tail.is_empty()
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (io, tls) = self.stream.get_ref();
+        if self.unread.is_empty() && tls.wants_read() {
+            io.poll_read_ready(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.flush(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.tail.is_empty() {
             let mut writer = self.stream.get_mut().1.writer();
@@ -160,7 +237,13 @@ impl AsyncRead for Batched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.lock().stream).poll_read(cx, buffer)
+        let mut inner = self.lock();
+        if inner.unread.is_empty() {
+            return Pin::new(&mut inner.stream).poll_read(cx, buffer);
+        }
+        let length = inner.unread.len().min(buffer.remaining());
+        buffer.put_slice(&inner.unread.split_to(length));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -180,8 +263,10 @@ impl AsyncWrite for Batched {
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.lock();
         if inner.is_full() {
+            inner.blocked = true;
             ready!(inner.write_out(cx))?;
         }
+        inner.blocked = false;
         Poll::Ready(inner.take(slices))
     }
 
@@ -195,9 +280,7 @@ impl AsyncWrite for Batched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.lock();
-        ready!(inner.flush(cx))?;
-        Pin::new(&mut inner.stream).poll_shutdown(cx)
+        self.lock().close(cx)
     }
 }
 

@@ -1,14 +1,15 @@
 //! One connection from its first byte to its last.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use certs::RefusalReason;
 use certs::tls::Capture;
+use certs::{Peer, RefusalReason};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -21,15 +22,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::in_flight::Answer;
+use super::in_flight::{Answer, InFlight};
 use super::session::Session;
 use super::{Handshake, Refused, Shared};
+use crate::body::BoxError;
 use crate::io::{
-    Activity, Batched, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, OwnedExecutor, Streams, Watched,
-    captured,
+    Activity, Batched, Driven, InlineExecutor, InlineStreams, KEEP_ALIVE_INTERVAL,
+    KEEP_ALIVE_TIMEOUT, Watched, captured,
 };
 use crate::places::Places;
 use crate::respond;
@@ -44,7 +45,7 @@ pub(super) async fn accept_all(
     let places = Places::new(limits.connections_max, limits.per_address_max);
     while let Some((stream, remote, place)) = places.next(&listener, &stop).await {
         let shared = Arc::clone(&shared);
-        let started = spawner.start_brief("connection", |stop| async move {
+        let started = spawner.start_bare(|stop| async move {
             let _place = place;
             shared.metrics.open.fetch_add(1, Ordering::Relaxed);
             let _open = Open {
@@ -86,10 +87,7 @@ async fn converse(
         accepted = Box::pin(shake_hands(stream, remote, shared)) => accepted,
         () = stop.cancelled() => None,
     };
-    if let Some((stream, capture)) = accepted {
-        stream.get_ref().0.acknowledge();
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let peer = capture.take().peer;
+    if let Some((stream, http2, peer)) = accepted {
         let registered = shared.sessions.register(
             peer,
             remote,
@@ -104,24 +102,29 @@ async fn converse(
             Ok(()) => {
                 shared.metrics.accepted.fetch_add(1, Ordering::Relaxed);
                 shared.sink.accepted(session);
-                serve(stream, session, shared, stop).await;
+                serve(stream, http2, session, shared, stop).await;
             }
             Err(reason) => shared.put_out(session, reason, Handshake::Registered),
         }
     }
 }
 
-/// The TLS handshake. Who fails it is reported, and told why before the connection closes.
+/// The TLS handshake: what to speak over, whether that is HTTP/2, and with whom. Who fails it is
+/// reported, and told why before the connection closes.
 async fn shake_hands(
     stream: Watched,
     remote: SocketAddr,
     shared: &Shared,
-) -> Option<(TlsStream<Watched>, Capture)> {
+) -> Option<(Batched, bool, Option<Peer>)> {
     let capture = Capture::default();
     let acceptor = TlsAcceptor::from(Arc::clone(&shared.settings.tls));
     let handshake = captured(&capture, acceptor.accept(stream).into_fallible());
     let error = match timeout(shared.settings.limits.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => return Some((stream, capture)),
+        Ok(Ok(stream)) => {
+            stream.get_ref().0.acknowledge();
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            return Some((Batched::new(stream), http2, capture.take().peer));
+        }
         Ok(Err((error, stream))) => {
             linger(stream).await;
             Some(error)
@@ -175,48 +178,97 @@ async fn linger(mut stream: Watched) {
 }
 
 async fn serve(
-    stream: TlsStream<Watched>,
+    stream: Batched,
+    http2: bool,
     session: &Arc<Session>,
     shared: &Arc<Shared>,
     stop: CancellationToken,
 ) {
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let (stream, ended) = (Batched::new(stream), session.ended());
-    let io = TokioIo::new(stream.clone());
-    let service = service_fn(|request| answer(request, Arc::clone(session), Arc::clone(shared)));
-    let leave = leave(session, stop);
-    let outcome = if http2 {
-        let streams = Streams::default();
-        let connection = http2_builder(shared, &streams).serve_connection(io, service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            outcome = stream.drive(connection.as_mut()) => outcome,
-            () = ended.cancelled() => Ok(()),
-            () = leave => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    outcome = stream.drive(connection) => outcome,
-                    () = ended.cancelled() => Ok(()),
-                }
-            }
+    let (ended, leave) = (session.ended(), leave(session, stop));
+    let spoken = async {
+        if http2 {
+            // In a box, so that those who speak HTTP/1.1 need no room for it.
+            Box::pin(speak_http2(&stream, session, shared, leave)).await
+        } else {
+            speak_http1(&stream, session, shared, leave).await
         }
-    } else {
-        let connection = http1_builder().serve_connection(io, service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            outcome = stream.drive(connection.as_mut()) => outcome,
-            () = ended.cancelled() => Ok(()),
-            () = leave => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    outcome = stream.drive(connection) => outcome,
-                    () = ended.cancelled() => Ok(()),
-                }
-            }
-        }
+    };
+    let outcome = tokio::select! {
+        outcome = spoken => outcome,
+        () = ended.cancelled() => Ok(()),
     };
     if let Err(error) = outcome {
         debug!(remote = %session.remote(), %error, "a connection broke");
+    }
+}
+
+async fn speak_http2(
+    stream: &Batched,
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+    leave: impl Future<Output = ()>,
+) -> Result<(), BoxError> {
+    let service = service_fn(|request| {
+        let (session, shared) = (Arc::clone(session), Arc::clone(shared));
+        async move {
+            // On the stream's own time, so that it is known what ends it.
+            let in_flight = session.request();
+            answer(request, in_flight, session, shared).await
+        }
+    });
+    let mut streams = InlineStreams::default();
+    let io = TokioIo::new(stream.clone());
+    let connection = http2_builder(shared, &streams).serve_connection(io, service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        outcome = streams.drive(connection.as_mut(), stream) => return outcome,
+        () = leave => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    streams.drive(connection, stream).await
+}
+
+/// Keeps nothing of HTTP, whose buffers are most of what a connection takes, while the peer has
+/// nothing to say.
+async fn speak_http1(
+    stream: &Batched,
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+    leave: impl Future<Output = ()>,
+) -> Result<(), BoxError> {
+    let mut leave = pin!(leave);
+    loop {
+        tokio::select! {
+            readable = stream.readable() => readable?,
+            () = leave.as_mut() => return Ok(stream.close().await?),
+        }
+        // Counted as soon as HTTP hands it over: what is under way is not put away.
+        let service = service_fn(|request| {
+            answer(
+                request,
+                session.request(),
+                Arc::clone(session),
+                Arc::clone(shared),
+            )
+        });
+        let io = TokioIo::new(stream.clone());
+        let mut connection = http1_builder().serve_connection(io, service);
+        let rest = poll_fn(|cx| session.poll_rest(cx));
+        let driven = tokio::select! {
+            driven = stream.drive_until(Pin::new(&mut connection), rest) => driven,
+            () = leave.as_mut() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                let ended = stream.drive(Pin::new(&mut connection)).await;
+                ended.map(|()| Driven::Ended)
+            }
+        };
+        match driven? {
+            Driven::Ended => return Ok(()),
+            Driven::AtRest => {
+                shared.metrics.rests.fetch_add(1, Ordering::Relaxed);
+                stream.put_back(connection.into_parts().read_buf);
+            }
+        }
     }
 }
 
@@ -231,10 +283,10 @@ async fn leave(session: &Session, stop: CancellationToken) {
 
 async fn answer(
     request: Request<Incoming>,
+    in_flight: Arc<InFlight>,
     session: Arc<Session>,
     shared: Arc<Shared>,
 ) -> Result<Response<Answer>, Infallible> {
-    let in_flight = session.request();
     shared.metrics.requests.fetch_add(1, Ordering::Relaxed);
     let response = match shared.judge(&session, shared.settings.clock.now()) {
         Ok(()) => (shared.handler)(request, session).await,
@@ -281,7 +333,7 @@ fn http1_builder() -> http1::Builder {
     builder
 }
 
-fn http2_builder(shared: &Shared, streams: &Streams) -> http2::Builder<OwnedExecutor> {
+fn http2_builder(shared: &Shared, streams: &InlineStreams) -> http2::Builder<InlineExecutor> {
     let mut builder = http2::Builder::new(streams.executor());
     builder
         .timer(TokioTimer::new())

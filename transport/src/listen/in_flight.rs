@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use service::CancellationToken;
 use tokio::time::Instant;
 
 use super::Limits;
 use super::session::Session;
 use crate::body::{Body, BoxError, STRIDE_BYTES};
+use crate::io::Call;
 
 /// A request under way, from its head to the last byte of its answer: kept by its handler, then
 /// by the body and by each piece of it.
@@ -53,7 +53,7 @@ impl Drop for InFlight {
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Ends the request and nothing else. HTTP/1.1 has no such thing.
-    end: Option<CancellationToken>,
+    end: Option<Arc<Call>>,
     state: Mutex<State>,
 }
 
@@ -91,7 +91,7 @@ pub(super) enum Verdict {
 
 impl Progress {
     /// Of a request that has just come in, and may be ended by `end`.
-    pub(super) fn new(end: Option<CancellationToken>) -> Self {
+    pub(super) fn new(end: Option<Arc<Call>>) -> Self {
         Self {
             end,
             state: Mutex::new(State {
@@ -103,6 +103,11 @@ impl Progress {
                 waits: true,
             }),
         }
+    }
+
+    /// When it came in, as long as nothing has moved.
+    pub(super) fn began(&self) -> Instant {
+        self.state().since
     }
 
     /// Ends the request if it has stood still for too long at `now`; if that was tried before and
@@ -128,7 +133,7 @@ impl Progress {
             return Verdict::Stuck;
         };
         state.ended = Some(now);
-        end.cancel();
+        end.make();
         Verdict::Good
     }
 

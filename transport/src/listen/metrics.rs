@@ -16,6 +16,9 @@ pub struct ListenMetrics {
     pub accepted: AtomicU64,
     /// Requests that were handed on.
     pub requests: AtomicU64,
+    /// Times that the buffers of an HTTP/1.1 connection were put away, since nothing was under way
+    /// and nothing expected.
+    pub rests: AtomicU64,
     /// Bytes that went over TCP, TLS included.
     pub traffic: Arc<Traffic>,
     refused: [AtomicU64; RefusalReason::ALL.len()],

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use certs::crl::CrlWatcher;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::in_flight::{InFlight, Progress, Verdict};
 use super::{Handshake, Limits, Refused, Shared};
-use crate::io::{Activity, own_end};
+use crate::io::{Activity, Call, own_end};
 
 /// One connection that has been accepted.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Session {
     remote: SocketAddr,
     /// Whether its end has been told of.
     reported: AtomicBool,
+    /// Asked for when nothing has been asked of us for a while.
+    rest: Call,
     retire: CancellationToken,
     /// Only the housekeeper and the start and end of requests touch it.
     watch: Mutex<Watch>,
@@ -36,6 +39,8 @@ pub struct Session {
 /// What the housekeeper looks at.
 #[derive(Debug)]
 struct Watch {
+    /// Whether the last request came soon after the one before.
+    brisk: bool,
     /// Requests given up by the peer since the housekeeper came by.
     given_up: u32,
     /// Since when there has been no request, and what had been received by then.
@@ -46,6 +51,8 @@ struct Watch {
     in_flight: Vec<(u64, Arc<Progress>)>,
     /// How many requests there have been.
     requests: u64,
+    /// Whether it has been told to rest since the last one.
+    rests: bool,
 }
 
 impl Session {
@@ -101,12 +108,26 @@ impl Session {
         self.cut.cancel();
     }
 
+    /// Ready once, whenever the session is idle and may be for a while: things can be put away.
+    pub(super) fn poll_rest(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.rest.is_made(cx) && self.watch().in_flight.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
     /// Counts a request as under way until what is returned is dropped. To be called on the
     /// request's own task.
     pub(super) fn request(self: &Arc<Self>) -> Arc<InFlight> {
         let progress = Arc::new(Progress::new(own_end()));
         let mut watch = self.watch();
         watch.head_since = None;
+        watch.rests = false;
+        if watch.in_flight.is_empty() {
+            let since = progress.began().saturating_duration_since(watch.idle.0);
+            watch.brisk = watch.requests > 0 && since < REST_AFTER;
+        }
         let id = watch.requests;
         watch.requests += 1;
         watch.in_flight.push((id, Arc::clone(&progress)));
@@ -126,6 +147,11 @@ impl Session {
         }
         if watch.in_flight.is_empty() {
             watch.idle = (Instant::now(), self.activity.received());
+            // Who asks once, or now and then, leaves nothing behind.
+            watch.rests = !watch.brisk && !self.http2;
+            if watch.rests {
+                self.rest.make();
+            }
         }
     }
 
@@ -154,6 +180,11 @@ impl Session {
             if now.duration_since(head_since) > limits.header_timeout {
                 return Pace::Stalled;
             }
+            return Pace::Good;
+        }
+        if idle > REST_AFTER && !watch.rests && !self.http2 {
+            watch.rests = true;
+            return Pace::Resting;
         }
         Pace::Good
     }
@@ -167,6 +198,8 @@ impl Session {
 enum Pace {
     Good,
     Idle,
+    /// Has had nothing to do for a while.
+    Resting,
     Stalled,
 }
 
@@ -234,14 +267,17 @@ impl Sessions {
             peer,
             remote,
             reported: AtomicBool::new(false),
+            rest: Call::default(),
             retire: CancellationToken::new(),
             watch: Mutex::new(Watch {
+                brisk: false,
                 idle: (now, received),
                 // The first head is due from the start.
                 head_since: Some(now),
                 given_up: 0,
                 in_flight: Vec::new(),
                 requests: 0,
+                rests: false,
             }),
         });
         self.lock().insert(session.id, Arc::clone(&session));
@@ -285,6 +321,7 @@ pub(super) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             match session.judge_pace(&shared.settings.limits, instant) {
                 Pace::Good => {}
                 Pace::Idle => session.retire(),
+                Pace::Resting => session.rest.make(),
                 Pace::Stalled => session.cut(),
             }
         }
@@ -331,3 +368,6 @@ impl Shared {
 /// How often sessions are looked through: half of the second that a revoked one may live on,
 /// should the news of a list get lost. Ten thousand sessions take some ten milliseconds.
 const HOUSE_INTERVAL: Duration = Duration::from_millis(500);
+/// Within less than this, a peer that has more to ask for asks. Whoever did so keeps his buffers
+/// for as long again; to make them anew for each request would cost some hundredths of it.
+const REST_AFTER: Duration = Duration::from_millis(500);
