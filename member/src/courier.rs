@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use content::durable::{self, Disk as _, RealDisk};
 use protocol::{Reported, Reports};
+use serde::{Deserialize, Serialize};
 use service::{CancellationToken, Report};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -31,8 +32,8 @@ pub struct Courier {
     refusals: Refusals,
     /// Whether what an earlier run left has been taken up.
     loaded: bool,
-    /// Whether what waits was written down last.
-    written: bool,
+    /// What the file says was given up, and told, if no report is in it.
+    kept: Option<(u64, u64)>,
     /// Whether it could not be, the last time.
     failing: bool,
 }
@@ -55,7 +56,7 @@ impl Courier {
             path: state.join(FILE),
             refusals: refusals.clone(),
             loaded: false,
-            written: false,
+            kept: Some((0, 0)),
             failing: false,
         }
     }
@@ -109,7 +110,7 @@ impl Courier {
     /// Whether anything waits, from this run or an earlier one.
     pub async fn has_work(&mut self) -> bool {
         self.load().await;
-        self.refusals.counts().waiting > 0
+        self.refusals.counts().is_work()
     }
 
     /// Takes up what an earlier run left, once.
@@ -125,9 +126,12 @@ impl Courier {
                 None
             }
         };
-        self.written = kept.is_some();
-        if let Some(kept) = kept {
-            self.refusals.restore(kept);
+        if let Some(Kept { told, reports }) = kept {
+            self.kept = reports
+                .reports
+                .is_empty()
+                .then_some((reports.dropped, told));
+            self.refusals.restore(reports, told);
         }
     }
 
@@ -157,18 +161,25 @@ impl Courier {
         }
     }
 
-    /// Writes down what waits; removes the file when nothing does. How many bytes that took.
+    /// Writes down what waits, and how many were given up, which goes on from run to run; removes
+    /// the file when there is neither. How many bytes that took.
     async fn write(&mut self) -> u64 {
-        let waiting = self.refusals.waiting();
-        let is_empty = waiting.reports.is_empty();
-        if is_empty && !self.written {
+        // In this order, no more is taken for told than was dropped.
+        let counts = self.refusals.counts();
+        let waiting = Kept {
+            told: counts.dropped - counts.untold,
+            reports: self.refusals.waiting(),
+        };
+        let is_empty = waiting.reports.reports.is_empty();
+        let kept = is_empty.then_some((waiting.reports.dropped, waiting.told));
+        if is_empty && self.kept == kept {
             return 0;
         }
         let path = self.path.clone();
         let work = tokio::task::spawn_blocking(move || write(&path, &waiting));
         match work.await {
             Ok(Ok(bytes)) => {
-                (self.written, self.failing) = (!is_empty, false);
+                (self.kept, self.failing) = (kept, false);
                 bytes
             }
             Ok(Err(error)) => {
@@ -200,7 +211,7 @@ async fn bring_as_they_come(
             () = written.notified() => {}
             () = stop.cancelled() => return,
         }
-        while refusals.counts().waiting > 0 {
+        while refusals.counts().is_work() {
             let brought = tokio::select! {
                 brought = bringer.bring(None) => brought,
                 () = stop.cancelled() => return,
@@ -224,32 +235,43 @@ async fn bring_as_they_come(
     }
 }
 
-fn write(path: &Path, waiting: &Reports) -> io::Result<u64> {
-    if waiting.reports.is_empty() {
+/// What lies in the file.
+#[derive(Debug, Deserialize, Serialize)]
+struct Kept {
+    /// How many of those dropped the origin has been told of.
+    #[serde(default)]
+    told: u64,
+    #[serde(flatten)]
+    reports: Reports,
+}
+
+fn write(path: &Path, waiting: &Kept) -> io::Result<u64> {
+    if waiting.reports.reports.is_empty() && waiting.reports.dropped == 0 {
         RealDisk.remove(path)?;
         return Ok(0);
     }
-    let bytes = waiting.encode();
+    let bytes = serde_json::to_vec(waiting).map_err(io::Error::other)?;
     durable::write(&RealDisk, path, &bytes, 0o600)?;
     Ok(bytes.len() as u64)
 }
 
-fn read(path: &Path) -> Option<Reports> {
+fn read(path: &Path) -> Option<Kept> {
     let read = RealDisk.read(path, FILE_BYTES_MAX);
     let bytes = read
         .inspect_err(|error| warn!(path = %path.display(), %error, "cannot read what the last run had to report"))
         .ok()??;
-    let kept: Option<Reports> = serde_json::from_slice(&bytes).ok();
+    let kept: Option<Kept> = serde_json::from_slice(&bytes).ok();
     let Some(mut kept) = kept else {
         warn!(path = %path.display(), "what the last run had to report is damaged: left out");
         return None;
     };
-    let all = kept.reports.len();
-    kept.reports.retain(Reported::is_in_bounds);
-    let damaged = all - kept.reports.len();
+    let reports = &mut kept.reports;
+    let all = reports.reports.len();
+    reports.reports.retain(Reported::is_in_bounds);
+    let damaged = all - reports.reports.len();
     if damaged > 0 {
         warn!(path = %path.display(), damaged, "some of what the last run had to report is damaged: left out");
-        kept.dropped = kept.dropped.saturating_add(damaged as u64);
+        reports.dropped = reports.dropped.saturating_add(damaged as u64);
     }
     Some(kept)
 }

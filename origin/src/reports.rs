@@ -165,7 +165,7 @@ impl Reports {
     /// without one. Says whether nothing is left that was there at first.
     async fn keep_own(&self, refusals: &Refusals) -> bool {
         let waiting = refusals.waiting();
-        if waiting.reports.is_empty() {
+        if waiting.reports.is_empty() && refusals.counts().untold == 0 {
             return true;
         }
         match self.keep(&self.own_name, &waiting).await {

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 /// Some reports, in one body. The origin answers with `204` once they are kept.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Reports {
-    /// Reports that were given up for want of room, since the reporter started: never falls while
-    /// it runs.
+    /// Refusals whose report was given up, for want of room or since the origin would not take it:
+    /// never falls while the reporter keeps its state.
     pub dropped: u64,
-    /// At most [`Reports::COUNT_MAX`].
+    /// At most [`Reports::COUNT_MAX`]; none, if there is only to tell how many were given up.
     pub reports: Vec<Reported>,
 }
 

@@ -42,10 +42,21 @@ struct Shared {
 pub struct Counts {
     /// Waiting to be taken to the origin.
     pub waiting: usize,
-    /// Given up since the start: for want of room, or because the origin would never take it.
+    /// Given up, in this run and those whose count was restored: for want of room, or because the
+    /// origin would never take it.
     pub dropped: u64,
+    /// Of these, how many the origin has not been told of.
+    pub untold: u64,
     /// Taken to the origin, since the start.
     pub delivered: u64,
+}
+
+impl Counts {
+    /// Whether there is anything that the origin is to hear.
+    #[must_use]
+    pub fn is_work(&self) -> bool {
+        self.waiting > 0 || self.untold > 0
+    }
 }
 
 impl Refusals {
@@ -138,7 +149,8 @@ impl Refusals {
     }
 
     /// What should go to the origin now, what tells most first, as much of it as fits into a body;
-    /// none if there is nothing. A counter that only went on waits for a minute after the last.
+    /// none if there is nothing. A counter that only went on waits for a minute after the last. With
+    /// no report in it, it tells how many were dropped.
     #[must_use]
     pub fn batch(&self) -> Option<Reports> {
         let now = self.shared.clock.now();
@@ -165,9 +177,10 @@ impl Refusals {
         self.gathered().waiting()
     }
 
-    /// Takes up what an earlier run left waiting.
-    pub fn restore(&self, reports: Reports) {
-        self.gathered().restore(reports);
+    /// Takes up what an earlier run left waiting; of the reports dropped in it, the origin has been
+    /// told of `told`.
+    pub fn restore(&self, reports: Reports, told: u64) {
+        self.gathered().restore(reports, told);
         self.shared.changed.notify_one();
     }
 

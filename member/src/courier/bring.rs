@@ -56,6 +56,11 @@ impl<'a> Bringer<'a> {
                 }
             }
             Err(failure) if !is_body_at_fault(&failure) => return Err(failure),
+            Err(failure) if body.reports.is_empty() => {
+                let (dropped, error) = (body.dropped, Report(&failure));
+                warn!(dropped, %error, "the origin will not hear how many reports were given up");
+                self.refusals.give_up(&body);
+            }
             Err(failure) => {
                 self.most = (body.reports.len() / 2).max(1);
                 self.seeking = body.reports.len() > 1;

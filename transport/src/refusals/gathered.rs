@@ -28,6 +28,10 @@ pub(super) struct Gathered {
     dropped: u64,
     entered: u64,
     entries: HashMap<Key, Entry>,
+    /// Of those dropped, how many the origin has been told of.
+    told: u64,
+    /// When it was, in Unix seconds.
+    told_at: i64,
 }
 
 #[derive(Debug)]
@@ -164,13 +168,22 @@ impl Gathered {
             }
             reports.push(report);
         }
-        (!reports.is_empty()).then_some(Reports {
+        (!reports.is_empty() || self.is_loss_due(now)).then_some(Reports {
             dropped: self.dropped,
             reports,
         })
     }
 
+    /// Whether it should be told by itself at `now` how many were dropped: at the pace of a counter.
+    fn is_loss_due(&self, now: i64) -> bool {
+        let is_told = self.told > 0 && is_within(COUNT_SECONDS, self.told_at, now);
+        self.dropped > self.told && !is_told
+    }
+
     pub(super) fn delivered(&mut self, reports: &Reports, now: i64) {
+        if self.told < reports.dropped {
+            (self.told, self.told_at) = (reports.dropped, now);
+        }
         for arrived in &reports.reports {
             let mut entries = self.entries.values_mut();
             let entry = entries.find(|entry| entry.report.id == arrived.id);
@@ -182,6 +195,10 @@ impl Gathered {
     }
 
     pub(super) fn give_up(&mut self, reports: &Reports) {
+        if reports.reports.is_empty() {
+            // Nothing but how many were dropped: not even that is taken.
+            self.told = self.told.max(reports.dropped);
+        }
         for refused in &reports.reports {
             let mut entries = self.entries.values_mut();
             let entry = entries.find(|entry| entry.report.id == refused.id);
@@ -190,7 +207,8 @@ impl Gathered {
         }
     }
 
-    pub(super) fn restore(&mut self, reports: Reports) {
+    pub(super) fn restore(&mut self, reports: Reports, told: u64) {
+        self.told = self.told.saturating_add(told.min(reports.dropped));
         self.dropped = self.dropped.saturating_add(reports.dropped);
         for mut report in reports.reports {
             // Its network is not known any more: what comes later is a report of its own.
@@ -211,6 +229,7 @@ impl Gathered {
             waiting: waiting.count(),
             dropped: self.dropped,
             delivered: self.delivered,
+            untold: self.dropped.saturating_sub(self.told),
         }
     }
 }

@@ -185,7 +185,7 @@ fn a_notice_given_before_the_last_runs_are_taken_up_is_counted() {
     let kept = bed.refusals.waiting();
     let next = Bed::new();
     next.refusals.notice("renewal_overdue", "since Monday");
-    next.refusals.restore(kept.clone());
+    next.refusals.restore(kept.clone(), 0);
     let arrived = next.deliver().reports.remove(0);
     assert_eq!((arrived.count, &arrived.id), (3, &kept.reports[0].id));
 }
@@ -219,7 +219,7 @@ fn what_waits_survives_a_restart_once() {
     bed.refusals.notice("renewal_overdue", &"ä".repeat(400));
     let kept = bed.refusals.waiting();
     let next = Bed::new();
-    next.refusals.restore(kept.clone());
+    next.refusals.restore(kept.clone(), 0);
     let arrived = next.deliver();
     let ids = |reports: &Reports| -> Vec<String> {
         let mut ids: Vec<String> = reports.reports.iter().map(|it| it.id.clone()).collect();
