@@ -7,12 +7,15 @@
 //! | `GET /devices/ID` | shows one |
 //! | `POST /devices/ID/approve`, `…/deny` | decides about one |
 //! | `POST /devices/ID/revoke` | ends one |
+//! | `GET /devices/ID/holds` | shows what one should hold, and what it said |
+//! | `POST /devices/ID/command` | asks something of one |
 //! | `POST /revocations` | ends many, or none |
 //! | `GET /tokens?after=ID` | lists tokens, a page at a time |
 //! | `POST /authority/reload` | takes up what was changed of the CAs |
 //! | `POST /tokens` | makes a token and its join string |
 //! | `POST /tokens/ID/revoke` | makes one worth nothing |
 //! | `GET /reports?within=S&limit=N&reason=R&reporter=ROLE/ID` | lists what was reported |
+//! | `/model/…`, `/models/…` | goes to [`calls`](crate::model::calls) |
 //! | everything else | goes to [`AdminContent`] |
 
 use std::future::Future;
@@ -22,7 +25,7 @@ use std::sync::Arc;
 use certs::DeviceId;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response};
-use protocol::{Code, Fault};
+use protocol::{Code, CommandKind, Fault};
 use serde::Serialize;
 use service::Spawner;
 use service::unix::{PeerUser, RequestBody};
@@ -36,7 +39,9 @@ use crate::audit::{Actor, acting_for};
 use crate::fleet::{Fleet, FleetError, Revocation, Verdict};
 use crate::ledger::devices::Stage;
 use crate::ledger::tokens::TokenId;
+use crate::manifests::Manifests;
 use crate::metrics::Metrics;
+use crate::model::{Models, calls};
 use crate::reports::{Query, Reports};
 
 /// The longest body of a call: a publish sends packs, of 8 MiB at most, one at a time.
@@ -73,8 +78,12 @@ pub struct Admin {
     pub content: Arc<dyn AdminContent>,
     /// Devices and tokens.
     pub fleet: Fleet,
+    /// What each device should hold.
+    pub manifests: Manifests,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who should hold what.
+    pub models: Models,
     /// What was reported.
     pub reports: Reports,
     /// Where decisions run to their end, even if the operator's program goes away.
@@ -100,6 +109,14 @@ impl Admin {
                 Ok(id) => reply(self.fleet.show(&id).await),
                 Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
             },
+            (&Method::GET, ["devices", id, "holds"]) => self.holds(id).await,
+            (&Method::POST, ["devices", id, "command"]) => {
+                let id = (*id).to_owned();
+                self.command(&id, request).await
+            }
+            (_, ["model" | "models", ..]) => {
+                calls::answer(&self.models, &self.spawner, &parts, request).await
+            }
             (&Method::POST, ["devices", id, "revoke"]) => {
                 let id = (*id).to_owned();
                 self.revoke(&id, request).await
@@ -140,6 +157,35 @@ impl Admin {
             }
         }
         reply(self.fleet.list(stage, after).await)
+    }
+
+    async fn holds(&self, id: &str) -> Reply {
+        let id = match id.parse::<DeviceId>() {
+            Ok(id) => id,
+            Err(error) => return fault(&Fault::new(Code::BadRequest, error.to_string())),
+        };
+        match self.manifests.holds(&id).await {
+            Ok(holds) => json(&holds),
+            Err(refusal) => fault(&refusal.fault()),
+        }
+    }
+
+    async fn command(&self, id: &str, request: Request<RequestBody>) -> Reply {
+        let id = match id.parse::<DeviceId>() {
+            Ok(id) => id,
+            Err(error) => return fault(&Fault::new(Code::BadRequest, error.to_string())),
+        };
+        let what: CommandKind = match told(request, SMALL_BODY_BYTES_MAX).await {
+            Ok(what) => what,
+            Err(refusal) => return fault(&refusal),
+        };
+        if what == CommandKind::Unknown {
+            return fault(&Fault::new(Code::BadRequest, "want verify or renew"));
+        }
+        match self.manifests.ask(&id, what).await {
+            Ok(asked) => json(&asked),
+            Err(refusal) => fault(&refusal.fault()),
+        }
     }
 
     async fn reports(&self, query: &str) -> Reply {

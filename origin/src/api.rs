@@ -5,6 +5,7 @@ pub mod content;
 mod public;
 pub(crate) mod reply;
 mod serve;
+mod statement;
 
 pub use public::{answer_crl, answer_crls, answer_deployment, answer_hello};
 pub use reply::{Body, Reply, UnderWay, document, fault, full, too_many};

@@ -43,10 +43,16 @@ pub enum Event {
     Crl,
     /// A device's key may not have a certificate.
     Denial,
+    /// A device was asked to do something.
+    Command,
     /// The deployment was made.
     Init,
     /// A first certificate was issued.
     Issue,
+    /// A draft became the next model.
+    ModelCommit,
+    /// An old model became the next.
+    ModelRollback,
     /// A device's name has passed to another key of its own.
     Rekey,
     /// A certificate was issued to somebody who had one before.
@@ -129,8 +135,11 @@ impl Event {
             Self::CaRetired => "ca-retired",
             Self::Crl => "crl",
             Self::Denial => "denial",
+            Self::Command => "command",
             Self::Init => "init",
             Self::Issue => "issue",
+            Self::ModelCommit => "model-commit",
+            Self::ModelRollback => "model-rollback",
             Self::Rekey => "rekey",
             Self::Renewal => "renewal",
             Self::Request => "request",

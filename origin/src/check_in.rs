@@ -1,6 +1,10 @@
-//! Check-ins: a party says how it is, and a booster where it serves, which the deployment document
-//! tells everybody. Who checks in without a pause, or says something else each time, must not have
-//! the ledger written and a document signed each time.
+//! Check-ins: a party says how it is; a booster where it serves, which the deployment document tells
+//! everybody; a device what it holds, against which it hears what it should. Who checks in without a
+//! pause, or says something else each time, must not have the ledger written and a document signed
+//! each time.
+
+mod device;
+mod keep;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,19 +13,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use certs::{DeviceId, Peer, Role};
-use http::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
 use protocol::{BoosterAddresses, CheckIn, CheckInAnswer, Code, Fault};
 use service::Report;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::api::{Reply, fault, full, too_many};
+pub use keep::{Keep, Keeper};
+
+use crate::api::{Reply, fault, too_many};
 use crate::documents::{DocumentError, Documents};
+use crate::manifests::Manifests;
+use crate::metrics::Metrics;
 use crate::pace::Pace;
 
-/// How often a party checks in: often enough that a booster which moved is found within minutes.
+/// How often a booster checks in: often enough that one which moved is found within minutes.
 const CHECK_IN_SECONDS: u32 = 300;
 /// How fast one party may check in in the long run. A booster of ours waits as long at least.
 const STEP: Duration = Duration::from_secs(10);
@@ -38,7 +43,12 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct CheckIns {
     documents: Documents,
+    interval: Duration,
+    keep: Keep,
+    manifests: Manifests,
+    metrics: Metrics,
     pace: Arc<Pace>,
+    waits: Arc<Pace>,
     settling: Arc<Mutex<HashMap<DeviceId, Settling>>>,
     /// Held while addresses are looked at and written: of two that a booster says, the later stays.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -54,12 +64,24 @@ struct Settling {
 }
 
 impl CheckIns {
-    /// Check-ins that change `documents`.
+    /// Check-ins that change `documents`, hand on to `keep`, and tell devices of `manifests` and to
+    /// come every `interval`.
     #[must_use]
-    pub fn new(documents: Documents) -> Self {
+    pub fn new(
+        documents: Documents,
+        manifests: Manifests,
+        keep: Keep,
+        metrics: Metrics,
+        interval: Duration,
+    ) -> Self {
         Self {
             documents,
+            interval,
+            keep,
+            manifests,
+            metrics,
             pace: Arc::new(Pace::new(STEP, BURST)),
+            waits: Arc::new(Pace::new(STEP, BURST)),
             settling: Arc::default(),
             turn: Arc::default(),
         }
@@ -69,22 +91,40 @@ impl CheckIns {
     pub async fn answer(&self, peer: &Peer, body: &[u8]) -> Reply {
         let now = Instant::now();
         if let Err(wait) = self.pace.take(peer.identity(), now) {
+            self.metrics.checked_in("refused");
             return too_many("check-ins come too fast", wait);
         }
         let Some(check_in) = CheckIn::decode(body) else {
+            self.metrics.checked_in("refused");
             return fault(&Fault::new(Code::BadRequest, "want a check-in"));
         };
         if let Some(at) = check_in.booster {
             if peer.role() != Role::Booster {
+                self.metrics.checked_in("refused");
                 return fault(&Fault::new(Code::Forbidden, "only a booster has addresses"));
             }
             if let Err(failure) = self.take(peer.id(), at, now).await {
                 error!(error = %Report(&failure), "cannot take a booster's addresses");
+                self.metrics.checked_in("failed");
                 let told = Fault::new(Code::Internal, "the origin cannot take that at the moment");
                 return fault(&told);
             }
         }
-        answer()
+        match check_in.held {
+            Some(_) if peer.role() != Role::Client => {
+                self.metrics.checked_in("refused");
+                fault(&Fault::new(Code::Forbidden, "only a client holds filesets"))
+            }
+            Some(held) => self.hold(peer.id(), held).await,
+            None => {
+                self.metrics.checked_in("told");
+                let seconds = match peer.role() {
+                    Role::Client => self.next_seconds(),
+                    Role::Booster | Role::Origin | Role::Signer => CHECK_IN_SECONDS,
+                };
+                device::json(&CheckInAnswer::in_seconds(seconds))
+            }
+        }
     }
 
     /// Takes note of where the booster `id` says at `now` that it serves.
@@ -198,16 +238,6 @@ impl fmt::Debug for CheckIns {
 
 fn is_over(settling: &Settling, now: Instant) -> bool {
     now.saturating_duration_since(settling.since) >= SETTLE
-}
-
-fn answer() -> Reply {
-    let answer = CheckInAnswer::in_seconds(CHECK_IN_SECONDS);
-    let mut reply = Response::new(full(answer.encode()));
-    *reply.status_mut() = StatusCode::OK;
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod ca;
 pub mod content;
 mod device;
 mod init;
+mod model;
 mod passphrase;
 mod place;
 mod reports;
@@ -46,6 +47,9 @@ enum Command {
     /// See devices and decide about them
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Say who should hold what
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Publish a folder as the next revision of a fileset
     Publish(content::PublishArgs),
     /// See filesets and say how many revisions to keep
@@ -87,6 +91,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::Serve => serve::run(&place, output).await,
         Command::Token(command) => token::run(command, &place, output).await,
         Command::Device(command) => device::run(command, &place, output).await,
+        Command::Model(command) => model::run(command, &place, output).await,
         Command::Publish(args) => content::publish(args, &place, output).await,
         Command::Fileset(command) => content::fileset(command, &place, output).await,
         Command::Gc(args) => content::gc(args, &place, output).await,
@@ -94,5 +99,35 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::Ca(command) => ca::run(command, &place, output).await,
         Command::Audit(command) => audit::run(command, &place, output).await,
         Command::Restore(args) => restore::run(args, &place, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_word_can_be_typed() {
+        Args::command().debug_assert();
+        let typed = [
+            "model set d fileset tools --revision latest --target /opt/t --mode tree \
+             --heal etc/**=if-missing --depends base --script preflight=x --clear heal",
+            "model set d group g",
+            "model set d member g one two",
+            "model set d associate tools --group g --activate-from 2026-12-01T06:00:00Z",
+            "model unset d associate tools --device one",
+            "model diff d",
+            "model commit d --message why",
+            "model rollback 3 --message why",
+            "model show 3",
+            "device command one verify",
+        ];
+        for line in typed {
+            let words = ["larder-origin"].into_iter().chain(line.split_whitespace());
+            let read = Args::try_parse_from(words);
+            assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
+        }
     }
 }

@@ -15,6 +15,7 @@ use service::logs;
 #[serde(try_from = "Raw")]
 pub struct Config {
     certificates: Certificates,
+    check_in_interval: Duration,
     content: Listener,
     data: PathBuf,
     enrol: Enrol,
@@ -101,6 +102,7 @@ impl Config {
                 crl: certificates.crl.0,
                 overlap: certificates.overlap.0,
             },
+            check_in_interval: RawCheckIn::default().interval.0,
             content: RawContent::default().into(),
             data,
             enrol: RawEnrol::default().into(),
@@ -126,6 +128,12 @@ impl Config {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// How often a device is told to check in, give or take a tenth.
+    #[must_use]
+    pub fn check_in_interval(&self) -> Duration {
+        self.check_in_interval
     }
 
     /// The listener for content, over mutual TLS.
@@ -178,6 +186,8 @@ struct Raw {
     #[serde(default)]
     certificates: RawCertificates,
     #[serde(default)]
+    check_in: RawCheckIn,
+    #[serde(default)]
     ops: RawOps,
     #[serde(default)]
     log: RawLog,
@@ -217,6 +227,12 @@ struct RawCertificates {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawCheckIn {
+    interval: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawOps {
     listen: Listen,
 }
@@ -233,6 +249,15 @@ impl Default for RawContent {
         Self {
             listen: everywhere(7443),
             addresses: Vec::new(),
+        }
+    }
+}
+
+impl Default for RawCheckIn {
+    fn default() -> Self {
+        // As the field has it: what is committed is on its way within two minutes.
+        Self {
+            interval: Period(Duration::from_secs(120)),
         }
     }
 }
@@ -310,6 +335,7 @@ impl TryFrom<Raw> for Config {
         if raw.enrol.pending_per_address_max > raw.enrol.pending_max {
             return Err("`enrol.pending_per_address_max` is over `enrol.pending_max`".to_owned());
         }
+        check_interval(raw.check_in.interval)?;
         check_retry(raw.enrol.retry_after)?;
         check_rate("enrol.rate_per_address", raw.enrol.rate_per_address)?;
         check_rate("enrol.burst_per_address", raw.enrol.burst_per_address)?;
@@ -326,6 +352,7 @@ impl TryFrom<Raw> for Config {
                 crl: crl.0,
                 overlap: overlap.0,
             },
+            check_in_interval: raw.check_in.interval.0,
             content: raw.content.into(),
             data: raw.data,
             enrol: raw.enrol.into(),
@@ -380,6 +407,15 @@ fn check_life(key: &str, life: Period) -> Result<(), String> {
     }
     let (min, max) = (Period(LIFE_MIN), Period(LIFE_MAX));
     Err(format!("`{key}` is {life}: want {min} to {max}"))
+}
+
+fn check_interval(interval: Period) -> Result<(), String> {
+    // Below, a device would meet the bound of one check-in in ten seconds.
+    let (min, max) = (Duration::from_secs(15), Duration::from_secs(86_400));
+    if (min..=max).contains(&interval.0) {
+        return Ok(());
+    }
+    Err(format!("`check_in.interval` is {interval}: want 15s to 1d"))
 }
 
 fn check_retry(wait: Period) -> Result<(), String> {
@@ -442,6 +478,10 @@ mod tests {
         check(
             "data = \"/d\"\n[certificates]\nclient = \"1m\"",
             expect!["line 1: `certificates.client` is 1m: want 1h to 366d"],
+        );
+        check(
+            "data = \"/d\"\n[check_in]\ninterval = \"10s\"",
+            expect!["line 1: `check_in.interval` is 10s: want 15s to 1d"],
         );
         check(
             "data = \"d\"",

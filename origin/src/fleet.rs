@@ -11,6 +11,7 @@ use thiserror::Error;
 
 pub use revoke::{REASONS, Revocation, RevokedAll, reason_name};
 pub use tokens::{NewToken, TokenCreated, TokenView, Tokens, create_token};
+pub(crate) use view::time;
 pub use view::{CertificateView, DeviceView, Devices};
 
 use crate::audit::{Actor, Draft, Event};

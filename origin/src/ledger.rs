@@ -10,11 +10,15 @@ pub mod certificates;
 pub mod counters;
 pub mod deployment;
 pub mod devices;
+pub mod drafts;
 pub mod filesets;
+pub mod manifests;
+pub mod models;
 pub mod packs;
 pub mod publishes;
 pub mod rekeys;
 pub mod reports;
+pub mod results;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

@@ -34,6 +34,17 @@ pub struct Metrics {
     reports: IntCounterVec,
     reports_dropped: IntCounterVec,
     reports_waiting: IntGauge,
+    fleet: FleetMetrics,
+}
+
+/// The numbers of models, manifests and check-ins.
+#[derive(Clone, Debug)]
+struct FleetMetrics {
+    check_ins: IntCounterVec,
+    manifests_built: IntCounter,
+    manifests_due: IntGauge,
+    model: IntGauge,
+    waiting: IntGauge,
 }
 
 impl Metrics {
@@ -103,6 +114,7 @@ impl Metrics {
             reports,
             reports_dropped,
             reports_waiting,
+            fleet: of_fleet(registry)?,
             ca_not_after: registry.gauges(
                 "tls_ca_not_after_timestamp_seconds",
                 "When the certificate of the root or an issuing CA ends.",
@@ -180,6 +192,33 @@ impl Metrics {
         self.reports_waiting.set(waiting);
     }
 
+    /// Counts a check-in by what it was told.
+    pub fn checked_in(&self, answer: &str) {
+        self.fleet.check_ins.with_label_values(&[answer]).inc();
+    }
+
+    /// Counts manifests that were made.
+    pub fn manifests_built(&self, count: u64) {
+        self.fleet.manifests_built.inc_by(count);
+    }
+
+    /// Shows how many manifests are due.
+    pub fn manifests_due(&self, count: i64) {
+        self.fleet.manifests_due.set(count);
+    }
+
+    /// Shows the number of the model.
+    pub fn model_is(&self, number: u64) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.fleet.model.set(number);
+    }
+
+    /// Shows how many devices wait for a change.
+    pub fn waiting(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.fleet.waiting.set(count);
+    }
+
     /// Counts what an operator decided.
     pub fn decided(&self, verdict: &str) {
         self.decisions.with_label_values(&[verdict]).inc();
@@ -229,6 +268,27 @@ impl Metrics {
             }
         }
     }
+}
+
+/// The numbers of models, manifests and check-ins.
+fn of_fleet(registry: &Registry) -> Result<FleetMetrics, MetricsError> {
+    Ok(FleetMetrics {
+        check_ins: registry.counters(
+            "check_ins_total",
+            "Check-ins, by what they were told.",
+            &["answer"],
+        )?,
+        manifests_built: registry.counter(
+            "manifests_built_total",
+            "Manifests that were made and signed.",
+        )?,
+        manifests_due: registry.gauge(
+            "manifests_due",
+            "Devices whose manifest may no longer say what the model does.",
+        )?,
+        model: registry.gauge("model_number", "Number of the current model.")?,
+        waiting: registry.gauge("devices_waiting", "Devices that wait for a change.")?,
+    })
 }
 
 /// The numbers of reports: kept, dropped, waiting.

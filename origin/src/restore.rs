@@ -15,8 +15,10 @@ use crate::LEDGER_FILE;
 use crate::audit::{Actor, Event};
 use crate::authority::{AuthorityError, crl_counter, rotate};
 use crate::ledger::{
-    Ledger, LedgerError, audit, authorities, commit, counters, deployment, filesets,
+    Ledger, LedgerError, audit, authorities, commit, counters, deployment, filesets, manifests,
+    models,
 };
+use crate::model::world::Edits;
 use crate::publish::commit::KEEP_DEFAULT;
 use crate::published::{Published, PublishedError};
 
@@ -147,6 +149,7 @@ async fn raise(
             None => counters::raise(&mut tx, &name, least).await?,
         }
     }
+    raise_manifests(&mut tx, now).await?;
     authorities::drop_crls(&mut tx).await?;
     sign_root_lists(data, &mut tx, published, passphrase, now).await?;
     let before = audit::head(&mut tx).await?;
@@ -158,6 +161,28 @@ async fn raise(
         .await?;
     commit(tx).await?;
     Ok((found, epoch))
+}
+
+/// Lets every device have a manifest with a number above all that it ever had, under a model above
+/// all that there ever were. The counters have been raised.
+async fn raise_manifests(db: &mut SqliteConnection, now: i64) -> Result<(), RestoreError> {
+    let raised = counters::all(&mut *db).await?;
+    if let Some(floor) = raised.get(manifests::COUNTER) {
+        counters::raise(db, manifests::FLOOR, *floor).await?;
+        manifests::raise_all(db, *floor).await?;
+    }
+    if models::current(db).await? > 0 {
+        let again = models::Model {
+            number: 0,
+            author: Actor::acting().to_string(),
+            message: "restored from a backup".to_owned(),
+            made_at: now,
+            changes: 0,
+            of_model: None,
+        };
+        models::insert(db, &Edits::new(), &again).await?;
+    }
+    Ok(())
 }
 
 /// Signs the roots' lists, with numbers above all that were published. Where the key cannot be

@@ -30,13 +30,15 @@ use crate::LEDGER_FILE;
 use crate::admin::{Admin, BODY_BYTES_MAX, SOCKET_FILE};
 use crate::api::{Api, UnderWay};
 use crate::authority::{Authority, AuthorityError};
-use crate::check_in::CheckIns;
+use crate::check_in::{CheckIns, Keeper};
 use crate::config::{self, Config};
 use crate::documents::{Addresses, DocumentError, Documents};
 use crate::enrol::Enrolment;
 use crate::fleet::Fleet;
 use crate::ledger::{Ledger, LedgerError};
+use crate::manifests::Manifests;
 use crate::metrics::Metrics;
+use crate::model::Models;
 use crate::publish::intake::Intake;
 use crate::reports::{Reports, hearing};
 use stock::StockCheck;
@@ -53,6 +55,7 @@ pub struct Origin {
     enrol: Listener,
     health: Health,
     intake: Intake,
+    manifests: Manifests,
     ops: Ops,
     tasks: Tasks,
 }
@@ -172,6 +175,7 @@ impl Origin {
         let reports = ready.api.reports.clone();
         tasks.start("reports", |stop| reports.run(refusals, stop));
         take_stock(&intake, &health, &tasks).await;
+        let manifests = ready.api.manifests.clone();
         parts
             .set(ready)
             .expect("the parts are set here alone, and once");
@@ -184,6 +188,7 @@ impl Origin {
             enrol,
             health,
             intake,
+            manifests,
             ops,
             tasks,
         })
@@ -239,6 +244,7 @@ impl Origin {
     /// Stops taking work, lets what is under way end for at most `grace`, and cuts off the rest.
     pub async fn drain(self, grace: Duration) -> Drained {
         self.health.stopping();
+        self.manifests.stop_waiting();
         let (content, enrol, admin) = tokio::join!(
             self.content.drain(grace),
             self.enrol.drain(grace),
@@ -314,21 +320,34 @@ async fn furnish(
     let spawner = tasks.spawner();
     let made = content::open(config, authority, documents, spawner.clone()).await?;
     let fleet = Fleet::new(authority.clone(), documents.clone());
+    let (manifests, builder) = Manifests::open(authority.clone(), metrics.clone()).await?;
+    tasks.start("manifests", |stop| builder.run(stop));
     let reports = Reports::new(authority, metrics.clone());
     let admin = Admin {
         content: made.admin,
         fleet,
+        manifests: manifests.clone(),
         metrics: metrics.clone(),
+        models: Models::new(authority.clone(), manifests.clone()),
         reports: reports.clone(),
         spawner,
     };
     let enrolment = Enrolment::new(authority.clone(), config.enrol().clone());
+    let (keep, keeper) = Keeper::new(authority.clone(), manifests.clone());
+    tasks.start("results", |stop| keeper.run(stop));
     let api = Api {
-        check_ins: CheckIns::new(documents.clone()),
+        check_ins: CheckIns::new(
+            documents.clone(),
+            manifests.clone(),
+            keep,
+            metrics.clone(),
+            config.check_in_interval(),
+        ),
         content: made.api,
         documents: documents.clone(),
         enrolment,
         lists: UnderWay::default(),
+        manifests,
         metrics,
         refusals,
         reports,

@@ -1,5 +1,7 @@
 //! What the tests of this room share: an authority in a temporary folder, on a clock of its own.
 
+pub(crate) mod estate;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -47,6 +49,13 @@ impl Bed {
             folder,
             offset,
         }
+    }
+
+    /// The same, with its enrolment on the authority as it is now.
+    pub(crate) fn reopened(self) -> Self {
+        let rules = config(self.folder.path()).enrol().clone();
+        let enrolment = Enrolment::new(self.authority.clone(), rules);
+        Self { enrolment, ..self }
     }
 
     /// Opens the same data folder once more, as the next start does.

@@ -34,6 +34,8 @@ pub enum Route {
     Statement(Digest),
     /// The timestamp.
     Timestamp,
+    /// A client waits for a change.
+    Wait,
 }
 
 /// For what one can enrol: the labels of RFC 7030 §3.2.2.
@@ -92,6 +94,7 @@ impl Route {
             ("snapshots", [digest]) => named(digest).map(Self::Snapshot),
             ("statements", [digest]) => named(digest).map(Self::Statement),
             ("timestamp", []) => Ok(Self::Timestamp),
+            ("wait", []) => Ok(Self::Wait),
             (_, _) => Err(RouteError::Nowhere),
         }
     }
@@ -113,6 +116,7 @@ impl Route {
             Self::Snapshot(_) => "snapshot",
             Self::Statement(_) => "statement",
             Self::Timestamp => "timestamp",
+            Self::Wait => "wait",
         }
     }
 }
@@ -133,6 +137,7 @@ impl fmt::Display for Route {
             Self::Snapshot(digest) => write!(f, "/v1/snapshots/{digest}"),
             Self::Statement(digest) => write!(f, "/v1/statements/{digest}"),
             Self::Timestamp => f.write_str("/v1/timestamp"),
+            Self::Wait => f.write_str("/v1/wait"),
         }
     }
 }
@@ -204,6 +209,7 @@ mod tests {
             Route::Snapshot(digest),
             Route::Statement(digest),
             Route::Timestamp,
+            Route::Wait,
         ];
         let mut lines = String::new();
         for route in routes {
@@ -225,6 +231,7 @@ mod tests {
             snapshot /v1/snapshots/sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             statement /v1/statements/sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             timestamp /v1/timestamp
+            wait /v1/wait
         "#]].assert_eq(&lines);
     }
 

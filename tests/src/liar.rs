@@ -108,7 +108,8 @@ async fn answer(lie: &Lie, origin: &Source, deployment: &str, path: &str) -> any
         | Route::Crls
         | Route::Enrol(_)
         | Route::Reenrol(_)
-        | Route::Reports => {
+        | Route::Reports
+        | Route::Wait => {
             anyhow::bail!("a liar does not enrol")
         }
     };

@@ -26,6 +26,7 @@ use crate::connect::{Connector, Judgement, Pace, Returnable};
 use crate::refusals::Refusals;
 
 mod pack;
+mod wait;
 
 pub use pack::PackBody;
 

@@ -1,7 +1,6 @@
 //! The cache against sources that break in every way, and disks that forget.
 
 mod ahead;
-mod blocks;
 mod disk;
 mod fair;
 mod fills;
@@ -125,14 +124,7 @@ fn filled(stored: bool, collapsed: bool) -> How {
 
 /// As much of a disk as these packs take.
 fn room_for(packs: &[&BuiltPack]) -> u64 {
-    let bytes = packs.iter().map(|pack| taken(pack.bytes.len() as u64));
-    bytes.sum()
-}
-
-/// What a file of so many bytes takes of the disk.
-fn taken(bytes: u64) -> u64 {
-    let disk = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
-    bytes.next_multiple_of(disk.f_frsize)
+    packs.iter().map(|pack| pack.bytes.len() as u64).sum()
 }
 
 fn folder() -> TempDir {

@@ -15,9 +15,11 @@ use transport::Refusals;
 use super::content::ContentApi;
 use super::public::{answer_crl, answer_crls, answer_deployment, answer_hello};
 use super::reply::{Reply, UnderWay, fault};
+use super::statement;
 use crate::check_in::CheckIns;
 use crate::documents::Documents;
 use crate::enrol::{self, EnrolError, Enrolment};
+use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::reports::Reports;
 
@@ -34,6 +36,8 @@ pub struct Api {
     pub enrolment: Enrolment,
     /// Revocation lists on their way.
     pub lists: UnderWay,
+    /// What each device should hold.
+    pub manifests: Manifests,
     /// What is counted.
     pub metrics: Metrics,
     /// Whom we refused, and what else an operator should know of.
@@ -152,9 +156,11 @@ impl Api {
                 None => fault(&Fault::new(Code::Forbidden, "reports need a certificate")),
             },
             // The rest is for those who have a certificate.
-            Route::CheckIn | Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) => {
-                nowhere()
-            }
+            Route::CheckIn
+            | Route::Pack(..)
+            | Route::Snapshot(_)
+            | Route::Statement(_)
+            | Route::Wait => nowhere(),
         }
     }
 
@@ -167,7 +173,17 @@ impl Api {
                 }
                 self.check_ins.answer(peer, body).await
             }
-            Route::CheckIn => not_allowed(),
+            Route::Wait if head.method == Method::GET => {
+                if let Err(refusal) = self.enrolment.check_version(&head.headers) {
+                    return self.refuse(&refusal);
+                }
+                let query = head.uri.query().unwrap_or_default();
+                self.check_ins.wait(peer, query).await
+            }
+            Route::CheckIn | Route::Wait => not_allowed(),
+            Route::Statement(digest) if is_read(head) => {
+                statement::answer(&self.manifests, &*self.content, peer, digest, head).await
+            }
             Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
             Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) | Route::Timestamp => {
                 if is_read(head) {
@@ -206,7 +222,8 @@ impl Api {
             | Route::Reports
             | Route::Snapshot(_)
             | Route::Statement(_)
-            | Route::Timestamp => nowhere(),
+            | Route::Timestamp
+            | Route::Wait => nowhere(),
         }
     }
 

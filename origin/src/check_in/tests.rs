@@ -5,17 +5,21 @@ use std::pin::pin;
 use std::task::Poll;
 
 use ::content::statement::{Deployment, Statement};
+use http::StatusCode;
 use http::header::RETRY_AFTER;
 use transport::ContentJudge;
 
 use super::*;
+
+mod device;
 use crate::documents::Addresses;
 use crate::enrol::{Decision, Request};
 use crate::ledger::devices;
-use crate::testing::{Bed, request};
+use crate::testing::estate::Estate;
+use crate::testing::request;
 
 struct Branch {
-    bed: Bed,
+    estate: Estate,
     check_ins: CheckIns,
     documents: Documents,
     peer: Peer,
@@ -23,7 +27,8 @@ struct Branch {
 
 impl Branch {
     async fn new() -> Self {
-        let bed = Bed::new().await;
+        let estate = Estate::new().await;
+        let bed = &estate.bed;
         let (key, token) = (
             certs::Key::generate().unwrap(),
             bed.token_of(Role::Booster).await,
@@ -45,8 +50,8 @@ impl Branch {
             .await
             .unwrap();
         Self {
-            check_ins: CheckIns::new(documents.clone()),
-            bed,
+            check_ins: estate.check_ins(&documents),
+            estate,
             documents,
             peer,
         }
@@ -63,9 +68,9 @@ impl Branch {
 
     /// The version of the document, and where it says that the booster is.
     fn told(&self) -> (u64, String) {
-        let judge = ContentJudge::new(Arc::clone(self.bed.authority.trust()));
+        let judge = ContentJudge::new(Arc::clone(self.estate.bed.authority.trust()));
         let sealed = self.documents.current();
-        let now = self.bed.authority.clock().now();
+        let now = self.estate.bed.authority.clock().now();
         let told = Statement::<Deployment>::open(&sealed.envelope, &judge, now).unwrap();
         let at = told.boosters.iter().flat_map(|it| it.addresses.clone());
         (told.version, at.collect())
@@ -130,7 +135,7 @@ async fn who_says_the_same_writes_nothing() {
     branch.says(1, begun).await;
     let written = branch.told();
     // The writer is held by somebody else: whoever wants to write would wait for it.
-    let tx = branch.bed.authority.ledger().write().await.unwrap();
+    let tx = branch.estate.bed.authority.ledger().write().await.unwrap();
     for minutes in 1..5 {
         let now = begun + Duration::from_secs(60 * minutes);
         let said = tokio::time::timeout(Duration::from_secs(5), branch.says(1, now));
@@ -155,7 +160,7 @@ async fn what_waits_is_written_at_a_stop_and_what_was_taken_back_is_not() {
     branch.says(2, begun).await;
     branch.check_ins.settle(true).await.unwrap();
     assert_eq!(branch.told(), (version + 1, place(2)));
-    let mut db = branch.bed.authority.ledger().read().await.unwrap();
+    let mut db = branch.estate.bed.authority.ledger().read().await.unwrap();
     let known = devices::find(&mut db, branch.peer.id()).await.unwrap();
     assert_eq!(known.unwrap().role, Role::Booster);
 }
@@ -165,14 +170,14 @@ async fn an_address_that_could_not_be_signed_is_told_as_soon_as_it_can_be() {
     let branch = Branch::new().await;
     let begun = Instant::now();
     let before = branch.told();
-    branch.bed.refuse_marks(true);
+    branch.estate.bed.refuse_marks(true);
     let said = branch.check_ins.take(branch.peer.id(), at(1), begun);
     said.await.unwrap_err();
     // It says the same once more, which is nothing new to the ledger.
     branch.says(1, begun).await;
     branch.documents.catch_up().await.unwrap_err();
     assert_eq!(branch.told(), before);
-    branch.bed.refuse_marks(false);
+    branch.estate.bed.refuse_marks(false);
     branch.documents.catch_up().await.unwrap();
     let told = branch.told();
     assert_eq!(told.1, place(1));

@@ -1,5 +1,6 @@
 //! `device`: seeing devices, and deciding about them.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,12 +9,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use certs::DeviceId;
 use clap::{Args, Subcommand};
+use protocol::CommandKind;
+use serde::Serialize;
 use service::Output;
 
 use super::Place;
 use crate::admin::{AdminClient, BODY_BYTES_MAX};
 use crate::fleet::{DeviceView, Devices, PAGE, REASONS, Revocation, RevokedAll, Verdict};
 use crate::ledger::devices::Stage;
+use crate::manifests::view::{CommandView, Holds};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeviceCommand {
@@ -23,10 +27,18 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_parser = Stage::ALL.map(Stage::as_str))]
         state: Option<String>,
     },
-    /// Show one device with its certificates
+    /// Show one device with its certificates, what it should hold and what it said
     Show {
         /// Its name
         id: DeviceId,
+    },
+    /// Ask a client to do something at its next check-in
+    Command {
+        /// Its name
+        id: DeviceId,
+        /// Look at every file and heal (verify), or get a new certificate (renew)
+        #[arg(value_parser = CommandKind::ALL.map(CommandKind::word))]
+        what: String,
     },
     /// Let a device have its certificate
     Approve {
@@ -70,7 +82,17 @@ pub(super) async fn run(
         }
         DeviceCommand::Show { id } => {
             let device: DeviceView = admin.get(&format!("/devices/{id}")).await?;
-            return Ok(output.result(&device)?);
+            let holds: Option<Holds> = match device.role.as_str() {
+                "client" => admin.get(&format!("/devices/{id}/holds")).await?,
+                _ => None,
+            };
+            return Ok(output.result(&Shown { device, holds })?);
+        }
+        DeviceCommand::Command { id, what } => {
+            let what = CommandKind::from_word(&what).context("no such command")?;
+            let path = format!("/devices/{id}/command");
+            let given: CommandView = admin.post(&path, &what).await?;
+            return Ok(output.result(&given)?);
         }
         DeviceCommand::Approve { id } => (id, Verdict::Approve),
         DeviceCommand::Deny { id } => (id, Verdict::Deny),
@@ -110,8 +132,27 @@ fn read(file: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// A device, and for a client what it should hold.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    device: DeviceView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds: Option<Holds>,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.device.fmt(f)?;
+        match &self.holds {
+            Some(holds) => write!(f, "\n{holds}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The names in a file: one on a line, without what is said about them after `#`.
-fn names(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
         .filter(|name| !name.is_empty())

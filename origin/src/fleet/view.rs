@@ -168,6 +168,6 @@ impl fmt::Display for DeviceView {
 }
 
 /// A time for people, in UTC.
-pub(super) fn time(at: i64) -> String {
+pub(crate) fn time(at: i64) -> String {
     Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
 }

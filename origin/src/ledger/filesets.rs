@@ -223,8 +223,8 @@ pub async fn object(
         .transpose()
 }
 
-/// Removes the oldest revisions beyond those that their filesets keep, and the objects that nobody
-/// names any more; returns how many revisions went.
+/// Removes the oldest revisions beyond those that their filesets keep, unless the current model
+/// names them, and the objects that nobody names any more; returns how many revisions went.
 ///
 /// # Errors
 ///
@@ -234,7 +234,9 @@ pub async fn prune(db: &mut SqliteConnection) -> Result<u64, LedgerError> {
     let gone = query(
         "DELETE FROM revisions AS old WHERE (\
          SELECT count(*) FROM revisions WHERE fileset = old.fileset AND number > old.number\
-         ) >= (SELECT keep FROM filesets WHERE name = old.fileset)",
+         ) >= (SELECT keep FROM filesets WHERE name = old.fileset) \
+         AND NOT EXISTS (SELECT 1 FROM entries WHERE fileset = old.fileset \
+         AND revision = old.number AND until_model IS NULL)",
     )
     .execute(&mut *db)
     .await

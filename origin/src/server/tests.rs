@@ -1,6 +1,7 @@
 //! The origin as others meet it: over real sockets on loopback.
 
 mod fleet;
+mod models;
 mod rekey;
 mod roots;
 

@@ -19,7 +19,8 @@ use crate::authority::rotate::ROOT_LIST_ALARM;
 use crate::check_in::CheckIns;
 use crate::documents::{DocumentError, Documents};
 use crate::enrol::Enrolment;
-use crate::ledger::{LedgerError, certificates, commit, devices, tokens};
+use crate::ledger::{LedgerError, certificates, commit, devices, results, tokens};
+use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::reports::Reports;
 
@@ -31,6 +32,8 @@ const TIDY_EVERY: i64 = 600;
 const DAY: i64 = 86_400;
 /// Certificates are remembered for so long after their end, for whoever asks what was.
 const KEEP_CERTIFICATES: i64 = 90 * 86_400;
+/// What was asked of a device and is done is remembered for so long.
+const KEEP_COMMANDS: i64 = 90 * DAY;
 
 /// The upkeep of one origin.
 pub(super) struct Upkeep {
@@ -40,6 +43,7 @@ pub(super) struct Upkeep {
     documents: Documents,
     enrolment: Enrolment,
     ledger: Check,
+    manifests: Manifests,
     metrics: Metrics,
     refusals: Refusals,
     root_lists: Check,
@@ -73,6 +77,7 @@ impl Upkeep {
             documents: api.documents.clone(),
             enrolment: api.enrolment.clone(),
             ledger: health.check("ledger"),
+            manifests: api.manifests.clone(),
             metrics: api.metrics.clone(),
             refusals: api.refusals.clone(),
             root_lists: health.check("root lists"),
@@ -104,6 +109,7 @@ impl Upkeep {
         self.look_at_root_lists();
         self.metrics.show_trust(self.enrolment.authority());
         self.metrics.show_reports(&self.refusals);
+        self.metrics.waiting(self.manifests.waiting());
         self.counted.iter().for_each(Counted::carry_over);
     }
 
@@ -161,12 +167,13 @@ impl Upkeep {
         let mut tx = authority.ledger().write().await?;
         let gone = tokens::prune(&mut tx, now).await?
             + devices::prune_pending(&mut tx, asked_before).await?
-            + certificates::prune(&mut tx, now - KEEP_CERTIFICATES).await?;
+            + certificates::prune(&mut tx, now - KEEP_CERTIFICATES).await?
+            + results::prune(&mut tx, now - KEEP_COMMANDS).await?;
         commit(tx).await?;
         if gone > 0 {
             info!(
                 gone,
-                "forgot tokens, requests and certificates that are over"
+                "forgot tokens, requests, certificates and commands that are over"
             );
         }
         self.reports.tidy().await?;

@@ -337,7 +337,8 @@ impl Shared {
             | Route::Deployment
             | Route::Snapshot(_)
             | Route::Statement(_)
-            | Route::Timestamp => match self.source.small(&route) {
+            | Route::Timestamp
+            | Route::Wait => match self.source.small(&route) {
                 Some((etag, bytes)) => {
                     let mut response = ok(bytes.to_vec());
                     response.headers_mut().insert("etag", etag.parse().unwrap());

@@ -1,0 +1,57 @@
+//! What is asked for by its digest: a device's own manifest, what everybody may read, or a script.
+
+use certs::Peer;
+use content::Digest;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use protocol::{Code, Fault, Route, STATEMENT_TYPE};
+use service::Report;
+use tracing::error;
+
+use super::content::ContentApi;
+use super::reply::{Reply, fault, full};
+use crate::ledger::LedgerError;
+use crate::manifests::Manifests;
+
+/// Scripts are bytes: nobody is to run or show them because of their type.
+const SCRIPT_TYPE: &str = "application/octet-stream";
+
+/// `GET /v1/statements/{digest}` of `peer`. What is another device's is not there.
+pub(super) async fn answer(
+    manifests: &Manifests,
+    content: &dyn ContentApi,
+    peer: &Peer,
+    digest: Digest,
+    head: &Parts,
+) -> Reply {
+    match manifests.envelope(peer, digest).await {
+        Ok(Some(envelope)) => return private(envelope, STATEMENT_TYPE),
+        Ok(None) => {}
+        Err(failure) => return failed(&failure),
+    }
+    let reply = content.answer(Route::Statement(digest), head).await;
+    if reply.status() != StatusCode::NOT_FOUND {
+        return reply;
+    }
+    match manifests.script(peer, digest).await {
+        Ok(Some(script)) => private(script, SCRIPT_TYPE),
+        Ok(None) => reply,
+        Err(failure) => failed(&failure),
+    }
+}
+
+/// What no cache on the way may keep.
+fn private(bytes: Vec<u8>, kind: &'static str) -> Reply {
+    let mut reply = Response::new(full(bytes));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    reply
+}
+
+fn failed(failure: &LedgerError) -> Reply {
+    error!(error = %Report(failure), "cannot answer for content");
+    let told = "the origin cannot read that at the moment";
+    fault(&Fault::new(Code::Internal, told))
+}

@@ -1,0 +1,516 @@
+//! Models, and the entries that hold in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use certs::DeviceId;
+use content::{Digest, FilesetName, RevisionNumber};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, query};
+
+use super::{LedgerError, blob, counters, devices, failed, parsed, value};
+use crate::model::key::{GroupName, Key, Kind, Whom};
+use crate::model::value::{Association, Value};
+use crate::model::world::{Edits, World};
+
+/// A model.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Model {
+    /// Its number, which only rises.
+    pub number: u64,
+    /// Who committed it, as the audit log knows them.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// When.
+    pub made_at: i64,
+    /// How many keys say something else than in the one before.
+    pub changes: u64,
+    /// Which one it repeats, if it is a rollback.
+    pub of_model: Option<u64>,
+}
+
+/// What the number of the last model is called among the numbers that never fall.
+pub const COUNTER: &str = "model";
+
+/// The number of the current model; 0 if there is none.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn current(db: &mut SqliteConnection) -> Result<u64, LedgerError> {
+    let row = query("SELECT coalesce(max(number), 0) AS number FROM models")
+        .fetch_one(db)
+        .await
+        .map_err(failed("look for the model"))?;
+    unsigned(&row, "number")
+}
+
+/// At most `limit` models before the number `before`, the newest first.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn list(
+    db: &mut SqliteConnection,
+    before: u64,
+    limit: u32,
+) -> Result<Vec<Model>, LedgerError> {
+    let rows = query("SELECT * FROM models WHERE number < $1 ORDER BY number DESC LIMIT $2")
+        .bind(i64::try_from(before).unwrap_or(i64::MAX))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+        .map_err(failed("list the models"))?;
+    rows.iter().map(read).collect()
+}
+
+/// The model `number`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn find(db: &mut SqliteConnection, number: u64) -> Result<Option<Model>, LedgerError> {
+    let row = query("SELECT * FROM models WHERE number = $1")
+        .bind(signed(number)?)
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a model"))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Makes the next model out of the current one and `edits`, which each change something; its
+/// number.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn insert(
+    db: &mut SqliteConnection,
+    edits: &Edits,
+    new: &Model,
+) -> Result<u64, LedgerError> {
+    let number = counters::next(db, COUNTER).await?;
+    let at = signed(number)?;
+    query(
+        "INSERT INTO models (number, author, message, made_at, changes, of_model) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(at)
+    .bind(&new.author)
+    .bind(&new.message)
+    .bind(new.made_at)
+    .bind(signed(edits.len() as u64)?)
+    .bind(new.of_model.map(signed).transpose()?)
+    .execute(&mut *db)
+    .await
+    .map_err(failed("enter a model"))?;
+    for (key, value) in edits {
+        query("UPDATE entries SET until_model = $2 WHERE key = $1 AND until_model IS NULL")
+            .bind(key.to_string())
+            .bind(at)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("end an entry"))?;
+        if let Some(value) = value {
+            enter(db, key, value, at).await?;
+        }
+    }
+    Ok(number)
+}
+
+async fn enter(
+    db: &mut SqliteConnection,
+    key: &Key,
+    value: &Value,
+    at: i64,
+) -> Result<(), LedgerError> {
+    query(
+        "INSERT INTO entries \
+         (key, from_model, kind, fileset, device_group, device, revision, body) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(key.to_string())
+    .bind(at)
+    .bind(key.kind().as_str())
+    .bind(key.fileset().map(FilesetName::as_str))
+    .bind(key.group().map(GroupName::as_str))
+    .bind(key.device().map(DeviceId::as_str))
+    .bind(
+        value
+            .revision()
+            .map(|number| signed(number.0))
+            .transpose()?,
+    )
+    .bind(value.encode())
+    .execute(db)
+    .await
+    .map_err(failed("enter an entry"))?;
+    Ok(())
+}
+
+/// What the current model says of filesets and groups.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn world(db: &mut SqliteConnection) -> Result<World, LedgerError> {
+    let mut world = World {
+        model: current(&mut *db).await?,
+        ..World::default()
+    };
+    for kind in [Kind::Fileset, Kind::Group, Kind::GroupAssociation] {
+        let rows = query("SELECT key, body FROM entries WHERE kind = $1 AND until_model IS NULL")
+            .bind(kind.as_str())
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("read the model"))?;
+        for row in &rows {
+            let (key, value) = entry(row)?;
+            world.apply(&key, Some(&value));
+        }
+    }
+    world.statements = statements(db).await?;
+    Ok(world)
+}
+
+/// The statements of all revisions that are kept.
+async fn statements(
+    db: &mut SqliteConnection,
+) -> Result<BTreeMap<(FilesetName, RevisionNumber), Digest>, LedgerError> {
+    let rows = query("SELECT fileset, number, statement FROM revisions")
+        .fetch_all(db)
+        .await
+        .map_err(failed("list the revisions"))?;
+    let statement = |row| {
+        let number = RevisionNumber(unsigned(row, "number")?);
+        let digest = Digest::from_raw(blob(row, "statement")?);
+        Ok(((parsed(row, "fileset")?, number), digest))
+    };
+    rows.iter().map(statement).collect()
+}
+
+/// What the current model says under `key`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn said(db: &mut SqliteConnection, key: &Key) -> Result<Option<Value>, LedgerError> {
+    let row = query("SELECT key, body FROM entries WHERE key = $1 AND until_model IS NULL")
+        .bind(key.to_string())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for an entry"))?;
+    row.map(|row| entry(&row).map(|(_, value)| value))
+        .transpose()
+}
+
+/// At most `limit` entries that hold in the model `number`, after the key `after`, by key.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn page(
+    db: &mut SqliteConnection,
+    number: u64,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<(Key, Value)>, LedgerError> {
+    let rows = query(
+        "SELECT key, body FROM entries WHERE key > $2 AND from_model <= $1 \
+         AND (until_model IS NULL OR until_model > $1) ORDER BY key LIMIT $3",
+    )
+    .bind(signed(number)?)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+    .map_err(failed("read a model"))?;
+    rows.iter().map(entry).collect()
+}
+
+/// What leads from the current model back to what held in the model `number`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn back_to(db: &mut SqliteConnection, number: u64) -> Result<Edits, LedgerError> {
+    let number = signed(number)?;
+    let mut edits = Edits::new();
+    let since = query("SELECT key FROM entries WHERE from_model > $1 AND until_model IS NULL")
+        .bind(number)
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("read what came since"))?;
+    for row in &since {
+        edits.insert(parsed(row, "key")?, None);
+    }
+    let held = query(
+        "SELECT key, body FROM entries \
+         WHERE from_model <= $1 AND until_model IS NOT NULL AND until_model > $1",
+    )
+    .bind(number)
+    .fetch_all(db)
+    .await
+    .map_err(failed("read what held then"))?;
+    for row in &held {
+        let (key, value) = entry(row)?;
+        edits.insert(key, Some(value));
+    }
+    Ok(edits)
+}
+
+/// Those of the keys that the draft `draft` edits which another changed since the model `base`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn changed_since(
+    db: &mut SqliteConnection,
+    draft: &str,
+    base: u64,
+) -> Result<Vec<String>, LedgerError> {
+    let rows = query(
+        "SELECT DISTINCT entries.key FROM draft_edits JOIN entries USING (key) \
+         WHERE draft = $1 AND (from_model > $2 OR until_model > $2) ORDER BY 1",
+    )
+    .bind(draft)
+    .bind(signed(base)?)
+    .fetch_all(db)
+    .await
+    .map_err(failed("look for what others changed"))?;
+    rows.iter().map(|row| value(row, "key")).collect()
+}
+
+/// The keys of current entries of `kind` that name `fileset` or `group`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn naming(
+    db: &mut SqliteConnection,
+    kind: Kind,
+    fileset: Option<&FilesetName>,
+    group: Option<&GroupName>,
+) -> Result<Vec<Key>, LedgerError> {
+    let rows = query(
+        "SELECT key FROM entries WHERE kind = $1 AND until_model IS NULL \
+         AND (fileset = $2 OR device_group = $3) ORDER BY key",
+    )
+    .bind(kind.as_str())
+    .bind(fileset.map(FilesetName::as_str))
+    .bind(group.map(GroupName::as_str))
+    .fetch_all(db)
+    .await
+    .map_err(failed("look for entries"))?;
+    rows.iter().map(|row| parsed(row, "key")).collect()
+}
+
+/// What the ledger says of one device: its groups, and what it holds by itself.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Belongs {
+    /// Its groups, without `all`: those of the model, and that of its token.
+    pub groups: BTreeSet<GroupName>,
+    /// The group of its token, which is its site as far as anybody knows.
+    pub site: Option<String>,
+    /// What it holds by itself.
+    pub own: BTreeMap<FilesetName, Association>,
+}
+
+/// Of `ids`, those that are clients of ours, and where they belong by the current model.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn belonging(
+    db: &mut SqliteConnection,
+    ids: &[DeviceId],
+) -> Result<BTreeMap<DeviceId, Belongs>, LedgerError> {
+    let named = devices::json(ids);
+    let rows = query(
+        "SELECT id, device_group FROM devices WHERE id IN (SELECT value FROM json_each($1)) \
+         AND role = 'client' AND state = 'enrolled'",
+    )
+    .bind(&named)
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("look for devices"))?;
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        let site: Option<String> = value(row, "device_group")?;
+        let groups = site.iter().filter_map(|name| name.parse().ok()).collect();
+        let belongs = Belongs {
+            groups,
+            site,
+            own: BTreeMap::new(),
+        };
+        found.insert(parsed(row, "id")?, belongs);
+    }
+    let rows = query(
+        "SELECT key, body FROM entries WHERE device IN (SELECT value FROM json_each($1)) \
+         AND kind IN ('member', 'device-association') AND until_model IS NULL",
+    )
+    .bind(&named)
+    .fetch_all(db)
+    .await
+    .map_err(failed("look where devices belong"))?;
+    for row in &rows {
+        match entry(row)? {
+            (Key::Member(group, device), _) => {
+                if let Some(belongs) = found.get_mut(&device) {
+                    belongs.groups.insert(group);
+                }
+            }
+            (Key::Association(name, Whom::Device(device)), Value::Association(said)) => {
+                if let Some(belongs) = found.get_mut(&device) {
+                    belongs.own.insert(name, said);
+                }
+            }
+            (_, _) => return Err(LedgerError::Malformed { what: "an entry" }),
+        }
+    }
+    Ok(found)
+}
+
+/// The devices of the group `group`, by the current model or by their tokens; of `all`, every
+/// client of ours.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn of_group(
+    db: &mut SqliteConnection,
+    group: &GroupName,
+) -> Result<Vec<DeviceId>, LedgerError> {
+    let found = if group.is_all() {
+        query("SELECT id FROM devices WHERE role = 'client' AND state = 'enrolled'")
+            .fetch_all(db)
+            .await
+    } else {
+        query(
+            "SELECT id FROM devices WHERE role = 'client' AND device_group = $1 \
+             UNION SELECT device FROM entries \
+             WHERE device_group = $1 AND kind = 'member' AND until_model IS NULL",
+        )
+        .bind(group.as_str())
+        .fetch_all(db)
+        .await
+    };
+    let rows = found.map_err(failed("list a group"))?;
+    rows.iter().map(|row| parsed(row, "id")).collect()
+}
+
+/// Those of `ids` that no party bears, whatever its state.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn unknown(
+    db: &mut SqliteConnection,
+    ids: &[DeviceId],
+) -> Result<Vec<DeviceId>, LedgerError> {
+    let rows = query(
+        "SELECT value AS id FROM json_each($1) \
+         WHERE value NOT IN (SELECT id FROM devices WHERE role = 'client') ORDER BY 1",
+    )
+    .bind(devices::json(ids))
+    .fetch_all(db)
+    .await
+    .map_err(failed("look for devices"))?;
+    rows.iter().map(|row| parsed(row, "id")).collect()
+}
+
+/// Keeps a script; its digest.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn put_script(
+    db: &mut SqliteConnection,
+    bytes: &[u8],
+    now: i64,
+) -> Result<Digest, LedgerError> {
+    let digest = Digest::of(bytes);
+    query(
+        "INSERT INTO scripts (digest, bytes, added_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (digest) DO UPDATE SET added_at = excluded.added_at",
+    )
+    .bind(digest.as_raw().as_slice())
+    .bind(bytes)
+    .bind(now)
+    .execute(db)
+    .await
+    .map_err(failed("keep a script"))?;
+    Ok(digest)
+}
+
+/// The script called `digest`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn script(
+    db: &mut SqliteConnection,
+    digest: Digest,
+) -> Result<Option<Vec<u8>>, LedgerError> {
+    let row = query("SELECT bytes FROM scripts WHERE digest = $1")
+        .bind(digest.as_raw().as_slice())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for a script"))?;
+    row.map(|row| value(&row, "bytes")).transpose()
+}
+
+/// What a device that held `old` of `fileset` has to fetch for `new`: bytes of packs that `old`
+/// does not need, all of them if there is no `old`.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn bytes_between(
+    db: &mut SqliteConnection,
+    fileset: &FilesetName,
+    old: Option<RevisionNumber>,
+    new: RevisionNumber,
+) -> Result<u64, LedgerError> {
+    let row = query(
+        "SELECT coalesce(sum(total_bytes), 0) AS bytes FROM revision_packs JOIN packs USING (pack) \
+         WHERE fileset = $1 AND number = $2 AND pack NOT IN \
+         (SELECT pack FROM revision_packs WHERE fileset = $1 AND number = $3)",
+    )
+    .bind(fileset.as_str())
+    .bind(signed(new.0)?)
+    .bind(old.map(|old| signed(old.0)).transpose()?)
+    .fetch_one(db)
+    .await
+    .map_err(failed("add up packs"))?;
+    unsigned(&row, "bytes")
+}
+
+pub(super) fn entry(row: &SqliteRow) -> Result<(Key, Value), LedgerError> {
+    let key: Key = parsed(row, "key")?;
+    let body: &str = value(row, "body")?;
+    let value = Value::decode(&key, body);
+    let value = value.map_err(|_| LedgerError::Malformed { what: "an entry" })?;
+    Ok((key, value))
+}
+
+fn read(row: &SqliteRow) -> Result<Model, LedgerError> {
+    let of_model: Option<i64> = value(row, "of_model")?;
+    Ok(Model {
+        number: unsigned(row, "number")?,
+        author: value(row, "author")?,
+        message: value(row, "message")?,
+        made_at: value(row, "made_at")?,
+        changes: unsigned(row, "changes")?,
+        of_model: of_model.and_then(|number| u64::try_from(number).ok()),
+    })
+}
+
+fn unsigned(row: &SqliteRow, column: &'static str) -> Result<u64, LedgerError> {
+    let value: i64 = value(row, column)?;
+    u64::try_from(value).map_err(|_| LedgerError::Malformed { what: column })
+}
+
+fn signed(value: u64) -> Result<i64, LedgerError> {
+    i64::try_from(value).map_err(|_| LedgerError::Malformed { what: "a number" })
+}
