@@ -283,8 +283,8 @@ impl Store {
         self.keep_or_discard(&lease, checked).ok()
     }
 
-    /// Sets room aside for a file of `bytes`, which is about to come, giving up others for it as far
-    /// as its errand allows. What an earlier fill of the same name left counts towards it. Touches
+    /// Sets room aside for a file of `bytes`, which is about to come, giving up others for it as
+    /// far as its errand allows. What an earlier fill of the same name left counts towards it. Touches
     /// the disk.
     fn reserve(
         self: &Arc<Self>,

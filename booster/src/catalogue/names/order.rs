@@ -6,7 +6,8 @@ use content::{FilesetName, PackId, RevisionNumber};
 use super::{Fileset, Known, Names};
 use crate::cache::{Course, Order, Place};
 
-/// A mark or none for each of some things in a row, a bit each: a revision may have a million packs.
+/// A mark or none for each of some things in a row, a bit each: a revision may have a million
+/// packs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marked {
     words: Vec<u64>,
