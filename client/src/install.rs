@@ -412,6 +412,16 @@ pub enum TargetError {
         /// Some of them.
         named: Vec<String>,
     },
+    /// The index of what is installed in a shared folder is damaged.
+    #[error(
+        "cannot tell which files in {path} are ours: the index of what is installed is damaged; \
+         heal it first",
+        path = path.display()
+    )]
+    Index {
+        /// The target.
+        path: PathBuf,
+    },
     /// Something has the staging folder's name.
     #[error(
         "cannot install: {path} is in the way, and larder did not make it",

@@ -61,6 +61,7 @@ impl Target {
             self.take_away()?;
             return self.clear_staging();
         }
+        self.need_index()?;
         self.begin_staging(None)?;
         self.merge_in()?;
         self.confirm()

@@ -69,6 +69,19 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let path = locate(path)?;
         let record = Record::open_shared(installed, &path, fileset)?;
+        for other in Record::list(installed)? {
+            let half_done = other.is_shared() && other.journal().is_some();
+            let near = others::overlap(&path, other.target()) && other.id() != record.id();
+            if half_done && near {
+                // What lies there is neither what it had installed nor what it will have.
+                Self::of_record(other, installed, steps.clone())?;
+            }
+        }
+        Self::of_record(record, installed, steps)
+    }
+
+    fn of_record(record: Record, installed: &Path, steps: Steps) -> Result<Self, TargetError> {
+        let path = record.target().to_owned();
         let own = format!("{OURS}{}", record.id().to_string_lossy());
         let mut target = Self {
             staging: path.join(&own),
@@ -114,12 +127,25 @@ impl Target {
         let Some(shared) = &self.shared else {
             return Ok(None);
         };
+        if !shared.replace {
+            self.need_index()?;
+        }
         let others = self.others()?;
         let survey = self.scene(shared, new, &others).survey()?;
         if survey.refused.count > 0 {
             return Err(self.foreign(survey.refused));
         }
         Ok(Some(survey))
+    }
+
+    /// Without the index of what is installed nobody knows which files are ours.
+    pub(super) fn need_index(&self) -> Result<(), TargetError> {
+        if self.damaged {
+            return Err(TargetError::Index {
+                path: self.path.clone(),
+            });
+        }
+        Ok(())
     }
 
     /// What other filesets have installed in folders that overlap with this one.

@@ -83,6 +83,11 @@ impl Lie {
     }
 }
 
+/// Whether one of two folders is the other, or lies in it.
+pub(crate) fn overlap(one: &Path, other: &Path) -> bool {
+    lie(one, other).is_some()
+}
+
 fn lie(ours: &Path, theirs: &Path) -> Option<Lie> {
     if ours == theirs {
         return Some(Lie::Same);

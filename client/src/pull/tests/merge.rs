@@ -393,6 +393,92 @@ async fn a_path_that_two_filesets_have_stays_until_both_give_it_up() {
 }
 
 #[tokio::test]
+async fn what_another_fileset_left_half_done_is_finished_first() {
+    let (mut forward, mut back) = (0, 0);
+    for count in (20..100).step_by(3) {
+        let mut bed = Bed::new();
+        bed.fill_shared();
+        let (first, _) = bed.publish();
+        let old = seen(&bed.source());
+        bed.change();
+        let (second, served) = bed.publish();
+        let new = seen(&bed.source());
+        bed.merge(&first, &served).run().await.unwrap();
+        let mut job = bed.merge(&second, &served);
+        job.steps = Steps::crash_after(count);
+        if job.run().await.is_ok() {
+            break;
+        }
+        // Another fileset comes into the same folder, with a path of its own.
+        fs::remove_dir_all(bed.source()).unwrap();
+        fs::create_dir(bed.source()).unwrap();
+        write(&bed.source().join("of-the-other"), b"1");
+        let (mut other, served) = bed.publish();
+        other.fileset = "other".parse().unwrap();
+        bed.merge(&other, &served).run().await.unwrap();
+        let mut lies = seen(&bed.target());
+        let of_the_other = lies
+            .iter()
+            .position(|line| line.starts_with("of-the-other "));
+        lies.remove(of_the_other.unwrap());
+        let is_old = lies.iter().any(|line| line.starts_with("a.txt "));
+        same(&lies, if is_old { &old } else { &new }, &format!("{count}"));
+        (forward, back) = (forward + u32::from(!is_old), back + u32::from(is_old));
+    }
+    assert!(forward > 1 && back > 0, "{forward} and {back}");
+}
+
+#[tokio::test]
+async fn without_its_index_nothing_is_merged_or_removed_until_it_is_healed() {
+    let mut bed = Bed::new();
+    bed.fill_shared();
+    let (first, served) = bed.publish();
+    bed.merge(&first, &served).run().await.unwrap();
+    let index = bed.shared(Steps::default()).unwrap().installed_index();
+    fs::write(index.unwrap(), b"not an index").unwrap();
+    bed.change();
+    fs::remove_dir_all(bed.source().join("bin")).unwrap();
+    let (second, served) = bed.publish();
+    let is_told = |error: &dyn std::error::Error| error.to_string().contains("heal it first");
+    let error = bed.merge(&second, &served).run().await.unwrap_err();
+    assert!(is_told(&error), "{error}");
+    let error = bed.shared(Steps::default()).unwrap().uninstall();
+    assert!(is_told(&error.unwrap_err()));
+    let pace = crate::install::examine::Pace::new(None, Default::default());
+    bed.merge(&first, &served).heal(None, pace).await.unwrap();
+    bed.merge(&second, &served).run().await.unwrap();
+    same(&seen(&bed.target()), &seen(&bed.source()), "");
+}
+
+#[tokio::test]
+async fn going_back_takes_back_what_was_healed_and_edited_since() {
+    let mut bed = Bed::new();
+    bed.fill_shared();
+    let (first, _) = bed.publish();
+    let old = seen(&bed.source());
+    bed.change();
+    let (second, served) = bed.publish();
+    bed.merge(&first, &served).run().await.unwrap();
+    let mut job = bed.merge(&second, &served);
+    job.keep = true;
+    job.run().await.unwrap();
+    // A file that both have, one that only the new one has, and one in a new folder.
+    for name in ["bin/deep/8", "more", "empty/no/file"] {
+        fs::write(bed.target().join(name), b"damaged").unwrap();
+    }
+    let pace = crate::install::examine::Pace::new(None, Default::default());
+    let (_, healed) = bed.merge(&second, &served).heal(None, pace).await.unwrap();
+    assert_eq!(healed, 3);
+    fs::remove_file(bed.target().join("more")).unwrap();
+    fs::write(bed.target().join("link-new"), b"edited").unwrap();
+    fs::rename(bed.target().join("link-new"), bed.target().join("bin/big")).unwrap();
+    let mut target = bed.shared(Steps::default()).unwrap();
+    assert!(target.go_back().unwrap());
+    same(&seen(&bed.target()), &old, "");
+    assert_eq!(of_ours(&bed.target()), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn nothing_is_merged_into_a_tree() {
     let mut bed = Bed::new();
     bed.fill();
