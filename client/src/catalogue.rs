@@ -154,6 +154,7 @@ impl<J: Judge> Catalogue<'_, J> {
             fileset: name.clone(),
             number: entry.number,
             root: revision.root,
+            statement: entry.statement,
             locator: Arc::new(locator.into_payload()),
         })
     }

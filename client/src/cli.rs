@@ -4,20 +4,23 @@ mod bar;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use certs::DeviceId;
 use clap::{Parser, Subcommand};
 use content::statement::InstallMode;
 use content::{FilesetName, RevisionNumber};
-use member::{EnrolRequest, Kind, enrol};
+use member::{DataError, EnrolRequest, Kind, OpenError, enrol};
 use protocol::Join;
-use service::{Clock, Output, logs};
+use service::{Clock, Output, logs, run_until_stopped};
 
+use crate::agent::{Agent, AgentError, check_in};
 use crate::choose::SourceAddress;
 use crate::config::Config;
 use crate::pull::verify::{VerifyRequest, verify};
 use crate::pull::{PullRequest, pull};
+use crate::session::SessionError;
 use crate::status::status;
 
 /// The client of a Larder: enrols a device, pulls filesets and installs them
@@ -42,6 +45,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check in once, and tell what the origin wants this device to hold
+    CheckIn,
     /// Enrol this device with the join string that an operator handed out
     Enrol {
         /// The join string: larder1.…
@@ -68,6 +73,8 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Keep this device as its manifest says, until asked to stop
+    Run,
     /// Show who this device is and what is installed
     Status,
     /// Hold what is installed against its index, to the last byte
@@ -157,6 +164,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let report = bar::watch(output, &progress, pull(request, &clock)).await?;
             output.result(&report)?;
         }
+        Command::CheckIn => {
+            let checked = check_in(&settings, &clock).await;
+            output.result(&checked.map_err(of_agent)?)?;
+        }
+        Command::Run => {
+            let agent = Agent::start(&settings, &clock).await;
+            run_until_stopped(agent.map_err(of_agent)?, STOP_GRACE).await?;
+        }
         Command::Status => {
             let (data, grace) = (settings.data().to_owned(), settings.grace());
             let status = tokio::task::spawn_blocking(move || status(&data, grace, &clock));
@@ -184,6 +199,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Another program at work is most often the agent, which does by itself what was asked for.
+fn of_agent(error: AgentError) -> anyhow::Error {
+    let is_busy = matches!(
+        &error,
+        AgentError::Session(SessionError::Open(OpenError::Data(DataError::Busy { .. })))
+    );
+    let error = anyhow::Error::new(error);
+    if is_busy {
+        error.context("cannot work beside the agent, which checks in by itself")
+    } else {
+        error
+    }
+}
+
 fn parse_wanted(text: &str) -> Result<Wanted, String> {
     let (name, number) = match text.split_once('@') {
         None => (text, None),
@@ -197,5 +226,7 @@ fn parse_wanted(text: &str) -> Result<Wanted, String> {
     Ok(Wanted { fileset, number })
 }
 
+/// How long a script or an installation that is under way may take to end.
+const STOP_GRACE: Duration = Duration::from_secs(60);
 /// Where the package puts the settings.
 const DEFAULT_FILE: &str = "/etc/larder/client.toml";

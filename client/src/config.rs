@@ -17,6 +17,8 @@ pub struct Config {
     log_filter: String,
     log_format: logs::Format,
     site: Option<String>,
+    verify_every: Duration,
+    verify_rate: u64,
 }
 
 impl Config {
@@ -40,6 +42,8 @@ impl Config {
             log_filter: log.filter,
             log_format: log.format,
             site: None,
+            verify_every: VERIFY_EVERY,
+            verify_rate: VERIFY_RATE,
         }
     }
 
@@ -68,6 +72,17 @@ impl Config {
         self.grace
     }
 
+    /// How often the agent looks at everything that is active, in seconds; none for never.
+    pub(crate) fn verify_every(&self) -> Option<i64> {
+        let seconds = i64::try_from(self.verify_every.as_secs()).ok()?;
+        Some(seconds).filter(|seconds| *seconds > 0)
+    }
+
+    /// How many bytes it reads from the disk for that in a second; none for as fast as it goes.
+    pub(crate) fn verify_rate(&self) -> Option<u64> {
+        Some(self.verify_rate).filter(|rate| *rate > 0)
+    }
+
     /// Text or JSON.
     #[must_use]
     pub fn log_format(&self) -> logs::Format {
@@ -86,6 +101,8 @@ impl Config {
 #[serde(deny_unknown_fields)]
 struct Raw {
     #[serde(default)]
+    agent: RawAgent,
+    #[serde(default)]
     approval_wait: Option<Period>,
     data: PathBuf,
     #[serde(default)]
@@ -94,6 +111,22 @@ struct Raw {
     site: String,
     #[serde(default)]
     trust: RawTrust,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAgent {
+    verify_every: Period,
+    verify_rate: bytesize::ByteSize,
+}
+
+impl Default for RawAgent {
+    fn default() -> Self {
+        Self {
+            verify_every: Period(VERIFY_EVERY),
+            verify_rate: bytesize::ByteSize(VERIFY_RATE),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,12 +186,18 @@ impl TryFrom<Raw> for Config {
             log_filter: raw.log.filter,
             log_format: raw.log.format,
             site: Some(raw.site).filter(|site| !site.is_empty()),
+            verify_every: raw.agent.verify_every.0,
+            verify_rate: raw.agent.verify_rate.0,
         })
     }
 }
 
 /// The life of a signer's certificate, without which no timestamp counts.
 const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often everything is looked at.
+const VERIFY_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// In a second: a disk has other things to do, and 100 GiB take an hour and a half.
+const VERIFY_RATE: u64 = 20 << 20;
 /// As long as the origin keeps a request by default.
 const APPROVAL_WAIT: Duration = Duration::from_secs(14 * 24 * 3600);
 

@@ -52,11 +52,32 @@ impl<S: Supply> Fetcher<S> {
         demand: &Demand,
         arrivals: Arc<Arrivals>,
     ) -> Result<(), FetchError> {
+        self.fetch_by(PACKS_AT_ONCE, locator, demand, arrivals)
+            .await
+    }
+
+    /// The same, one pack at a time: nobody waits for it, and others may want the line.
+    pub(crate) async fn fetch_gently(
+        self: Arc<Self>,
+        locator: &Locator,
+        demand: &Demand,
+    ) -> Result<(), FetchError> {
+        let arrivals = Arc::new(Arrivals::new(locator.packs.len()));
+        self.fetch_by(1, locator, demand, arrivals).await
+    }
+
+    async fn fetch_by(
+        self: Arc<Self>,
+        at_once: usize,
+        locator: &Locator,
+        demand: &Demand,
+        arrivals: Arc<Arrivals>,
+    ) -> Result<(), FetchError> {
         let _end = EndGuard(Arc::clone(&arrivals));
         let mut packs = demand.needs().packs();
         let mut running = JoinSet::new();
         loop {
-            while running.len() < PACKS_AT_ONCE
+            while running.len() < at_once
                 && let Some(pack) = packs.next()
             {
                 let wish = Wish::of(locator, demand, pack);

@@ -3,6 +3,7 @@
 //! It trusts nothing but the pinned root: statements, freshness, pack headers, frames and chunks
 //! are all checked here, whatever a booster has checked before.
 
+mod agent;
 mod catalogue;
 mod choose;
 pub mod cli;
@@ -21,6 +22,9 @@ mod steps;
 mod testing;
 mod tree;
 
+pub use agent::{
+    Agent, AgentError, AgentStatus, CheckInError, CheckedIn, FilesError, FilesetStatus, check_in,
+};
 pub use catalogue::CatalogueError;
 pub use choose::{ParseSourceError, SourceAddress};
 pub use config::Config;

@@ -1,5 +1,6 @@
 //! Pulling a fileset to a folder.
 
+pub(crate) mod ahead;
 mod index;
 mod job;
 pub(crate) mod verify;
@@ -321,6 +322,9 @@ fn report(
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PullError {
+    /// What the agent knows cannot be read.
+    #[error(transparent)]
+    Agent(#[from] crate::agent::FilesError),
     /// The index cannot be put together.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -394,7 +398,8 @@ impl PullError {
             Self::Catalogue(CatalogueError::NoSource(error))
             | Self::Fetch(FetchError::NoSource(error))
             | Self::NoSource(error) => error.bypasses(),
-            Self::Assemble(_)
+            Self::Agent(_)
+            | Self::Assemble(_)
             | Self::Build(_)
             | Self::Catalogue(_)
             | Self::Damaged

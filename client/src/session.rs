@@ -196,6 +196,25 @@ impl Session {
         Ok(())
     }
 
+    /// Calls to the origin's content listener, which show our certificate. It has no address while
+    /// we do not know the deployment.
+    pub(crate) fn origin_source(&self) -> Result<Source, SessionError> {
+        let origin = self.identity.origin.clone();
+        let own = Some(&self.identity.cell);
+        self.source(origin, self.origin_addresses(), own, Revocation::Required)
+    }
+
+    /// Where the origin serves content, as far as we know.
+    pub(crate) fn origin_addresses(&self) -> Vec<String> {
+        let document = self.document.as_ref();
+        document.map_or_else(Vec::new, |document| document.origin.addresses.clone())
+    }
+
+    /// Gets a new certificate, whether one is due or not.
+    pub(crate) async fn renew_now(&mut self) -> Result<(), SessionError> {
+        self.renew(Proof::Certificate).await
+    }
+
     /// Gets a new certificate for the same key.
     async fn renew(&mut self, proof: Proof) -> Result<(), SessionError> {
         let source = match proof {

@@ -10,6 +10,7 @@ use member::{ClockStatus, Glance, Identity, Kind};
 use serde::Serialize;
 use service::Clock;
 
+use crate::agent::{AgentStatus, agent_status};
 use crate::catalogue::over;
 use crate::install::record::Record;
 use crate::pull::PullError;
@@ -30,6 +31,8 @@ pub struct Status {
     pub boosters: Vec<String>,
     /// What is installed, by target.
     pub installed: Vec<InstalledStatus>,
+    /// What the agent knows; none if it has never run.
+    pub agent: Option<AgentStatus>,
 }
 
 /// Who a device is.
@@ -130,6 +133,7 @@ pub fn status(data: &Path, grace: Duration, clock: &Clock) -> Result<Status, Pul
         timestamp: last.map(|last| timestamp(&last, grace, now)),
         boosters,
         installed: installed.collect(),
+        agent: agent_status(data, now)?,
     })
 }
 
@@ -183,6 +187,9 @@ impl fmt::Display for Status {
                 target.display()
             )?;
         }
+        if let Some(agent) = &self.agent {
+            write!(f, "{agent}")?;
+        }
         Ok(())
     }
 }
@@ -220,6 +227,6 @@ fn timestamp(last: &Timestamp, grace: Duration, now: i64) -> TimestampStatus {
 }
 
 /// A time for people, in UTC.
-fn time(at: i64) -> String {
+pub(crate) fn time(at: i64) -> String {
     jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string())
 }

@@ -49,12 +49,7 @@ impl Publisher {
         let locator = self.locator(&order, index_packs, Digest::of(&root.encode()));
         self.objects
             .insert(Digest::of(&root.encode()), root.encode());
-        Stated {
-            fileset: locator.fileset.clone(),
-            number: RevisionNumber(self.number),
-            root: locator.root,
-            locator: Arc::new(locator),
-        }
+        Stated::of(locator, Digest::of(b"statement"))
     }
 
     /// The packs of a revision that earlier ones did not have, in bytes.

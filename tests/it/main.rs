@@ -1,6 +1,7 @@
 //! The whole system on loopback, in one test binary.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod agent;
 mod branch;
 mod chain;
 mod clocks;

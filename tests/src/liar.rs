@@ -52,7 +52,7 @@ impl Liar {
             async move {
                 let lie = lie.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 match answer(&lie, &origin, &deployment, request.uri().path()).await {
-                    Ok(body) => Response::new(body),
+                    Ok(bytes) => Response::new(Body::full(bytes)),
                     Err(error) => respond::fault(&Fault::new(Code::NotFound, error.to_string())),
                 }
             }
@@ -75,14 +75,20 @@ impl Liar {
     }
 }
 
-async fn answer(lie: &Lie, origin: &Source, deployment: &str, path: &str) -> anyhow::Result<Body> {
+/// What `origin` says to a request for `path`, but for the lie.
+pub(crate) async fn answer(
+    lie: &Lie,
+    origin: &Source,
+    deployment: &str,
+    path: &str,
+) -> anyhow::Result<Bytes> {
     let whole = |fetched| match fetched {
         Fetched::New { bytes, .. } => Ok(bytes),
         Fetched::Unchanged => anyhow::bail!("nothing was asked that could be unchanged"),
     };
     let route = Route::parse(path)?;
     if let Some(old) = instead(lie, &route) {
-        return Ok(Body::full(old));
+        return Ok(old);
     }
     let bytes = match route {
         Route::Hello => hello(deployment).encode().into(),
@@ -113,7 +119,7 @@ async fn answer(lie: &Lie, origin: &Source, deployment: &str, path: &str) -> any
             anyhow::bail!("a liar does not enrol")
         }
     };
-    Ok(Body::full(bytes))
+    Ok(bytes)
 }
 
 /// The old words that stand in for the answer, if this is a lie about it.

@@ -2,6 +2,7 @@
 //! they look at trees with.
 
 pub mod demo;
+pub mod desk;
 pub mod fixture;
 pub mod liar;
 pub mod link;

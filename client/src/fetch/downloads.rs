@@ -49,6 +49,12 @@ impl Downloads {
         }
     }
 
+    /// Removes those of all revisions of one target, below `data`: they are needed no more. What
+    /// cannot be removed costs room and nothing else.
+    pub(crate) fn forget(data: &Path) {
+        fs::remove_dir_all(data).unwrap_or_default();
+    }
+
     /// Takes up the pack of `entry` where it was left, or starts it.
     pub(crate) fn part(&self, entry: &PackEntry) -> Result<Part, PartError> {
         let path = self.path(entry.id);

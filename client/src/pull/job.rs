@@ -1,5 +1,6 @@
 //! One pull, from a verified revision to the tree in its place.
 
+mod ahead;
 mod heal;
 mod learn;
 
@@ -41,8 +42,23 @@ pub(crate) struct Stated {
     pub(crate) number: RevisionNumber,
     /// The digest of its index root.
     pub(crate) root: Digest,
+    /// The digest of its statement.
+    pub(crate) statement: Digest,
     /// Where its chunks lie.
     pub(crate) locator: Arc<Locator>,
+}
+
+impl Stated {
+    /// The revision whose chunks lie where `locator` says.
+    pub(crate) fn of(locator: Locator, statement: Digest) -> Self {
+        Self {
+            fileset: locator.fileset.clone(),
+            number: locator.number,
+            root: locator.root,
+            statement,
+            locator: Arc::new(locator),
+        }
+    }
 }
 
 /// Everything that a pull needs.
@@ -376,14 +392,17 @@ impl<S: Supply> Job<S> {
         downloads: &Downloads,
         outcome: Outcome,
     ) -> Result<Outcome, PullError> {
-        let (replace, downloads) = (self.replace, downloads.clone());
+        let (replace, downloads, keep) = (self.replace, downloads.clone(), self.keep);
         let (root, lock) = (self.stated.root, Arc::clone(&self.lock));
         let (target, switched) = with(target, move |target| {
             let _lock = lock;
             target.switch(replace)?;
             target.record().tidy(Some(root));
-            // What is left over costs room and nothing else.
-            downloads.remove().unwrap_or_default();
+            // Who may have to go back may have to come again.
+            if !keep {
+                // What is left over costs room and nothing else.
+                downloads.remove().unwrap_or_default();
+            }
             Ok::<_, PullError>(())
         })
         .await?;

@@ -139,6 +139,15 @@ pub async fn verify(request: VerifyRequest, clock: &Clock) -> Result<VerifyRepor
     verified
 }
 
+/// The same for whoever is at work on the data folder already; damage is healed.
+pub(crate) async fn verify_in(
+    session: &mut Session,
+    request: &VerifyRequest,
+) -> Result<VerifyReport, PullError> {
+    let caught_up = false;
+    all(request, &mut Hands::Free { session, caught_up }).await
+}
+
 /// What can be done about damage.
 enum Hands<'s> {
     /// It can be healed.

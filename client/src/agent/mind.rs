@@ -1,0 +1,247 @@
+//! The mind of the agent: what it knows, and what it makes of what it hears. It is written down
+//! before anything follows from it.
+
+use content::statement::{Manifest, Statement};
+use protocol::{CheckInAnswer, CommandKind, Held};
+use service::Clock;
+use tracing::{error, info, warn};
+
+use super::ended::Outcome;
+use super::files::{Files, FilesError};
+use super::line::{CheckInError, Heard, held};
+use super::pace::Pace;
+use super::state::{Holding, InForce, State};
+use super::step::{Act, Next, next};
+use crate::fetch::off_the_runtime;
+
+/// What the agent knows, and when it acts.
+#[derive(Debug)]
+pub(crate) struct Mind {
+    pub(crate) state: State,
+    pub(crate) pace: Pace,
+    manifest: Option<Manifest>,
+    files: Files,
+    clock: Clock,
+    /// Between two looks at everything, in seconds; none for never.
+    verify_every: Option<i64>,
+}
+
+impl Mind {
+    /// Takes up what an earlier run left.
+    pub(crate) fn wake(
+        files: Files,
+        manifest: Option<Statement<Manifest>>,
+        clock: Clock,
+        verify_every: Option<i64>,
+    ) -> Result<Self, FilesError> {
+        files.create()?;
+        let mut state = files.state()?;
+        state.recover();
+        let now = clock.now();
+        let pace = Pace::new(state.interval, now, fastrand::f64());
+        let mut mind = Self {
+            pace,
+            state,
+            manifest: None,
+            files,
+            clock,
+            verify_every,
+        };
+        // It was kept before the state that names it.
+        let known = mind.state.manifest.as_ref().map_or(0, |known| known.number);
+        if let Some(manifest) = manifest.filter(|manifest| manifest.number >= known) {
+            mind.go_by(manifest);
+        } else if known > 0 {
+            // It is got again: nothing is begun without it.
+            warn!(number = known, "the manifest that was kept does not count");
+        }
+        mind.plan_verify(true);
+        mind.settle();
+        Ok(mind)
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    /// What is to be told to the origin.
+    pub(crate) fn held(&self) -> Held {
+        let in_force = self.state.manifest.as_ref();
+        held(&self.state, in_force.filter(|_| self.manifest.is_some()))
+    }
+
+    /// The number below which no manifest is taken.
+    pub(crate) fn least(&self) -> u64 {
+        self.state
+            .manifest
+            .as_ref()
+            .map_or(0, |manifest| manifest.number)
+    }
+
+    /// What to do now.
+    pub(crate) fn next(&mut self) -> Next {
+        self.settle();
+        let nothing = Next {
+            act: None,
+            look_again_at: None,
+        };
+        let manifest = self.manifest.as_ref();
+        manifest.map_or(nothing, |manifest| next(&self.state, manifest, self.now()))
+    }
+
+    /// How the fileset of `act` stands.
+    pub(crate) fn holding(&self, act: &Act) -> Holding {
+        let holding = self.state.filesets.get(&act.fileset);
+        holding.cloned().unwrap_or_default()
+    }
+
+    /// Notes that `act` begins.
+    pub(crate) fn begin(&mut self, act: &Act) {
+        info!(%act, "begins");
+        let now = self.now();
+        if let Some(manifest) = &self.manifest {
+            self.state.begin(act, manifest, now);
+        }
+    }
+
+    /// Notes how `act` has ended.
+    pub(crate) fn end(&mut self, act: &Act, outcome: Outcome) {
+        match &outcome {
+            Outcome::Failed { note } | Outcome::Exit { note, .. } | Outcome::Damaged { note } => {
+                warn!(%act, %note, "failed");
+            }
+            Outcome::Done
+            | Outcome::Downloaded { .. }
+            | Outcome::Installed { .. }
+            | Outcome::WentBack { .. }
+            | Outcome::BrokenOff => {
+                info!(%act, ?outcome, "ended");
+            }
+        }
+        let (now, random) = (self.now(), fastrand::f64());
+        if let Some(manifest) = &self.manifest {
+            self.state.end(act, outcome, manifest, now, random);
+        }
+        self.tell_soon();
+    }
+
+    /// Takes in what came of a check-in that told `results` and `done`.
+    pub(crate) fn hear(
+        &mut self,
+        told: &Held,
+        heard: Result<Heard, CheckInError>,
+    ) -> Result<Option<CheckInAnswer>, CheckInError> {
+        let (now, random) = (self.now(), fastrand::f64());
+        let heard = match heard {
+            Ok(heard) => heard,
+            Err(failure) => {
+                self.pace.failed(failure.busy(), now, random);
+                return Err(failure);
+            }
+        };
+        self.state.told(&told.results, &told.done);
+        let next = heard.answer.as_ref().map(|answer| answer.next_seconds);
+        self.pace.answered(next, now, random);
+        if let Some(answer) = &heard.answer {
+            self.state.interval = Some(answer.next_seconds);
+            for command in &answer.commands {
+                self.state.hear(command.clone());
+            }
+        }
+        if let Some(manifest) = heard.manifest {
+            self.go_by(manifest);
+        }
+        self.settle();
+        self.tell_soon();
+        Ok(heard.answer)
+    }
+
+    /// A command to renew the certificate, if there is one.
+    pub(crate) fn renewal(&self) -> Option<u64> {
+        let mut commands = self.state.commands.iter();
+        let renewal = commands.find(|(_, kind)| **kind == CommandKind::Renew);
+        renewal.map(|(id, _)| *id)
+    }
+
+    /// Writes down what is known. That it cannot be is told and survived: what is on the disk is
+    /// found out again.
+    pub(crate) async fn keep(&self) {
+        let (files, state) = (self.files.clone(), self.state.clone());
+        match off_the_runtime(move || files.put_state(&state)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                error!(error = %service::Report(&failure), "cannot write down what is known");
+            }
+            Err(_) => warn!("cannot write down what is known: the program is ending"),
+        }
+    }
+
+    fn go_by(&mut self, manifest: Statement<Manifest>) {
+        let in_force = InForce {
+            number: manifest.number,
+            model: manifest.model,
+            digest: manifest.digest(),
+        };
+        if self.state.manifest.as_ref() != Some(&in_force) {
+            let (number, model) = (in_force.number, in_force.model);
+            info!(
+                number,
+                model,
+                filesets = manifest.items.len(),
+                "goes by a new manifest"
+            );
+        }
+        self.state.manifest = Some(in_force);
+        self.manifest = Some(manifest.into_payload());
+    }
+
+    fn settle(&mut self) {
+        let now = self.now();
+        self.pace.look(now);
+        if self.state.verify_at.is_some_and(|at| at <= now) {
+            info!("looking at all that is active");
+            let active = self.state.filesets.values_mut();
+            active
+                .filter(|it| it.active.is_some())
+                .for_each(|it| it.check = true);
+            self.plan_verify(false);
+        }
+        if let Some(manifest) = &self.manifest {
+            self.state.settle(manifest, now);
+        }
+    }
+
+    /// Plans the next look at everything: soon after a start, else after the time that is set; in
+    /// any case not when others do.
+    fn plan_verify(&mut self, starts: bool) {
+        let now = self.now();
+        let Some(every) = self.verify_every else {
+            self.state.verify_at = None;
+            return;
+        };
+        if starts {
+            let soon = now + (fastrand::f64() * VERIFY_SPREAD.min(every) as f64) as i64 + 1;
+            let planned = self.state.verify_at;
+            self.state.verify_at = Some(planned.map_or(soon, |planned| planned.min(soon)));
+        } else {
+            let spread = 0.9 + fastrand::f64() / 5.0;
+            self.state.verify_at = Some(now + (every as f64 * spread) as i64);
+        }
+    }
+
+    /// What the origin has not heard is told soon.
+    fn tell_soon(&mut self) {
+        use protocol::FilesetState::{Active, Damaged, Failed, Inactive, Removed};
+        let counts = |state| matches!(state, Active | Damaged | Failed | Inactive | Removed);
+        let mut results = self.state.results.values();
+        if results.any(|result| counts(result.state)) || !self.state.done.is_empty() {
+            let now = self.now();
+            self.pace.has_news(now, fastrand::f64());
+        }
+    }
+}
+
+/// Over how many seconds after a start the first look is spread: a machine that starts has other
+/// things to do.
+const VERIFY_SPREAD: i64 = 1800;

@@ -1,0 +1,236 @@
+//! The agent's life: one task, which checks in, acts, and waits.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use service::{CancellationToken, Clock, Component, Drained, Report, Tasks};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::AgentError;
+use super::files::Files;
+use super::hands::Hands;
+use super::line::{CheckInError, Heard, Line};
+use super::mind::Mind;
+use super::step::{Act, What};
+use crate::config::Config;
+use crate::fetch::off_the_runtime;
+use crate::session::Session;
+
+/// The agent of a device, at work until it is drained.
+#[derive(Debug)]
+pub struct Agent {
+    tasks: Tasks,
+}
+
+impl Agent {
+    /// Starts the agent of the device that `config` names.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the device has not enrolled, if another program is at work on its data folder, or
+    /// if what lies there cannot be used. That the origin is out of reach is no reason.
+    pub async fn start(config: &Config, clock: &Clock) -> Result<Self, AgentError> {
+        let (hands, mind, line) = wake(config, clock).await?;
+        let life = Life { hands, mind, line };
+        let tasks = Tasks::new();
+        tasks.start("agent", |stop| life.live(stop));
+        Ok(Self { tasks })
+    }
+}
+
+impl Component for Agent {
+    async fn any_ended(&self) -> &'static str {
+        self.tasks.any_ended().await
+    }
+
+    async fn drain(self, grace: Duration) -> Drained {
+        self.tasks.drain(grace).await
+    }
+}
+
+/// Opens the data folder, alone on it, and takes up what an earlier run left.
+pub(super) async fn wake(
+    config: &Config,
+    clock: &Clock,
+) -> Result<(Hands, Mind, Line), AgentError> {
+    let (data, grace, clock) = (config.data().to_owned(), config.grace(), clock.clone());
+    let verify_every = config.verify_every();
+    let opened = off_the_runtime(move || {
+        let session = Session::open(&data, grace, &clock)?;
+        let files = Files::new(&data);
+        let kept = files.manifest(&session.judge(), session.clock.now());
+        let own = session.identity.name.id.as_str();
+        let kept = kept.filter(|manifest| manifest.device == own);
+        let mind = Mind::wake(files.clone(), kept, session.clock.clone(), verify_every)?;
+        Ok::<_, AgentError>((session, files, mind))
+    });
+    let (session, files, mind) = opened.await.map_err(|_| AgentError::Stopped)??;
+    let line = Line {
+        origin: Arc::new(session.origin_source()?),
+        judge: session.judge(),
+        files: files.clone(),
+        device: session.identity.name.id.to_string(),
+    };
+    let hands = Hands {
+        courier: session.courier(),
+        session,
+        files,
+        site: config.site().map(str::to_owned),
+        verify_rate: config.verify_rate(),
+    };
+    Ok((hands, mind, line))
+}
+
+/// Checks in once; what is heard is written down.
+pub(super) async fn check_in_once(
+    hands: &mut Hands,
+    mind: &mut Mind,
+    line: &Line,
+) -> Result<Option<protocol::CheckInAnswer>, CheckInError> {
+    if let Err(error) = hands.session.catch_up().await {
+        warn!(error = %Report(&error), "cannot catch up with the deployment");
+    }
+    line.origin.set_addresses(hands.session.origin_addresses());
+    let held = mind.held();
+    let heard = line.clone().check_in(held.clone(), mind.least()).await;
+    let heard = mind.hear(&held, heard);
+    mind.keep().await;
+    heard
+}
+
+/// A check-in under way, and what it tells.
+struct Talk {
+    held: protocol::Held,
+    heard: Pin<Box<dyn Future<Output = Result<Heard, CheckInError>> + Send>>,
+}
+
+struct Life {
+    hands: Hands,
+    mind: Mind,
+    line: Line,
+}
+
+impl Life {
+    async fn live(mut self, stop: CancellationToken) {
+        self.mind.keep().await;
+        while !stop.is_cancelled() {
+            let now = self.mind.now();
+            if self.mind.pace.due() <= now {
+                self.check_in(&stop).await;
+            } else if let Some(id) = self.mind.renewal() {
+                self.renew(id).await;
+            } else if let Some(act) = self.mind.next().act {
+                self.act(act, &stop).await;
+            } else {
+                let next = self.mind.next().look_again_at.unwrap_or(i64::MAX);
+                let next = next.min(self.mind.pace.due());
+                tokio::select! {
+                    () = sleep(until(next, now)) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+        self.mind.keep().await;
+    }
+
+    /// Checks in while nothing else is done.
+    async fn check_in(&mut self, stop: &CancellationToken) {
+        let checked = tokio::select! {
+            checked = check_in_once(&mut self.hands, &mut self.mind, &self.line) => checked,
+            () = stop.cancelled() => return,
+        };
+        tell(checked.map(drop));
+    }
+
+    async fn renew(&mut self, id: u64) {
+        // Whether it went well or not is seen at its certificate; asked again, it tries again.
+        match self.hands.session.renew_now().await {
+            Ok(()) => info!("renewed the certificate, as asked"),
+            Err(error) => warn!(error = %Report(&error), "cannot renew the certificate"),
+        }
+        self.mind.state.command_done(id);
+        self.mind.keep().await;
+    }
+
+    /// Does `act`, and checks in meanwhile. A download is broken off when something else falls due.
+    async fn act(&mut self, act: Act, stop: &CancellationToken) {
+        self.mind.begin(&act);
+        self.mind.keep().await;
+        let holding = self.mind.holding(&act);
+        let Self { hands, mind, line } = self;
+        let break_off = CancellationToken::new();
+        let outcome = {
+            let mut doing = pin!(hands.perform(&act, &holding, &break_off));
+            let mut talk: Option<Talk> = None;
+            loop {
+                let now = mind.now();
+                if talk.is_none() && mind.pace.due() <= now {
+                    let held = mind.held();
+                    let heard = Box::pin(line.clone().check_in(held.clone(), mind.least()));
+                    talk = Some(Talk { held, heard });
+                }
+                let due = if talk.is_some() {
+                    i64::MAX
+                } else {
+                    mind.pace.due()
+                };
+                tokio::select! {
+                    outcome = &mut doing => break outcome,
+                    heard = listen(&mut talk) => {
+                        if let Some(talk) = talk.take() {
+                            tell(mind.hear(&talk.held, heard).map(drop));
+                            mind.keep().await;
+                        }
+                    }
+                    () = sleep(until(due, now)) => {}
+                    // What has begun is brought to its end, downloads apart.
+                    () = stop.cancelled(), if !break_off.is_cancelled() => break_off.cancel(),
+                }
+                if act.what == What::Download && is_overtaken(mind, &act) {
+                    break_off.cancel();
+                }
+            }
+        };
+        self.line
+            .origin
+            .set_addresses(self.hands.session.origin_addresses());
+        self.mind.end(&act, outcome);
+        self.mind.keep().await;
+        let scripts = self.mind.state.scripts();
+        let files = self.hands.files.clone();
+        let tidied = off_the_runtime(move || files.tidy_scripts(&scripts));
+        tidied.await.unwrap_or_default();
+    }
+}
+
+/// Whether something else should be done than the download `act` that is under way.
+fn is_overtaken(mind: &mut Mind, act: &Act) -> bool {
+    mind.next().act.as_ref() != Some(act)
+}
+
+/// What a talk hears; nothing ever while there is none.
+async fn listen(talk: &mut Option<Talk>) -> Result<Heard, CheckInError> {
+    match talk {
+        Some(talk) => talk.heard.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(checked: Result<(), CheckInError>) {
+    if let Err(error) = checked {
+        warn!(error = %Report(&error), "cannot check in");
+    }
+}
+
+/// How long to wait for a time, at most until the clock should be looked at again: it may be set,
+/// and the machine may sleep.
+fn until(at: i64, now: i64) -> Duration {
+    let seconds = u64::try_from(at.saturating_sub(now)).unwrap_or_default();
+    Duration::from_secs(seconds).clamp(LOOK_MIN, LOOK_MAX)
+}
+
+/// Seconds are all that the clock tells: the end of one is not missed by more.
+const LOOK_MIN: Duration = Duration::from_millis(200);
+const LOOK_MAX: Duration = Duration::from_secs(30);
