@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::der::{self, DerError, Reader};
 
-/// Writes certificates as a certs-only SignedData in DER.
+/// Writes certificates as a certs-only SignedData in DER, which has an order of its own.
 pub fn encode<C: AsRef<[u8]>>(certs: &[C]) -> Vec<u8> {
     bag(certs, der::CONTEXT_0)
 }
@@ -18,7 +18,9 @@ pub fn encode_crls<C: AsRef<[u8]>>(crls: &[C]) -> Vec<u8> {
 }
 
 fn bag<I: AsRef<[u8]>>(items: &[I], place: u8) -> Vec<u8> {
-    let items: Vec<&[u8]> = items.iter().map(AsRef::as_ref).collect();
+    let mut items: Vec<&[u8]> = items.iter().map(AsRef::as_ref).collect();
+    // They are a SET OF, which in DER is in order (X.690 §11.6): some readers take nothing else.
+    items.sort_unstable();
     let content_info = der::write(der::SEQUENCE, &der::write(der::OID, DATA));
     let signed_data = [
         der::write(der::INTEGER, &[1]),
@@ -156,6 +158,13 @@ mod tests {
     fn what_is_written_is_read_back() {
         let certs = vec![cert(1, 10), cert(2, 700)];
         assert_eq!(decode(&encode(&certs)), Ok(certs));
+    }
+
+    #[test]
+    fn a_bag_is_in_the_one_order_that_der_has() {
+        let (short, long) = (cert(9, 10), cert(1, 700));
+        let wanted = Ok(vec![short.clone(), long.clone()]);
+        assert_eq!(decode(&encode(&[long, short])), wanted);
     }
 
     #[test]
