@@ -1,5 +1,6 @@
 //! Larder and programs of other people: curl, nginx, OpenSSL, strongSwan, GnuTLS, pkilint, sslyze,
-//! testssl.sh, SoftHSM2 with OpenSC, and NIST's test suite for certificates.
+//! testssl.sh, SoftHSM2 with OpenSC, and NIST's test suite for certificates; and a second client,
+//! in Python.
 //!
 //! `.ci/interop-install` installs them. One that is missing is a failure, never a skip.
 
@@ -16,6 +17,7 @@ mod papers;
 mod pkilint;
 mod pkits;
 mod program;
+mod python;
 mod renewal;
 mod scanners;
 mod shop;

@@ -172,7 +172,8 @@ impl Running {
         ))
     }
 
-    async fn wait(mut self) -> anyhow::Result<Ended> {
+    /// Waits for its end, whatever that is.
+    pub(crate) async fn wait(mut self) -> anyhow::Result<Ended> {
         let patience = self.deadline;
         let deadline = Instant::now() + patience;
         loop {
