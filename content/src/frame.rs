@@ -301,6 +301,25 @@ mod tests {
         assert!(matches!(error, FrameError::Length { .. }), "{error}");
     }
 
+    /// cas.md 18: a bound that guards against bombs must not keep out what is merely dull.
+    #[test]
+    fn b18_the_dullest_frame_of_the_greatest_size_is_taken() {
+        for byte in [0, 0xff] {
+            let dull = vec![byte; FRAME_PLAIN_BYTES_MAX / 4];
+            let packed = frame(&[&dull, &dull, &dull, &dull]);
+            assert!(
+                packed.stored.len() * 1000 < FRAME_PLAIN_BYTES_MAX,
+                "not dull"
+            );
+            let mut plain = Vec::new();
+            let unpacked = Frame::verify(&info(&packed), &packed.stored)
+                .unwrap()
+                .unpack(&mut plain);
+            unpacked.unwrap();
+            assert!(plain == vec![byte; FRAME_PLAIN_BYTES_MAX]);
+        }
+    }
+
     #[test]
     fn unpacking_stops_at_the_declared_size() {
         let bomb = vec![0; FRAME_PLAIN_BYTES_MAX];

@@ -422,6 +422,29 @@ mod tests {
         assert_eq!(marks.fileset(&name), Some(RevisionNumber(3)));
     }
 
+    /// cas.md 17: whoever had the key for a while can run the numbers up, and is undone by a new
+    /// epoch under the next key.
+    #[test]
+    fn b17_numbers_that_a_thief_ran_up_end_with_his_epoch() {
+        let (ahead, far) = (timestamp(2, u64::MAX), snapshot(u64::MAX));
+        assert_eq!(seen().check(&ahead, NOW), Ok(()));
+        assert_eq!(seen().check_snapshot(&ahead, &far), Ok(()));
+        let marks = seen().raised(&ahead, &far);
+        // Within it nobody who is honest is heard any more.
+        assert!(marks.check(&timestamp(2, 6), NOW).is_err());
+        let anew = timestamp(3, 1);
+        assert_eq!(marks.check(&anew, NOW), Ok(()));
+        assert_eq!(marks.check_snapshot(&anew, &snapshot(4)), Ok(()));
+        let marks = marks.raised(&anew, &snapshot(4));
+        assert_eq!(
+            marks.fileset(&"tools".parse().unwrap()),
+            Some(RevisionNumber(4))
+        );
+        // What he signed is not heard again.
+        assert!(marks.check(&ahead, NOW).is_err());
+        assert_eq!(marks.check(&timestamp(3, 2), NOW), Ok(()));
+    }
+
     #[test]
     fn marks_survive_every_crash_and_never_fall() {
         let path = Path::new("state/marks");

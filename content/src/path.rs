@@ -96,8 +96,9 @@ fn fault(text: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    /// cas.md 12: names that climb out are no names.
     #[test]
-    fn no_path_leads_out() {
+    fn b12_no_path_leads_out() {
         for good in [
             "a",
             "a/b",

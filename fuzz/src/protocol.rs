@@ -210,6 +210,7 @@ pub fn route_seeds() -> Vec<Vec<u8>> {
         Route::Snapshot(digest),
         Route::Statement(digest),
         Route::Timestamp,
+        Route::Wait,
     ]
     .map(|route| route.to_string().into_bytes())
     .into()

@@ -19,6 +19,7 @@ pub mod publishes;
 pub mod rekeys;
 pub mod reports;
 pub mod results;
+pub mod scripts;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

@@ -29,7 +29,7 @@ pub use build::{BuildError, Builder};
 pub use desk::HoldsError;
 
 use crate::authority::Authority;
-use crate::ledger::{LedgerError, manifests as table, models, results};
+use crate::ledger::{LedgerError, manifests as table, models, results, scripts};
 use crate::metrics::Metrics;
 
 /// The manifests. Cloning shares them.
@@ -203,6 +203,6 @@ impl Manifests {
             return Ok(None);
         }
         let mut db = self.inner.authority.ledger().read().await?;
-        models::script(&mut db, digest).await
+        scripts::find(&mut db, digest).await
     }
 }

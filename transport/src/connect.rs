@@ -448,3 +448,44 @@ fn note(ended: hyper::Result<()>) {
         debug!(%error, "a connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, duplex};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::testing::SOON;
+
+    /// cas.md 19: with windows of 64 KiB, a line of 60 ms carries 9 Mbit/s, however fast it is.
+    #[tokio::test]
+    async fn b19_the_windows_we_grant_hold_what_is_under_way_on_a_long_fast_line() {
+        let (ours, mut theirs) = duplex(1 << 16);
+        let streams = Streams::default();
+        let begun = http2_builder(&streams).handshake(TokioIo::new(ours)).await;
+        let (sender, connection) = begun.unwrap();
+        let _open = Sender::Http2(sender);
+        // A stream's window stands in the first settings (RFC 9113 §6.5.2), the connection's in an
+        // update of stream 0 (§6.9), on top of 65,535 bytes.
+        let (mut said, mut windows) = (Vec::new(), None);
+        let read = async {
+            while windows.is_none() {
+                theirs.read_buf(&mut said).await.unwrap();
+                let behind = |what: &[u8]| {
+                    let at = said.windows(what.len()).position(|it| it == what)?;
+                    let number = said.get(at + what.len()..at + what.len() + 4)?;
+                    Some(u64::from(u32::from_be_bytes(number.try_into().unwrap())))
+                };
+                windows = behind(&[0, 4]).zip(behind(&[0, 0, 4, 8, 0, 0, 0, 0, 0]));
+            }
+        };
+        tokio::select! {
+            ended = connection => panic!("{ended:?}"),
+            read = timeout(SOON, read) => read.unwrap(),
+        }
+        let (stream, whole) = windows.unwrap();
+        let under_way = 1_000_000_000 / 8 * 60 / 1000;
+        assert!(stream >= under_way, "a stream: {stream}");
+        assert!(whole + 65_535 >= 4 * under_way, "a connection: {whole}");
+    }
+}

@@ -191,7 +191,9 @@ async fn a_list_comes_in_pages_and_says_what_there_is() {
     let bytes: u64 = bed.packs.iter().map(|pack| pack.bytes.len() as u64).sum();
     assert_eq!((row.bytes, row.named_bytes), (bytes, bytes));
     let packs = list.totals.iter().filter(|row| row.kind == "pack");
-    assert_eq!(packs.map(|row| row.bytes).sum::<u64>(), bytes);
+    // Those are whole blocks of the file system.
+    let taken = packs.map(|row| row.bytes).sum::<u64>();
+    assert!((bytes..bytes + (3 << 16)).contains(&taken), "{taken}");
     assert_eq!(
         list.totals.iter().map(|row| row.bytes).sum::<u64>(),
         list.bytes
@@ -258,7 +260,8 @@ async fn a_damaged_pack_is_found_when_somebody_asks_and_fetched_again() {
     let list: CacheList = bed.get("/cache").await.unwrap();
     let kept = list.totals.iter().filter(|row| row.kind != "quarantined");
     assert_eq!(all.good, kept.clone().map(|row| row.files).sum::<u64>());
-    assert_eq!(all.bytes, kept.map(|row| row.bytes).sum::<u64>());
+    // What they take is whole blocks of the file system.
+    assert!(all.bytes <= kept.map(|row| row.bytes).sum::<u64>());
     assert_eq!((all.damaged_files, all.unreadable), (0, 0));
 }
 

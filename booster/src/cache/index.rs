@@ -437,6 +437,11 @@ impl Index {
         (self.count as u32).wrapping_sub(slot.used)
     }
 
+    /// How much more a file takes when it grows to `bytes` from what is `there` of it.
+    pub(crate) fn taken_more(&self, there: u64, bytes: u64) -> u64 {
+        self.taken(bytes).saturating_sub(self.taken(there))
+    }
+
     /// What a file of `bytes` takes.
     fn taken(&self, bytes: u64) -> u64 {
         bytes.next_multiple_of(self.block_bytes)

@@ -88,7 +88,8 @@ impl Store {
             path: folder.to_owned(),
             source,
         };
-        let mut index = Index::new(bytes_max, 1);
+        create_folder(folder).map_err(fail)?;
+        let mut index = Index::new(bytes_max, room::block_bytes(folder));
         let uses = scan::scan(folder, now, &mut index).map_err(fail)?;
         let room = Room::new(folder, free_percent_min, metrics.disk_trouble.clone());
         let excess = index.excess();
@@ -296,17 +297,23 @@ impl Store {
             kind: Kind::Partial,
             digest,
         };
-        let lacks = self.room.lacks(bytes);
-        let mut index = self.index();
         // Held first, so that it is not given up to make room for itself.
-        let held = index.hold(key);
-        let there = held.map_or(0, |found| found.bytes);
-        let victims = match index.make_room_for(errand, bytes.saturating_sub(there), lacks) {
+        let (held, more) = {
+            let mut index = self.index();
+            let held = index.hold(key);
+            let there = held.map_or(0, |found| found.bytes);
+            (held, index.taken_more(there, bytes))
+        };
+        let lacks = self.room.lacks(more);
+        let mut index = self.index();
+        let victims = match index.make_room_for(errand, more, lacks) {
             Ok(victims) => victims,
             Err(refusal) => {
                 if let Some(found) = held {
                     index.release(key, found.born);
                 }
+                drop(index);
+                self.room.give_back(more - lacks);
                 return Err(refusal);
             }
         };
@@ -423,6 +430,18 @@ impl Store {
             let gauge = self.metrics.stored_files.with_label_values(&[name(kind)]);
             gauge.set(files);
         }
+    }
+
+    /// Has the file system seem to have room for so many bytes.
+    #[cfg(test)]
+    pub(crate) fn pretend_free(&self, bytes: u64) {
+        self.room.pretend(bytes);
+    }
+
+    /// What is left of that.
+    #[cfg(test)]
+    pub(crate) fn pretended_free(&self) -> u64 {
+        self.room.left()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -1,6 +1,7 @@
 //! The cache against sources that break in every way, and disks that forget.
 
 mod ahead;
+mod blocks;
 mod disk;
 mod fair;
 mod fills;
@@ -124,7 +125,14 @@ fn filled(stored: bool, collapsed: bool) -> How {
 
 /// As much of a disk as these packs take.
 fn room_for(packs: &[&BuiltPack]) -> u64 {
-    packs.iter().map(|pack| pack.bytes.len() as u64).sum()
+    let bytes = packs.iter().map(|pack| taken(pack.bytes.len() as u64));
+    bytes.sum()
+}
+
+/// What a file of so many bytes takes of the disk.
+fn taken(bytes: u64) -> u64 {
+    let disk = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
+    bytes.next_multiple_of(disk.f_frsize)
 }
 
 fn folder() -> TempDir {

@@ -334,16 +334,6 @@ impl Names {
 }
 
 impl Fileset {
-    /// What the newest revision whose locator has been read consists of.
-    fn newest_read(&self) -> Option<&Read> {
-        let is_known = |number, it: &Read| it.locator.is_some() && Some(number) <= self.current;
-        let read = self
-            .read
-            .iter()
-            .filter(|(number, it)| is_known(**number, it));
-        read.max_by_key(|(number, _)| **number).map(|(_, it)| it)
-    }
-
     fn unread(&self) -> impl Iterator<Item = &RevisionEntry> {
         let is_read = |entry: &&RevisionEntry| {
             let read = self.read.get(&entry.number);
@@ -471,9 +461,11 @@ mod tests {
             let pins: BTreeSet<Pin> = pins.into_iter().map(|it| it.parse().unwrap()).collect();
             let standings = [2, 3].map(|it| (pack(it, 900).id, standing));
             assert_eq!(names.standings(&pins), standings.into());
-            for (id, standing) in standings {
-                assert_eq!(names.standing(id, &pins), standing);
-            }
+            assert!(
+                standings
+                    .iter()
+                    .all(|(id, it)| names.standing(*id, &pins) == *it)
+            );
         }
         assert_eq!(names.unread(&name()).len(), 1);
         learn(&mut names, 3, &[pack(3, 900)]).unwrap();

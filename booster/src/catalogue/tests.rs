@@ -380,8 +380,9 @@ async fn what_the_disk_does_not_keep_is_taken_all_the_same_but_not_without_marks
     assert_eq!(bed.version().await, 3);
 }
 
+/// cas.md 16: nothing is written down before the last check.
 #[tokio::test]
-async fn a_timestamp_whose_signer_the_lists_it_asks_for_revoke_is_refused() {
+async fn b16_a_timestamp_whose_signer_the_lists_it_asks_for_revoke_leaves_no_mark() {
     let folder = tempfile::tempdir().unwrap();
     let source = Fake::new("origin");
     Author::new(&source).publish(&[&pack(1)]);

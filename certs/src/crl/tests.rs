@@ -286,6 +286,26 @@ fn p12_the_root_revokes_an_issuing_ca() {
     assert_eq!(bed.trust.check(&peer, NOW), Err(RefusalReason::Revoked));
 }
 
+/// cas.md 13: strict is strict, lenient is lenient, and who says nothing gets the strict.
+#[test]
+fn b13_only_who_asks_for_it_goes_without_lists_and_nobody_past_one_that_names_him() {
+    use crate::trust::Revocation::{BestEffort, Required};
+    let bed = Bed::without_lists();
+    let leaf = bed.own(Role::Client, "a");
+    let peer = bed.trust.verify_client(&leaf.chain[0], &[], NOW).unwrap();
+    let check = |revocation| bed.trust.check_with(&peer, revocation, NOW);
+    let stale = Err(RefusalReason::CrlStale);
+    assert_eq!((check(Required), check(BestEffort)), (stale, Ok(())));
+    assert_eq!(bed.trust.check(&peer, NOW), stale);
+    for ca in [&bed.root, &bed.client] {
+        bed.publish(ca, 1, &[]);
+    }
+    assert_eq!((check(Required), check(BestEffort)), (Ok(()), Ok(())));
+    bed.publish(&bed.client, 2, &[peer.serial()]);
+    let revoked = Err(RefusalReason::Revoked);
+    assert_eq!((check(Required), check(BestEffort)), (revoked, revoked));
+}
+
 #[test]
 fn p13_no_list_is_not_a_good_list() {
     let bed = Bed::without_lists();

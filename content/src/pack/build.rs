@@ -208,6 +208,31 @@ mod tests {
         check(|bytes| bytes[40] ^= 1, expect!["another pack's header"]);
     }
 
+    /// cas.md 10: what a header counts is bounded before anything is set aside for it.
+    #[test]
+    fn b10_counts_of_billions_are_refused_by_the_first_24_bytes() {
+        let pack = pack();
+        for (frames, chunks) in [
+            (u32::MAX, u32::MAX),
+            (u32::MAX, 1),
+            (1, u32::MAX),
+            (1025, 1),
+            (1, 8193),
+        ] {
+            // A header length that agrees with them, as far as 32 bits can hold it.
+            let tables = frames
+                .wrapping_mul(41)
+                .wrapping_add(chunks.wrapping_mul(37));
+            let length = tables.wrapping_add(24);
+            let mut prelude = pack.bytes[..24].to_vec();
+            prelude[8..12].copy_from_slice(&length.to_le_bytes());
+            prelude[16..20].copy_from_slice(&frames.to_le_bytes());
+            prelude[20..24].copy_from_slice(&chunks.to_le_bytes());
+            let refused = PackHeader::length(&prelude).unwrap_err().to_string();
+            assert!(refused.ends_with("counts are out of bounds"), "{refused}");
+        }
+    }
+
     #[test]
     fn the_largest_header_fits() {
         assert_eq!(PACK_HEADER_BYTES_MAX, 24 + 1024 * 41 + 8192 * 37);

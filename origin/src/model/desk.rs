@@ -18,7 +18,7 @@ use super::world::Edits;
 use crate::audit::{Actor, Event};
 use crate::authority::Authority;
 use crate::ledger::models::{self, Model};
-use crate::ledger::{LedgerError, Write, commit, drafts, manifests};
+use crate::ledger::{LedgerError, Write, commit, drafts, manifests, scripts};
 use crate::manifests::Manifests;
 use crate::published::PublishedError;
 
@@ -394,7 +394,7 @@ impl Models {
             return Err(ModelError::TooMany { what, max });
         }
         let mut tx = self.authority.ledger().write().await?;
-        let digest = models::put_script(&mut tx, bytes, self.now()).await?;
+        let digest = scripts::put(&mut tx, bytes, self.now()).await?;
         commit(tx).await?;
         Ok(ScriptKept {
             digest: digest.to_string(),
@@ -457,7 +457,7 @@ async fn check_scripts(db: &mut SqliteConnection, edits: &Edits) -> Result<(), M
         for Script { name, digest, .. } in &spec.scripts {
             let is_kept = match known.get(digest) {
                 Some(is_kept) => *is_kept,
-                None => models::script(db, *digest).await?.is_some(),
+                None => scripts::find(db, *digest).await?.is_some(),
             };
             known.insert(*digest, is_kept);
             if !is_kept {

@@ -17,7 +17,7 @@ pub(crate) struct Glimpse {
     pub(crate) verified: bool,
 }
 
-/// Files of one kind and rank.
+/// Files of one kind and rank, and what they take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Total {
     pub(crate) bytes: u64,
@@ -61,7 +61,7 @@ impl Index {
         let mut totals = BTreeMap::<_, Total>::new();
         for slot in self.slots() {
             let total = totals.entry((slot.kind, slot.rank())).or_default();
-            total.bytes += u64::from(slot.bytes);
+            total.bytes += self.taken(u64::from(slot.bytes));
             total.files += 1;
         }
         totals

@@ -62,6 +62,13 @@ impl Room {
         bytes.saturating_sub(spare)
     }
 
+    /// Takes note that `bytes` which [`Room::lacks`] found room for will not be written after all.
+    pub(super) fn give_back(&self, bytes: u64) {
+        if let Some((_, spare)) = &mut self.state().asked {
+            *spare = spare.saturating_add(bytes);
+        }
+    }
+
     /// How many bytes may be written before too little is free.
     fn ask(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.folder).ok()?;
@@ -116,10 +123,30 @@ impl Room {
         self.state().refused.as_ref().map(|it| it.why.clone())
     }
 
+    /// From now on the file system has room for so many bytes, and is not asked.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, spare: u64) {
+        self.state().asked = Some((Instant::now() + Duration::from_secs(3600), spare));
+    }
+
+    /// What is left of what was pretended.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> u64 {
+        self.state().asked.unwrap().1
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change of it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The unit in which the file system of a folder gives out room (statvfs(3), `f_frsize`). Touches
+/// the disk.
+pub(super) fn block_bytes(folder: &Path) -> u64 {
+    let asked = rustix::fs::statvfs(folder).map(|found| found.f_frsize);
+    // One that does not say is one of those that count by pages.
+    asked.ok().filter(|bytes| *bytes > 0).unwrap_or(4096)
 }
 
 /// How long what the file system said of its room counts: others write to it as well.
@@ -150,6 +177,11 @@ mod tests {
         let (_folder, some) = room(1, &gauge);
         some.state().asked = Some((Instant::now(), 100));
         assert_eq!([60, 60].map(|bytes| some.lacks(bytes)), [0, 20]);
+        // What is not written after all is there for the next.
+        some.state().asked = Some((Instant::now(), 100));
+        assert_eq!(some.lacks(80), 0);
+        some.give_back(80);
+        assert_eq!(some.lacks(100), 0);
     }
 
     #[test]

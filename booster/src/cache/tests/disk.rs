@@ -24,22 +24,26 @@ pub(super) fn damaged(bed: &Bed) -> u64 {
     failures.with_label_values(&["disk"]).get()
 }
 
-/// What the folders really hold.
+/// What lies in the folders really takes; the few files beside them say how it all stands.
 pub(super) fn bytes_on_disk(folder: &TempDir) -> u64 {
-    let mut bytes = 0;
-    let mut folders = vec![folder.path().to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    fn below(folder: &Path) -> u64 {
+        let entries = fs::read_dir(folder).unwrap();
+        let bytes = entries.map(|entry| {
             let entry = entry.unwrap();
             let metadata = entry.metadata().unwrap();
             if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if entry.file_name() != "clean" && entry.file_name() != "layout" {
-                bytes += metadata.len();
+                below(&entry.path())
+            } else {
+                taken(metadata.len())
             }
-        }
+        });
+        bytes.sum()
     }
-    bytes
+    let parts = ["objects", "packs", "partial", "quarantine", "temporary"];
+    parts
+        .map(|part| below(&folder.path().join(part)))
+        .iter()
+        .sum()
 }
 
 #[tokio::test]
@@ -62,7 +66,7 @@ async fn a_fill_that_was_killed_is_taken_up_where_it_was() {
     assert_eq!(source.asked_from(), [0, start(&pack, 2)]);
     assert_eq!(bed.metrics.resumed_bytes.get(), start(&pack, 2));
     bed.settled().await;
-    assert_eq!(bytes_on_disk(&folder), pack.bytes.len() as u64);
+    assert_eq!(bytes_on_disk(&folder), room_for(&[&pack]));
 }
 
 /// cas.md 11 and 14: nothing of what a torn file holds behind its good part is ever used.
@@ -101,8 +105,8 @@ async fn b14_only_the_good_part_of_a_torn_fill_is_taken_up() {
             vec![resumed]
         };
         assert_eq!(source.asked_from(), asked);
-        assert_eq!(bytes_on_disk(&folder), total as u64);
-        assert_eq!(bed.cache.stored_bytes(), total as u64);
+        assert_eq!(bytes_on_disk(&folder), room_for(&[&pack]));
+        assert_eq!(bed.cache.stored_bytes(), room_for(&[&pack]));
     }
 }
 
@@ -121,10 +125,10 @@ async fn a_fill_that_was_broken_off_over_a_day_ago_is_dropped() {
     file.set_modified(yesterday).unwrap();
     let bed = Bed::open(folder.path(), &[&source]).await;
     assert!(!partial(&folder, &old).exists());
-    assert_eq!(bed.cache.stored_bytes(), 50_000);
+    assert_eq!(bed.cache.stored_bytes(), taken(50_000));
     let now = service::Clock::system().now();
     bed.cache.tidy(now).await;
-    assert_eq!(bed.cache.stored_bytes(), 50_000);
+    assert_eq!(bed.cache.stored_bytes(), taken(50_000));
     bed.cache.tidy(now + 25 * 3600).await;
     assert_eq!((bed.cache.stored_bytes(), bytes_on_disk(&folder)), (0, 0));
 }
@@ -209,9 +213,9 @@ async fn b07_a_file_that_vanished_or_shrank_is_a_miss() {
     assert_eq!(damaged(&bed), 1, "a vanished file is not damage");
     bed.settled().await;
     // What was left of the short one lies in quarantine.
-    let total = gone.bytes.len() + short.bytes.len() + 5000;
-    assert_eq!(bed.cache.stored_bytes(), total as u64);
-    assert_eq!(bytes_on_disk(&folder), total as u64);
+    let total = room_for(&[&gone, &short]) + taken(5000);
+    assert_eq!(bed.cache.stored_bytes(), total);
+    assert_eq!(bytes_on_disk(&folder), total);
 }
 
 /// cas.md 8: what is read stays until it has been read.
@@ -220,7 +224,7 @@ async fn b08_a_pack_in_use_is_never_given_up() {
     let (held, other, third, folder) = (pack(1), pack(2), pack(3), folder());
     let source = Fake::new("origin").with(&[&held, &other, &third]);
     let limits = Limits {
-        disk_bytes_max: held.bytes.len() as u64 * 2,
+        disk_bytes_max: room_for(&[&held, &other]),
         ..limits()
     };
     let bed = Bed::with(folder.path(), &[&source], limits).await;
@@ -242,7 +246,7 @@ async fn b05_without_room_a_pack_is_streamed_through() {
     let (held, big, folder) = (pack(1), pack_of(2, 6), folder());
     let source = Fake::new("origin").with(&[&held, &big]);
     let limits = Limits {
-        disk_bytes_max: held.bytes.len() as u64 + 1000,
+        disk_bytes_max: room_for(&[&held]) + 1000,
         ..limits()
     };
     let bed = Bed::with(folder.path(), &[&source], limits).await;
@@ -260,7 +264,7 @@ async fn b05_without_room_a_pack_is_streamed_through() {
     // Larger than the whole cache: streamed again, and nothing was given up for it.
     assert_eq!(bed.get(&big).await, filled(false, false));
     assert_eq!(bed.get(&held).await, How::Disk);
-    assert_eq!(bytes_on_disk(&folder), held.bytes.len() as u64);
+    assert_eq!(bytes_on_disk(&folder), room_for(&[&held]));
     let fills = &bed.metrics.fills;
     assert_eq!(fills.with_label_values(&["streamed"]).get(), 2);
 }
@@ -340,7 +344,7 @@ async fn b20_a_new_version_under_a_full_cache_is_fetched_once() {
     let packs: Vec<&BuiltPack> = old.iter().chain(&new).collect();
     let source = Fake::new("origin").with(&packs);
     let limits = Limits {
-        disk_bytes_max: old.iter().map(|pack| pack.bytes.len() as u64).sum(),
+        disk_bytes_max: room_for(&old.iter().collect::<Vec<_>>()),
         ..limits()
     };
     let bed = Bed::with(folder.path(), &[&source], limits).await;
@@ -377,7 +381,7 @@ async fn small_objects_share_the_limit_and_are_checked_when_read() {
     let bytes = Bytes::from(vec![7; 1000]);
     let digest = Digest::of(&bytes);
     let limits = Limits {
-        disk_bytes_max: 2500,
+        disk_bytes_max: 3 * taken(1),
         ..limits()
     };
     let bed = Bed::with(folder.path(), &[], limits).await;
@@ -386,16 +390,14 @@ async fn small_objects_share_the_limit_and_are_checked_when_read() {
         let other = Bytes::from(vec![other; 700]);
         bed.cache.keep_object(Digest::of(&other), other).await;
     }
-    assert_eq!(bed.cache.stored_bytes(), 2400);
+    assert_eq!(bed.cache.stored_bytes(), 3 * taken(1));
     assert_eq!(bed.cache.object(digest, 999).await, None, "over its bound");
     assert_eq!(bed.cache.object(digest, 1000).await, Some(bytes.clone()));
     // The least recently used makes room.
     let last = Bytes::from(vec![3; 700]);
     bed.cache.keep_object(Digest::of(&last), last).await;
-    assert_eq!(
-        (bed.cache.stored_bytes(), bytes_on_disk(&folder)),
-        (2400, 2400)
-    );
+    assert_eq!(bed.cache.stored_bytes(), 3 * taken(1));
+    assert_eq!(bytes_on_disk(&folder), 3 * taken(1));
     assert_eq!(bed.cache.object(Digest::of(&[1; 700]), 1000).await, None);
     let hex = digest.hex();
     let path = folder.path().join("objects").join(&hex[..2]).join(hex);
@@ -474,7 +476,7 @@ async fn a_pack_that_is_given_up_is_not_kept_open() {
     let (old, new, folder) = (pack(1), pack(2), folder());
     let source = Fake::new("origin").with(&[&old, &new]);
     let limits = Limits {
-        disk_bytes_max: old.bytes.len().max(new.bytes.len()) as u64,
+        disk_bytes_max: room_for(&[&old]).max(room_for(&[&new])),
         ..limits()
     };
     let bed = Bed::with(folder.path(), &[&source], limits).await;

@@ -1,7 +1,7 @@
 //! Fills: shared, resumed, checked, given up.
 
 use super::*;
-use crate::testing::{Wrong, pack};
+use crate::testing::{Wrong, pack, pack_of, until};
 
 /// cas.md 21: many clients, one cold pack, one request upstream, and bytes before its end.
 #[tokio::test]
@@ -32,6 +32,41 @@ async fn b21_a_hundred_readers_of_a_cold_pack_make_one_request_and_hold_bytes_be
     assert_eq!(bed.metrics.coalesced.get(), 99);
     bed.settled().await;
     assert_eq!(bed.get(&pack).await, How::Disk);
+}
+
+/// cas.md 4: who falls behind finds all that he has not taken, in order, kept or not.
+#[tokio::test]
+async fn b04_a_reader_who_falls_far_behind_loses_no_byte() {
+    let (pack, folder) = (pack_of(1, 16), folder());
+    let total = pack.bytes.len() as u64;
+    for (disk_bytes_max, stored) in [(u64::MAX, true), (1000, false)] {
+        let source = Fake::new("origin").with(&[&pack]);
+        let limits = Limits {
+            disk_bytes_max,
+            ..limits()
+        };
+        let bed = Bed::with(&folder.path().join(stored.to_string()), &[&source], limits).await;
+        let mut readers = Vec::new();
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let served = bed.served(&pack).await.unwrap();
+            let mut reader = served.reader(0, u64::MAX);
+            taken.push(soon(reader.next()).await.unwrap().unwrap().to_vec());
+            readers.push(reader);
+        }
+        // All of it comes while they take nothing.
+        let received = async || bed.metrics.upstream_bytes.get();
+        until(received, |bytes| *bytes == total).await;
+        for (reader, mut got) in readers.into_iter().zip(taken) {
+            assert!((got.len() as u64) < total / 2, "they are not behind");
+            got.extend(soon(all(reader)).await.unwrap());
+            assert!(got == pack.bytes);
+        }
+        assert_eq!(source.asked_from(), [0]);
+        let how = ["streamed", "stored"][usize::from(stored)];
+        assert_eq!(bed.metrics.fills.with_label_values(&[how]).get(), 1);
+        bed.kill().await;
+    }
 }
 
 /// cas.md 3: the first reader neither holds the others up nor takes the fill with it.

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::disk::{bytes_on_disk, damaged, partial, path};
 use super::*;
-use crate::testing::pack;
+use crate::testing::{Wrong, pack};
 
 /// What the system refuses says nothing of the bytes: they are fetched, and what is there stays.
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn a_pack_that_cannot_be_read_for_now_stays() {
     let source = Fake::new("origin").with(&[&pack]);
     // There is no room for another beside it.
     let limits = Limits {
-        disk_bytes_max: pack.bytes.len() as u64,
+        disk_bytes_max: room_for(&[&pack]),
         ..limits()
     };
     let bed = Bed::with(folder.path(), &[&source], limits).await;
@@ -33,7 +33,7 @@ async fn a_pack_that_cannot_be_read_for_now_stays() {
     }
     assert!(path.is_symlink());
     assert_eq!((damaged(&bed), bed.metrics.read_failures.get()), (0, 2));
-    assert_eq!(bed.cache.stored_bytes(), pack.bytes.len() as u64);
+    assert_eq!(bed.cache.stored_bytes(), room_for(&[&pack]));
 
     fs::rename(&away, &path).unwrap();
     assert_eq!(bed.get(&pack).await, How::Disk);
@@ -44,7 +44,7 @@ async fn a_pack_that_cannot_be_read_for_now_stays() {
 async fn a_pack_that_cannot_be_read_is_replaced_if_the_disk_takes_another() {
     let (pack, folder) = (pack(1), folder());
     let source = Fake::new("origin").with(&[&pack]);
-    let total = pack.bytes.len() as u64;
+    let total = room_for(&[&pack]);
     let limits = Limits {
         disk_bytes_max: total * 2,
         ..limits()
@@ -62,6 +62,43 @@ async fn a_pack_that_cannot_be_read_is_replaced_if_the_disk_takes_another() {
         (total, total)
     );
     assert_eq!((damaged(&bed), source.asks().len()), (0, 2));
+}
+
+/// cas.md 15: whatever happens to packs, no descriptor is left behind.
+#[tokio::test]
+async fn b15_no_file_stays_open_that_nobody_needs() {
+    let packs: Vec<BuiltPack> = (0..6).map(pack).collect();
+    let folder = folder();
+    let source = Fake::new("origin").with(&packs.iter().collect::<Vec<_>>());
+    let limits = Limits {
+        disk_bytes_max: room_for(&[&packs[0], &packs[1]]),
+        ..limits()
+    };
+    let bed = Bed::with(folder.path(), &[&source], limits).await;
+    let open = || {
+        let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let links = links.filter_map(|link| fs::read_link(link.path()).ok());
+        links.filter(|file| file.starts_with(folder.path())).count()
+    };
+    for round in 0..5 {
+        for pack in &packs {
+            // Fetched, given up, broken off, damaged, vanished, doubted.
+            match round {
+                1 => source.will([Wrong::CutAt(start(pack, 2) + 5)]),
+                2 => drop(bed.served(pack).await),
+                3 => drop(fs::write(path(&folder, pack), "short")),
+                4 => drop(fs::remove_file(path(&folder, pack))),
+                _ => {}
+            }
+            bed.get(pack).await;
+            let _granted = bed.cache.doubt(pack.header.id());
+            bed.get(pack).await;
+            bed.settled().await;
+        }
+        let there = packs.iter().filter(|pack| path(&folder, pack).exists());
+        // Those that are there may be kept open for the next reader.
+        assert!(open() <= there.count(), "round {round}: {} open", open());
+    }
 }
 
 /// Runs in a process of its own, since all of a process share the files that it may open.

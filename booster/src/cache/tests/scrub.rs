@@ -93,12 +93,7 @@ async fn what_is_damaged_while_it_is_kept_is_found_in_a_round_and_fetched_again(
     assert_eq!((damaged, repaired), (1, 1));
     let stored = bed.cache.stored_bytes();
     bed.close().await;
-    assert_eq!(stored, bytes_on_disk(&folder) - left(&folder));
-}
-
-/// Bytes of the file that says how far the scrub has come.
-fn left(folder: &TempDir) -> u64 {
-    fs::metadata(folder.path().join("scrub")).map_or(0, |metadata| metadata.len())
+    assert_eq!(stored, bytes_on_disk(&folder));
 }
 
 #[tokio::test]
@@ -240,7 +235,7 @@ async fn quarantine_has_a_bound_and_makes_room_first() {
     bed.kill().await;
 
     let limits = Limits {
-        disk_bytes_max: packs.iter().map(|pack| pack.bytes.len() as u64).sum(),
+        disk_bytes_max: room_for(&packs.iter().collect::<Vec<_>>()),
         ..fast()
     };
     let bed = Bed::with(folder.path(), &[&source], limits).await;

@@ -3,7 +3,7 @@
 use content::locator::PackEntry;
 use content::{FilesetName, PackId, RevisionNumber};
 
-use super::{Fileset, Known, Names};
+use super::{Fileset, Known, Names, Read};
 use crate::cache::{Course, Order, Place};
 
 /// A mark or none for each of some things in a row, a bit each: a revision may have a million
@@ -106,6 +106,18 @@ impl Order for Names {
             .take(count)
             .map(|at| read.packs[at as usize])
             .collect()
+    }
+}
+
+impl Fileset {
+    /// What the newest revision whose locator has been read consists of.
+    pub(super) fn newest_read(&self) -> Option<&Read> {
+        let is_known = |number, it: &Read| it.locator.is_some() && Some(number) <= self.current;
+        let read = self
+            .read
+            .iter()
+            .filter(|(number, it)| is_known(**number, it));
+        read.max_by_key(|(number, _)| **number).map(|(_, it)| it)
     }
 }
 

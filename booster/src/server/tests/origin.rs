@@ -329,6 +329,8 @@ impl Shared {
                 };
                 self.pack(ask).await
             }
+            // Only clients wait.
+            Route::Wait => respond::status(StatusCode::NOT_FOUND),
             Route::Reports => {
                 self.reported.lock().unwrap().extend(Reports::decode(&body));
                 respond::status(StatusCode::NO_CONTENT)
@@ -337,8 +339,7 @@ impl Shared {
             | Route::Deployment
             | Route::Snapshot(_)
             | Route::Statement(_)
-            | Route::Timestamp
-            | Route::Wait => match self.source.small(&route) {
+            | Route::Timestamp => match self.source.small(&route) {
                 Some((etag, bytes)) => {
                     let mut response = ok(bytes.to_vec());
                     response.headers_mut().insert("etag", etag.parse().unwrap());

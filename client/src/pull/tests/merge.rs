@@ -489,8 +489,9 @@ async fn nothing_is_merged_into_a_tree() {
     same(&look(&bed.target()), &look(&bed.source()), "");
 }
 
+/// cas.md 12: a link that lies in the way is not followed.
 #[tokio::test]
-async fn no_link_leads_a_merge_out_of_its_folder() {
+async fn b12_no_link_leads_a_merge_out_of_its_folder() {
     let mut bed = Bed::new();
     bed.fill();
     let (stated, served) = bed.publish();
