@@ -1,8 +1,8 @@
 //! What to do next: a pure function of what the agent knows, the manifest and the time.
 //!
 //! ```text
-//!  comes:  requirement ─ download ─ preflight ─ install ─ activation ─ postflight ─ verification ─ confirm
-//!                                                  └── what fails from here on ──▶ go back ──▶ again later
+//!  comes:  requirement ─ download ─ preflight ─ install ─ activation ─ postflight
+//!          ─ verification ─ confirm; what fails once installed: go back, again later
 //!  goes:   pre-uninstall ─ uninstall ─ post-uninstall ─ discard
 //! ```
 //!

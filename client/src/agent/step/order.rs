@@ -44,9 +44,9 @@ fn within(inner: &str, outer: &str) -> bool {
 }
 
 impl Look<'_> {
-    /// Whether a fileset depends on `item` that may be downloaded and whose requirements nobody has
-    /// looked at: they are asked first. If they are not met, `item` comes all the same: it stands in
-    /// the manifest by its own right.
+    /// Whether a fileset depends on `item` that may be downloaded and whose requirements nobody
+    /// has looked at: they are asked first. If they are not met, `item` comes all the same: it
+    /// stands in the manifest by its own right.
     pub(super) fn has_unasked_dependants(self, item: &Item) -> bool {
         self.manifest.items.iter().any(|other| {
             let phase = Phase::at(&other.times, self.now);

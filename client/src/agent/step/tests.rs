@@ -8,7 +8,7 @@ use content::{Digest, FilesetName, RevisionNumber};
 use super::*;
 use crate::agent::ended::Outcome;
 
-/// What `text` says in short: `NAME@REVISION`, then words: `/target`, `merge`, `<OTHER` (depends on),
+/// What `text` says in short: `NAME@REVISION`, then words: `/target`, `merge`, `<OTHER` (needs it),
 /// `d5 a6 o7 x8` (times of download, activation, deactivation, deletion), `!STAGE` (a script).
 pub(crate) fn item(text: &str) -> Item {
     let mut words = text.split_whitespace();
