@@ -214,11 +214,15 @@ pub fn accept(
     role: Role,
     now: i64,
 ) -> Result<Accepted, EnrolError> {
-    let leaf = issued.first().ok_or(EnrolError::Issued {
+    // A bag may hold the chain, too, and its order says nothing: ours is the one for our key.
+    let is_ours = |cert: &&Vec<u8>| CertCell::new(&[cert.to_vec()], key).is_ok();
+    let leaf = issued.iter().find(is_ours).or_else(|| issued.first());
+    let leaf = leaf.ok_or(EnrolError::Issued {
         reason: RefusalReason::NoCertificate,
     })?;
-    let intermediates: Vec<rustls_pki_types::CertificateDer<'_>> = issued[1..]
+    let intermediates: Vec<rustls_pki_types::CertificateDer<'_>> = issued
         .iter()
+        .filter(|cert| *cert != leaf)
         .map(|cert| cert.as_slice().into())
         .collect();
     let peer = trust

@@ -178,6 +178,12 @@ async fn a_newcomer_waits_is_let_in_and_renews() {
     assert_eq!(us.peer.id().as_str(), "laptop-7");
     assert_eq!(us.chain_der[1], office.bed.client.cert_der());
 
+    // The chain may come along, in whatever order.
+    let chain = vec![us.chain_der[1].clone(), office.bed.root.cert_der().to_vec()];
+    let with_chain = [chain, issued.clone()].concat();
+    let same = accept(&trust, &with_chain, &key, Role::Client, clock.now()).unwrap();
+    assert_eq!(same.chain_der, us.chain_der);
+
     check_unfit(&trust, &issued, &key);
 
     let own = Arc::new(certs::tls::CertCell::new(&us.chain_der, &key).unwrap());

@@ -143,7 +143,10 @@ async fn what_was_begun_ahead_ends_when_the_reader_has_gone() {
     read.source.gate_at(start(&read.packs[0], 1) + 10);
     let served = read.ask(2, "laptop-7", Extent::Whole).await;
     until(async || read.asked().len(), |asked| *asked == 4).await;
-    assert_eq!(read.asked(), [0, 1, 2, 3], "the line bears two at a time");
+    let mut asked = read.asked();
+    // Those that are begun ahead are begun together.
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1, 2, 3], "the line bears two at a time");
     // As long as he reads, they go on.
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(read.bed.metrics.fills_running.get(), 3);
