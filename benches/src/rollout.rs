@@ -172,7 +172,15 @@ impl Site {
             self.index.use_by(key.digest, asker);
             self.index.insert(key, PACK_BYTES, true, 0);
             self.index.remove(fill);
+            if pack < SCANS_FROM && self.is_awaited() {
+                self.index.sort_in(key, Standing::Awaited);
+            }
         }
+    }
+
+    /// Whether it is known that many fetch from the fileset: from the second revision on.
+    fn is_awaited(&self) -> bool {
+        self.play.rules == Rules::Ours && self.kept.len() > 1 && self.play.clients > 1
     }
 
     /// What the catalogue tells the cache.
@@ -195,8 +203,15 @@ impl Site {
             .filter(|pack| **pack >= SCANS_FROM)
             .map(|pack| named(Kind::Pack, *pack).digest)
             .collect();
+        let is_awaited = self.is_awaited();
         self.index.rank(|key| {
-            if latest.contains(&key.digest) || others.contains(&key.digest) {
+            if latest.contains(&key.digest) {
+                if is_awaited {
+                    Standing::Awaited
+                } else {
+                    Standing::Current
+                }
+            } else if others.contains(&key.digest) {
                 Standing::Current
             } else if kept.contains(&key.digest) {
                 Standing::Older
@@ -258,6 +273,7 @@ mod tests {
     fn b20_a_new_revision_under_a_full_cache_is_fetched_once() {
         assert!(ratio(Rules::Ours, 133, Scans::None) <= 1.05);
         assert!(ratio(Rules::Ours, 133, Scans::Random) <= 1.5);
+        assert!(ratio(Rules::Ours, 133, Scans::Worst) <= 1.5);
         assert!(ratio(Rules::Ours, 300, Scans::Random) <= 1.05);
         // The play tells good rules from others.
         assert!(ratio(Rules::LeastRecentlyUsed, 133, Scans::None) > 1.1);

@@ -38,6 +38,7 @@ use crate::upstream::Upstreams;
 pub use fill::FillError;
 pub(crate) use fill::{Course, Order, Place};
 use fill::{Fill, Tail, Trails, Turns};
+pub(crate) use index::Company;
 pub use index::{Asker, Standing};
 use index::{Key, Kind};
 use memory::Memory;

@@ -34,7 +34,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::admin::list::Contents;
-use crate::cache::{Cache, Course, Order, Place};
+use crate::cache::{Asker, Cache, Course, Order, Place};
 use crate::pins::{Pin, Pins};
 use crate::single::SingleFlight;
 use crate::upstream::{Later, UpstreamError, Upstreams};
@@ -261,8 +261,8 @@ impl Catalogue {
         Shared::fetch_object(&self.shared, digest).await
     }
 
-    /// The pack `id`, as a verified locator of `fileset` lists it. Only what this gives may be
-    /// filled.
+    /// The pack `id`, which `asker` wants, as a verified locator of `fileset` lists it. Only what this
+    /// gives may be filled.
     ///
     /// # Errors
     ///
@@ -271,8 +271,9 @@ impl Catalogue {
         &self,
         fileset: &FilesetName,
         id: PackId,
+        asker: Asker,
     ) -> Result<PackEntry, Arc<CatalogueError>> {
-        if let Lookup::Known(entry) = self.shared.names().pack(fileset, id) {
+        if let Lookup::Known(entry) = self.shared.names().pack_for(fileset, id, asker) {
             return Ok(entry);
         }
         // It may be of a revision that we have not heard of yet.

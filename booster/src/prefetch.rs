@@ -224,7 +224,9 @@ mod tests {
         let (id, ahead) = (pinned.header.id(), ahead(&bed));
         let pins = bed.catalogue.pins();
         pins.add("tools".parse().unwrap()).await.unwrap();
-        soon(bed.catalogue.pack(&fileset(), id)).await.unwrap();
+        soon(bed.catalogue.pack(&fileset(), id, Asker::NOBODY))
+            .await
+            .unwrap();
         // The disk refuses while somebody asks for it.
         let partial = folder.path().join("cache").join("partial");
         fs::remove_dir(&partial).unwrap();
@@ -252,7 +254,9 @@ mod tests {
         let pins = bed.catalogue.pins();
         pins.add("tools".parse().unwrap()).await.unwrap();
         let id = pinned.header.id();
-        soon(bed.catalogue.pack(&fileset(), id)).await.unwrap();
+        soon(bed.catalogue.pack(&fileset(), id, Asker::NOBODY))
+            .await
+            .unwrap();
         let free = |_| bed.catalogue.is_free();
         let asked = bed.catalogue.pinned_packs(u64::MAX, 1, free);
         assert_eq!(asked, [(fileset(), entry(&pinned))]);

@@ -65,7 +65,9 @@ impl Bed {
     async fn fill(&self) {
         for pack in &self.packs {
             let id = pack.header.id();
-            let entry = soon(self.bed.catalogue.pack(&fileset(), id)).await.unwrap();
+            let entry = soon(self.bed.catalogue.pack(&fileset(), id, Asker::NOBODY))
+                .await
+                .unwrap();
             let name = fileset();
             let served = self
                 .bed

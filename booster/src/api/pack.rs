@@ -27,7 +27,11 @@ impl Api {
         asker: Asker,
         phase: Phase,
     ) -> Result<Response<Body>, Fault> {
-        let entry = self.catalogue.pack(fileset, id).await.map_err(told)?;
+        let entry = self
+            .catalogue
+            .pack(fileset, id, asker)
+            .await
+            .map_err(told)?;
         let etag = format!("\"{}\"", id.0.hex());
         if reply::has(head, &etag) {
             let mut response = respond::status(StatusCode::NOT_MODIFIED);

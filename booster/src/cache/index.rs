@@ -18,7 +18,7 @@ use ghosts::Ghosts;
 use slab::{At, Slab, Slot};
 use standing::RANKS;
 pub use standing::{Asker, Standing};
-pub(crate) use standing::{Errand, Rank};
+pub(crate) use standing::{Company, Errand, Rank};
 pub(crate) use views::{Glimpse, Total};
 
 /// What kind of thing a file of the cache is.
@@ -354,7 +354,7 @@ impl Index {
     }
 
     /// Sorts one file in by its standing.
-    pub(crate) fn sort_in(&mut self, key: Key, standing: Standing) {
+    pub fn sort_in(&mut self, key: Key, standing: Standing) {
         if let Some(at) = self.slab.find(key) {
             self.change(at, |slot| slot.standing = standing);
         }

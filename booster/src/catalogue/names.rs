@@ -1,8 +1,9 @@
 //! What the origin names: objects by the snapshot, packs by locators. Decided here, without I/O.
 
 mod order;
+mod standing;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use content::index::ROOT_BYTES_MAX;
 use content::locator::{Locator, PackEntry};
@@ -11,7 +12,7 @@ use content::{Digest, FilesetName, PackId, RevisionNumber};
 use thiserror::Error;
 
 use crate::admin::list::Contents;
-use crate::cache::Standing;
+use crate::cache::Company;
 use crate::pins::{At, Pin};
 use order::Marked;
 
@@ -60,6 +61,8 @@ pub(super) struct Names {
 
 #[derive(Debug, Default)]
 struct Fileset {
+    /// Who has asked for its packs.
+    askers: Company,
     current: Option<RevisionNumber>,
     /// What the revisions that are kept consist of, as far as it has been read.
     read: HashMap<RevisionNumber, Read>,
@@ -157,23 +160,6 @@ impl Names {
         known.is_none().then_some(entry.statement)
     }
 
-    /// All packs that are named, each with its standing, given what is pinned.
-    pub(super) fn standings(&self, pins: &BTreeSet<Pin>) -> HashMap<PackId, Standing> {
-        let mut standings = HashMap::new();
-        for fileset in self.filesets.values() {
-            for id in fileset.packs.keys() {
-                standings.entry(*id).or_insert(Standing::Older);
-            }
-            for pack in fileset.newest_read().iter().flat_map(|read| &read.packs) {
-                standings.insert(pack.id, Standing::Current);
-            }
-        }
-        for pack in pins.iter().flat_map(|pin| self.packs_of(pin)) {
-            standings.insert(pack.id, Standing::Pinned);
-        }
-        standings
-    }
-
     /// All filesets, in the order of their names.
     pub(super) fn filesets(&self) -> Vec<FilesetName> {
         self.filesets.keys().cloned().collect()
@@ -232,26 +218,6 @@ impl Names {
     pub(super) fn find(&self, id: PackId) -> Option<(FilesetName, PackEntry)> {
         let mut filesets = self.filesets.iter();
         filesets.find_map(|(name, fileset)| Some((name.clone(), fileset.packs.get(&id)?.entry)))
-    }
-
-    /// What is known of a pack, given what is pinned.
-    pub(super) fn standing(&self, id: PackId, pins: &BTreeSet<Pin>) -> Standing {
-        let is_named = |pin: &Pin| self.packs_of(pin).iter().any(|pack| pack.id == id);
-        let latest = |name: &FilesetName| Pin {
-            fileset: name.clone(),
-            at: At::Latest,
-        };
-        let with = self.filesets_with(id);
-        let mut pins = pins.iter().filter(|pin| with.contains(&pin.fileset));
-        if pins.any(is_named) {
-            Standing::Pinned
-        } else if with.iter().any(|name| is_named(&latest(name))) {
-            Standing::Current
-        } else if with.is_empty() {
-            Standing::Superseded
-        } else {
-            Standing::Older
-        }
     }
 
     /// The revisions of a fileset whose locators are still to be read, the current one first.
@@ -369,9 +335,12 @@ impl Fileset {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use content::statement::FilesetEntry;
 
     use super::*;
+    use crate::cache::{Asker, Standing};
 
     fn name() -> FilesetName {
         "tools".parse().unwrap()
@@ -471,6 +440,20 @@ mod tests {
         learn(&mut names, 3, &[pack(3, 900)]).unwrap();
         let standings = [2, 3].map(|it| names.standings(&BTreeSet::new())[&pack(it, 900).id]);
         assert_eq!(standings, [Standing::Older, Standing::Current]);
+        // Only of what more than one device has asked for is a new revision awaited.
+        for (device, expected) in [
+            ("a", Standing::Current),
+            ("a", Standing::Current),
+            ("b", Standing::Awaited),
+        ] {
+            names.pack_for(&name(), pack(2, 900).id, Asker::device(device));
+            let none = BTreeSet::new();
+            let all = [
+                names.standings(&none)[&pack(3, 900).id],
+                names.standing(pack(3, 900).id, &none),
+            ];
+            assert_eq!(all, [expected; 2], "{device}");
+        }
         let roots = [1, 2, 3].map(|number| names.object(&digest("root", number)).is_some());
         assert_eq!(roots, [false, true, true]);
     }

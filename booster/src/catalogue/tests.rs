@@ -119,7 +119,11 @@ impl Bed {
     }
 
     async fn find(&self, pack: &BuiltPack) -> Result<PackEntry, Arc<CatalogueError>> {
-        soon(self.catalogue.pack(&fileset(), pack.header.id())).await
+        soon(
+            self.catalogue
+                .pack(&fileset(), pack.header.id(), Asker::NOBODY),
+        )
+        .await
     }
 
     async fn version(&self) -> u64 {
@@ -152,7 +156,7 @@ async fn packs_that_a_verified_locator_names_are_known_and_others_are_not_asked_
     let unknown = bed.find(&other).await.unwrap_err();
     assert!(matches!(*unknown, CatalogueError::UnknownPack), "{unknown}");
     let other = "other".parse().unwrap();
-    let nowhere = bed.catalogue.pack(&other, named.header.id());
+    let nowhere = bed.catalogue.pack(&other, named.header.id(), Asker::NOBODY);
     let unknown = soon(nowhere).await.unwrap_err();
     assert!(
         matches!(*unknown, CatalogueError::UnknownFileset),

@@ -87,7 +87,7 @@ impl Slot {
             (_, Standing::Older) => Rank::Older,
             (_, Standing::Pinned) => Rank::Pinned,
             (_, Standing::Current) if self.asker.is_one() => Rank::OneClient,
-            (_, Standing::Current) => Rank::Current,
+            (_, Standing::Awaited | Standing::Current) => Rank::Current,
         }
     }
 }

@@ -1,10 +1,15 @@
 //! What decides which file goes first: what is said of it, and who asked for it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use content::Digest;
 
 /// What the origin's word and the operator's make of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Standing {
+    /// A revision that is the latest of its fileset names it, and more than one device has asked for
+    /// what is in that fileset: whoever comes first with a new revision is not the last.
+    Awaited,
     /// A revision that is the latest of its fileset names it, or nothing is known of it yet.
     Current,
     /// Only revisions that are kept, but are not the latest, name it.
@@ -30,7 +35,7 @@ impl Errand {
     pub(super) fn takes_up_to(self) -> Rank {
         match self {
             Self::Somebody => Rank::Pinned,
-            Self::Nobody(Standing::Current | Standing::Pinned) => Rank::Current,
+            Self::Nobody(Standing::Awaited | Standing::Current | Standing::Pinned) => Rank::Current,
             Self::Nobody(Standing::Older) => Rank::Older,
             Self::Nobody(Standing::Superseded) => Rank::Superseded,
         }
@@ -65,6 +70,29 @@ impl Asker {
             (one, other) if one == other => one,
             (_, _) => Self::MANY,
         }
+    }
+}
+
+/// Whether anybody has asked for any of some things, and whether more than one device has.
+#[derive(Debug, Default)]
+pub(crate) struct Company(AtomicU32);
+
+impl Company {
+    /// Takes note of one who asks.
+    pub(crate) fn note(&self, asker: Asker) {
+        let with = |before| {
+            let after = Asker(before).and(asker);
+            (after.0 != before).then_some(after.0)
+        };
+        // That nothing changes is how it goes most of the time.
+        let _changed = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with);
+    }
+
+    /// Whether more than one device has asked.
+    pub(crate) fn is_many(&self) -> bool {
+        Asker(self.0.load(Ordering::Relaxed)) == Asker::MANY
     }
 }
 
