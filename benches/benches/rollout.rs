@@ -49,7 +49,7 @@ const POINTS: [(usize, usize, Scans, Option<f64>); 8] = [
     (133, 10, Scans::None, Some(1.05)),
     (133, 50, Scans::None, Some(1.05)),
     (133, 50, Scans::Random, Some(1.5)),
-    (133, 50, Scans::Worst, None),
+    (133, 50, Scans::Worst, Some(1.5)),
     (300, 50, Scans::None, Some(1.05)),
     (300, 50, Scans::Random, Some(1.05)),
     (80, 50, Scans::None, None),
