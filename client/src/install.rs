@@ -7,6 +7,7 @@
 
 mod back;
 pub(crate) mod build;
+mod error;
 pub(crate) mod examine;
 pub(crate) mod foreign;
 mod heal;
@@ -20,6 +21,7 @@ pub(crate) mod rules;
 pub(crate) mod stored;
 mod write;
 
+pub use error::TargetError;
 pub(crate) use remove::remove_tree;
 
 use std::ffi::OsString;
@@ -30,16 +32,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, Stat};
 use service::Report;
-use thiserror::Error;
 use tracing::warn;
 
 use crate::plan::Old;
-use crate::plan::walk::WalkError;
 use crate::steps::Steps;
 use crate::tree::{self, Tree};
+use error::shorten;
 use foreign::ForeignError;
 use merge::Shared;
-use record::{Record, RecordError, Revision};
+use record::{Record, Revision};
 use rules::Rules;
 
 /// A folder that is, or becomes, a revision of a fileset and nothing else.
@@ -391,110 +392,6 @@ fn beside(target: &Path, suffix: &str) -> Result<PathBuf, TargetError> {
         });
     }
     Ok(target.with_file_name(name))
-}
-
-/// Why a target cannot be used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TargetError {
-    /// It holds what we did not put there.
-    #[error(
-        "cannot install to {path}: it holds {count} paths that larder did not put there: {list}; \
-         move them away, or use --replace to lose them",
-        path = path.display(),
-        list = shorten(named, *count)
-    )]
-    Foreign {
-        /// The target.
-        path: PathBuf,
-        /// How many.
-        count: u64,
-        /// Some of them.
-        named: Vec<String>,
-    },
-    /// The index of what is installed in a shared folder is damaged.
-    #[error(
-        "cannot tell which files in {path} are ours: the index of what is installed is damaged; \
-         heal it first",
-        path = path.display()
-    )]
-    Index {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Something has the staging folder's name.
-    #[error(
-        "cannot install: {path} is in the way, and larder did not make it",
-        path = path.display()
-    )]
-    InTheWay {
-        /// What.
-        path: PathBuf,
-    },
-    /// The system refuses.
-    #[error("cannot work on {path}", path = path.display())]
-    Io {
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The target cannot be looked through.
-    #[error("cannot look at {path}", path = path.display())]
-    Look {
-        /// The target.
-        path: PathBuf,
-        /// Why.
-        source: ForeignError,
-    },
-    /// A step of a merge cannot be done; those before it were taken back.
-    #[error("cannot merge into {path}: cannot change {at}", path = path.display())]
-    Merge {
-        /// The target.
-        path: PathBuf,
-        /// The path within it.
-        at: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The target is a file or a link.
-    #[error("cannot install to {path}: it is not a folder", path = path.display())]
-    NotAFolder {
-        /// The target.
-        path: PathBuf,
-    },
-    /// The record fails.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The two trees cannot be exchanged.
-    #[error("cannot put the new tree in the place of {path}", path = path.display())]
-    Switch {
-        /// The target.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is to be shared, and is a fileset's alone.
-    #[error(
-        "cannot merge into {path}: it is a tree that a fileset has for itself",
-        path = path.display()
-    )]
-    Tree {
-        /// The target.
-        path: PathBuf,
-    },
-    /// An index cannot be gone through.
-    #[error(transparent)]
-    Walk(#[from] WalkError),
-}
-
-fn shorten(named: &[String], count: u64) -> String {
-    let more = if count > named.len() as u64 {
-        ", …"
-    } else {
-        ""
-    };
-    format!("{}{more}", named.join(", "))
 }
 
 /// What a new target's mode is: an index says nothing of the tree's own folder.

@@ -15,7 +15,7 @@
 //! | `POST /tokens` | makes a token and its join string |
 //! | `POST /tokens/ID/revoke` | makes one worth nothing |
 //! | `GET /reports?within=S&limit=N&reason=R&reporter=ROLE/ID` | lists what was reported |
-//! | `/model/…`, `/models/…` | goes to [`calls`](crate::model::calls) |
+//! | `/model/…`, `/models/…` | goes to [`calls`] |
 //! | everything else | goes to [`AdminContent`] |
 
 use std::future::Future;

@@ -1,6 +1,7 @@
 //! One pull, from a verified revision to the tree in its place.
 
 mod ahead;
+mod building;
 mod heal;
 mod learn;
 
@@ -19,19 +20,19 @@ use tracing::{info, warn};
 
 use super::PullError;
 use crate::fetch::downloads::Downloads;
-use crate::fetch::reader::{Arrivals, PackReader};
+use crate::fetch::reader::Arrivals;
 use crate::fetch::sources::Shared;
 use crate::fetch::stale::remove_stale;
 use crate::fetch::supply::Supply;
 use crate::fetch::{Fetcher, off_the_runtime};
 use crate::install::Target;
-use crate::install::build::{Parts, build};
 use crate::install::record::Revision;
 use crate::install::room::{Need, Room};
 use crate::install::rules::Rules;
 use crate::plan::{Demand, New, Old, Plan, Scope};
 use crate::progress::Progress;
 use crate::steps::Steps;
+use building::Building;
 
 /// A revision that the origin has stated.
 #[derive(Clone, Debug)]
@@ -438,43 +439,6 @@ async fn with<T: Send + 'static>(
         (target, done)
     });
     Ok(done.await?)
-}
-
-/// What building off the runtime needs, all its own.
-struct Building {
-    index: PathBuf,
-    root: Arc<IndexRoot>,
-    locator: Arc<Locator>,
-    staging: PathBuf,
-    flat: bool,
-    old: Option<Old>,
-    plan: Arc<Plan>,
-    downloads: Downloads,
-    arrivals: Arc<Arrivals>,
-    progress: Arc<Progress>,
-    steps: Steps,
-    _lock: Arc<dyn Send + Sync>,
-}
-
-impl Building {
-    fn run(self) -> Result<BTreeSet<String>, PullError> {
-        let new = New {
-            index: &self.index,
-            root: &self.root,
-            locator: &self.locator,
-        };
-        let packs = self.locator.packs.as_slice().into();
-        let parts = Parts {
-            staging: &self.staging,
-            old: self.old.as_ref(),
-            plan: &self.plan,
-            packs: PackReader::new(self.downloads, packs, self.arrivals),
-            progress: &self.progress,
-            flat: self.flat,
-            steps: &self.steps,
-        };
-        Ok(build(new, parts)?)
-    }
 }
 
 /// A disk that filled up on the way is told like one that was too full from the start.
