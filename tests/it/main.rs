@@ -6,6 +6,7 @@ mod branch;
 mod chain;
 mod clocks;
 mod coalesce;
+mod fleet;
 mod heal;
 mod herd;
 mod kills;

@@ -1,0 +1,167 @@
+//! A fleet: operators say who should hold what, and devices come to hold it, from their booster.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use client::{Agent, Config};
+use origin::manifests::view::Holds;
+use origin::model::calls::{Reason, Rollback};
+use origin::model::view::{Committed, Diff, DraftView, Edit};
+use protocol::FilesetState;
+use serde_json::{Value, json};
+use service::Component as _;
+use tests::fixture;
+use tests::testbed::{Testbed, until};
+use tests::tree;
+
+const DEVICES: [&str; 3] = ["one", "two", "three"];
+
+/// An origin, and what is published there.
+struct Scene {
+    bed: Testbed,
+}
+
+impl Scene {
+    /// Publishes a tree of so many megabytes as the next revision.
+    async fn publish(&self, fileset: &str, megabytes: usize) -> u64 {
+        let folder = self.published(fileset, megabytes);
+        fixture::tree(&folder, megabytes).unwrap();
+        self.bed.publish(fileset, &folder).await.unwrap().revision
+    }
+
+    fn published(&self, fileset: &str, megabytes: usize) -> PathBuf {
+        self.bed.path(&format!("{fileset}-{megabytes}"))
+    }
+
+    /// Commits one key, and says how many devices it concerned.
+    async fn commit(&self, edits: &[(&str, Option<Value>)]) -> Committed {
+        let edits: Vec<Edit> = edits
+            .iter()
+            .map(|(key, says)| Edit {
+                key: (*key).to_owned(),
+                says: says.clone(),
+            })
+            .collect();
+        let admin = self.bed.admin();
+        let _begun: DraftView = admin.post("/model/drafts/d/edits", &edits).await.unwrap();
+        let diff: Diff = admin.get("/model/drafts/d/diff").await.unwrap();
+        assert_eq!(
+            (&diff.offenders[..], &diff.conflicts[..]),
+            (&[][..], &[][..])
+        );
+        let message = "a test".to_owned();
+        let made: Committed = admin
+            .post("/model/drafts/d/commit", &Reason { message })
+            .await
+            .unwrap();
+        assert_eq!(made.devices, diff.devices, "what the diff had said");
+        made
+    }
+
+    fn spec(&self, revision: u64) -> Option<Value> {
+        // Each device has a root of its own; here all share one machine, and the paths differ.
+        let target = self.bed.path("installed");
+        Some(json!({ "revision": revision, "target": target, "mode": "tree" }))
+    }
+
+    /// Waits until the origin has heard from `device` that it holds that revision.
+    async fn hears(&self, device: &str, revision: u64) -> Holds {
+        let admin = self.bed.admin();
+        let holds = async || {
+            let path = format!("/devices/{device}/holds");
+            admin.get::<Holds>(&path).await.unwrap()
+        };
+        let is_it = |holds: &Holds| {
+            let said = holds.results.iter().map(|result| &result.said);
+            said.into_iter()
+                .any(|said| said.state == FilesetState::Active && said.revision == revision)
+        };
+        until(holds, is_it).await
+    }
+}
+
+/// A device that is asked to check in now, and then keeps itself right.
+async fn start(scene: &Scene, data: &Path) -> Agent {
+    let config = Config::with_data(data.to_owned());
+    let _told = client::check_in(&config, &scene.bed.clock()).await.unwrap();
+    Agent::start(&config, &scene.bed.clock()).await.unwrap()
+}
+
+async fn stop(agent: Agent) {
+    let _drained = agent.drain(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_brings_a_device_what_it_should_hold_and_a_rollback_takes_it_back() {
+    let bed = Testbed::start().await.unwrap();
+    let booster = bed.booster("b1").await.unwrap();
+    let scene = Scene { bed };
+    let data = scene.bed.enrol_client("one").await.unwrap();
+    assert_eq!(scene.publish("tools", 1).await, 1);
+    let made = scene
+        .commit(&[
+            ("fileset/tools", scene.spec(1)),
+            ("association/tools/group/all", Some(json!({}))),
+        ])
+        .await;
+    assert_eq!((made.model, made.devices), (1, 1));
+    let agent = start(&scene, &data).await;
+    scene.hears("one", 1).await;
+    let installed = scene.bed.path("installed");
+    tree::compare(&scene.published("tools", 1), &installed).unwrap();
+
+    // A publish alone changes nobody; the commit does.
+    assert_eq!(scene.publish("tools", 2).await, 2);
+    let made = scene.commit(&[("fileset/tools", scene.spec(2))]).await;
+    assert_eq!((made.model, made.devices), (2, 1));
+    stop(agent).await;
+    let agent = start(&scene, &data).await;
+    let holds = scene.hears("one", 2).await;
+    tree::compare(&scene.published("tools", 2), &installed).unwrap();
+    let sources: Vec<&str> = holds.results[0]
+        .said
+        .sources
+        .iter()
+        .map(|source| source.id.as_str())
+        .collect();
+    assert!(sources.contains(&"b1"), "from {sources:?}");
+
+    let wish = Rollback {
+        model: 1,
+        message: "it broke".to_owned(),
+    };
+    let made: Committed = scene
+        .bed
+        .admin()
+        .post("/model/rollback", &wish)
+        .await
+        .unwrap();
+    assert_eq!((made.model, made.devices), (3, 1));
+    stop(agent).await;
+    let agent = start(&scene, &data).await;
+    scene.hears("one", 1).await;
+    tree::compare(&scene.published("tools", 1), &installed).unwrap();
+    stop(agent).await;
+    drop(booster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_touches_only_those_whom_it_concerns() {
+    let bed = Testbed::start().await.unwrap();
+    let scene = Scene { bed };
+    for device in DEVICES {
+        scene.bed.enrol_client(device).await.unwrap();
+    }
+    assert_eq!(scene.publish("tools", 1).await, 1);
+    let made = scene
+        .commit(&[
+            ("fileset/tools", scene.spec(1)),
+            ("association/tools/device/two", Some(json!({}))),
+        ])
+        .await;
+    assert_eq!((made.devices, made.looked_at), (1, 1));
+    let made = scene
+        .commit(&[("association/tools/device/two", None)])
+        .await;
+    assert_eq!((made.devices, made.looked_at), (1, 1));
+}
