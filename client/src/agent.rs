@@ -20,6 +20,7 @@ mod settle;
 mod state;
 mod step;
 mod told;
+mod wake;
 
 use thiserror::Error;
 

@@ -16,6 +16,8 @@ use protocol::{
     ByteRange, CheckIn, CheckInAnswer, Code, Command, CurrentManifest, Fault, FilesetResult, Held,
     Route,
 };
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use transport::listen::Limits;
 use transport::{Body, ListenSettings, Listener, Source, read_body, respond};
 
@@ -28,11 +30,15 @@ pub struct Desk {
     said: Arc<Mutex<Said>>,
 }
 
+/// Told whenever something is said that devices wait for.
+type News = Arc<Notify>;
+
 /// What is said, and what was heard.
 #[derive(Default)]
 struct Said {
     number: u64,
     current: Option<CurrentManifest>,
+    news: News,
     objects: HashMap<Digest, Bytes>,
     commands: Vec<Command>,
     /// Nobody gets an answer.
@@ -113,6 +119,7 @@ impl Desk {
             number: manifest.number,
             digest,
         });
+        said.news.notify_waiters();
         Ok(())
     }
 
@@ -148,7 +155,9 @@ impl Desk {
 
     /// Asks for something.
     pub fn ask(&self, command: Command) {
-        self.lock().commands.push(command);
+        let mut said = self.lock();
+        said.commands.push(command);
+        said.news.notify_waiters();
     }
 
     /// Answers nobody, or everybody again.
@@ -195,6 +204,9 @@ async fn reply(said: &Mutex<Said>, origin: &Source, request: Request<Incoming>) 
             None => respond::fault(&Fault::new(Code::BadRequest, "no check-in of a device")),
         };
     }
+    if route == Route::Wait {
+        return wait(said, head.uri.query().unwrap_or_default()).await;
+    }
     if let Route::Statement(digest) = route
         && let Some(bytes) = lock().objects.get(&digest).cloned()
     {
@@ -206,6 +218,19 @@ async fn reply(said: &Mutex<Said>, origin: &Source, request: Request<Incoming>) 
         Ok(bytes) => part(bytes, range),
         Err(error) => fault(error.to_string()),
     }
+}
+
+/// Lets a device wait until there is something to be said, or for a while.
+async fn wait(said: &Mutex<Said>, query: &str) -> Response<Body> {
+    let lock = || said.lock().unwrap_or_else(PoisonError::into_inner);
+    let woken = Arc::clone(&lock().news).notified_owned();
+    let has = lock().current.as_ref().map(|current| current.digest);
+    let goes_by_it = has.is_none_or(|digest| query.contains(&digest.to_string()));
+    if goes_by_it && timeout(WAIT, woken).await.is_err() {
+        return respond::status(StatusCode::NO_CONTENT);
+    }
+    let body = lock().answer().encode();
+    respond::bytes(StatusCode::OK, "application/json", body)
 }
 
 /// The part of `bytes` that is asked for.
@@ -237,12 +262,7 @@ impl Said {
         self.commands
             .retain(|command| !held.done.contains(&command.id));
         let has = self.current.as_ref().map(|current| current.digest);
-        let answer = CheckInAnswer {
-            next_seconds: 2,
-            manifest: self.current.clone(),
-            boosters: Vec::new(),
-            commands: self.commands.clone(),
-        };
+        let answer = self.answer();
         let is_news = held.manifest != has || !answer.commands.is_empty();
         self.heard.push(held);
         if is_news || self.heard.len() == 1 {
@@ -251,4 +271,15 @@ impl Said {
             respond::status(StatusCode::NO_CONTENT)
         }
     }
+    fn answer(&self) -> CheckInAnswer {
+        CheckInAnswer {
+            next_seconds: 2,
+            manifest: self.current.clone(),
+            boosters: Vec::new(),
+            commands: self.commands.clone(),
+        }
+    }
 }
+
+/// How long a device waits; shorter than the life of a test.
+const WAIT: Duration = Duration::from_secs(35);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use content::Digest;
 use content::statement::{Manifest, Payload as _, Statement, StatementError};
 use protocol::{CheckIn, CheckInAnswer, CurrentManifest, Held};
 use thiserror::Error;
@@ -66,6 +67,16 @@ impl Line {
             Some(_) | None => None,
         };
         Ok(Heard { answer, manifest })
+    }
+
+    /// Waits until something changes for a device that goes by `manifest`, made from `model`. None
+    /// if nothing did.
+    pub(crate) async fn wait(
+        self,
+        model: u64,
+        manifest: Option<Digest>,
+    ) -> Result<Option<CheckInAnswer>, CallError> {
+        self.origin.wait(model, manifest.as_ref()).await
     }
 
     /// Fetches, verifies and keeps a manifest.

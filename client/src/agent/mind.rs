@@ -1,6 +1,7 @@
 //! The mind of the agent: what it knows, and what it makes of what it hears. It is written down
 //! before anything follows from it.
 
+use content::Digest;
 use content::statement::{Manifest, Statement};
 use protocol::{CheckInAnswer, CommandKind, Held};
 use service::Clock;
@@ -69,6 +70,19 @@ impl Mind {
     pub(crate) fn held(&self) -> Held {
         let in_force = self.state.manifest.as_ref();
         held(&self.state, in_force.filter(|_| self.manifest.is_some()))
+    }
+
+    /// The model and the name of the manifest that is at hand.
+    pub(crate) fn goes_by(&self) -> (u64, Option<Digest>) {
+        let in_force = self.state.manifest.as_ref();
+        let in_force = in_force.filter(|_| self.manifest.is_some());
+        in_force.map_or((0, None), |it| (it.model, Some(it.digest)))
+    }
+
+    /// A wait has said that there is something to be heard.
+    pub(crate) fn woken(&mut self) {
+        let now = self.now();
+        self.pace.woken(now, fastrand::f64());
     }
 
     /// The number below which no manifest is taken.

@@ -58,6 +58,12 @@ impl Pace {
         }
     }
 
+    /// Whoever lets us wait has something to say. Many may hear that at one time.
+    pub(crate) fn woken(&mut self, now: i64, random: f64) {
+        let soon = now + (random * WAKE_SPREAD as f64) as i64;
+        self.due = self.due.min(soon);
+    }
+
     /// The clock may have been set back: nobody waits for a time that lies beyond reason.
     pub(crate) fn look(&mut self, now: i64) {
         self.due = self.due.min(now + self.interval * 2 + BUSY_MAX);
@@ -76,6 +82,9 @@ const INTERVAL_MIN: i64 = 2;
 const INTERVAL_MAX: i64 = 86_400;
 /// Over how many seconds the news of many are spread: they had the same reason.
 const NEWS_SPREAD: i64 = 10;
+/// Over how many seconds those come whom one word has woken. Manifests are made in batches, whose
+/// devices are woken one batch after the other; commands are not.
+const WAKE_SPREAD: i64 = 5;
 /// The longest that a busy origin can ask for (see `transport::call`).
 const BUSY_MAX: i64 = 3600;
 
@@ -145,8 +154,12 @@ mod tests {
         pace.answered(Some(300), 3303, 0.5);
         pace.has_news(3304, 0.5);
         assert_eq!(pace.due(), 3310);
+        pace.woken(3304, 0.9);
+        assert_eq!(pace.due(), 3308);
+        pace.woken(3305, 0.9);
+        assert_eq!(pace.due(), 3308, "it was sooner already");
         // The clock was a year ahead.
-        pace.look(3310 - 365 * DAY);
-        assert!(pace.due() < 3310 - 360 * DAY);
+        pace.look(3308 - 365 * DAY);
+        assert!(pace.due() < 3308 - 360 * DAY);
     }
 }

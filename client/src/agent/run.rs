@@ -4,6 +4,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::CheckInAnswer;
 use service::{CancellationToken, Clock, Component, Drained, Report, Tasks};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -14,6 +15,7 @@ use super::hands::Hands;
 use super::line::{CheckInError, Heard, Line};
 use super::mind::Mind;
 use super::step::{Act, What};
+use super::wake::Wake;
 use crate::config::Config;
 use crate::fetch::off_the_runtime;
 use crate::session::Session;
@@ -33,7 +35,12 @@ impl Agent {
     /// if what lies there cannot be used. That the origin is out of reach is no reason.
     pub async fn start(config: &Config, clock: &Clock) -> Result<Self, AgentError> {
         let (hands, mind, line) = wake(config, clock).await?;
-        let life = Life { hands, mind, line };
+        let life = Life {
+            hands,
+            mind,
+            line,
+            wake: Wake::default(),
+        };
         let tasks = Tasks::new();
         tasks.start("agent", |stop| life.live(stop));
         Ok(Self { tasks })
@@ -88,7 +95,7 @@ pub(super) async fn check_in_once(
     hands: &mut Hands,
     mind: &mut Mind,
     line: &Line,
-) -> Result<Option<protocol::CheckInAnswer>, CheckInError> {
+) -> Result<Option<CheckInAnswer>, CheckInError> {
     if let Err(error) = hands.session.catch_up().await {
         warn!(error = %Report(&error), "cannot catch up with the deployment");
     }
@@ -110,6 +117,7 @@ struct Life {
     hands: Hands,
     mind: Mind,
     line: Line,
+    wake: Wake,
 }
 
 impl Life {
@@ -117,6 +125,7 @@ impl Life {
         self.mind.keep().await;
         while !stop.is_cancelled() {
             let now = self.mind.now();
+            self.wake.hold(&self.line, &self.mind);
             if self.mind.pace.due() <= now {
                 self.check_in(&stop).await;
             } else if let Some(id) = self.mind.renewal() {
@@ -127,6 +136,7 @@ impl Life {
                 let next = self.mind.next().look_again_at.unwrap_or(i64::MAX);
                 let next = next.min(self.mind.pace.due());
                 tokio::select! {
+                    woken = self.wake.ended() => if woken { self.mind.woken() },
                     () = sleep(until(next, now)) => {}
                     () = stop.cancelled() => {}
                 }
@@ -137,11 +147,12 @@ impl Life {
 
     /// Checks in while nothing else is done.
     async fn check_in(&mut self, stop: &CancellationToken) {
+        let before = self.mind.least();
         let checked = tokio::select! {
             checked = check_in_once(&mut self.hands, &mut self.mind, &self.line) => checked,
             () = stop.cancelled() => return,
         };
-        tell(checked.map(drop));
+        tell(checked, &mut self.wake, self.mind.least() > before);
     }
 
     async fn renew(&mut self, id: u64) {
@@ -159,7 +170,12 @@ impl Life {
         self.mind.begin(&act);
         self.mind.keep().await;
         let holding = self.mind.holding(&act);
-        let Self { hands, mind, line } = self;
+        let Self {
+            hands,
+            mind,
+            line,
+            wake,
+        } = self;
         let break_off = CancellationToken::new();
         let outcome = {
             let mut doing = pin!(hands.perform(&act, &holding, &break_off));
@@ -171,6 +187,7 @@ impl Life {
                     let heard = Box::pin(line.clone().check_in(held.clone(), mind.least()));
                     talk = Some(Talk { held, heard });
                 }
+                wake.hold(line, mind);
                 let due = if talk.is_some() {
                     i64::MAX
                 } else {
@@ -180,10 +197,13 @@ impl Life {
                     outcome = &mut doing => break outcome,
                     heard = listen(&mut talk) => {
                         if let Some(talk) = talk.take() {
-                            tell(mind.hear(&talk.held, heard).map(drop));
+                            let before = mind.least();
+                            let heard = mind.hear(&talk.held, heard);
+                            tell(heard, wake, mind.least() > before);
                             mind.keep().await;
                         }
                     }
+                    woken = wake.ended() => if woken { mind.woken() },
                     () = sleep(until(due, now)) => {}
                     // What has begun is brought to its end, downloads apart.
                     () = stop.cancelled(), if !break_off.is_cancelled() => break_off.cancel(),
@@ -218,9 +238,17 @@ async fn listen(talk: &mut Option<Talk>) -> Result<Heard, CheckInError> {
     }
 }
 
-fn tell(checked: Result<(), CheckInError>) {
-    if let Err(error) = checked {
-        warn!(error = %Report(&error), "cannot check in");
+/// Takes note of how a check-in has ended; whether it brought another manifest.
+fn tell(checked: Result<Option<CheckInAnswer>, CheckInError>, wake: &mut Wake, is_new: bool) {
+    match checked {
+        Ok(answer) => {
+            let asks = answer.is_some_and(|answer| !answer.commands.is_empty());
+            wake.answered(is_new || asks);
+        }
+        Err(error) => {
+            warn!(error = %Report(&error), "cannot check in");
+            wake.failed();
+        }
     }
 }
 
