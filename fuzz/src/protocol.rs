@@ -205,6 +205,7 @@ pub fn route_seeds() -> Vec<Vec<u8>> {
         Route::Deployment,
         Route::Enrol(EnrolRole::Booster),
         Route::Hello,
+        Route::Inventory,
         Route::Pack(tools, PackId(digest)),
         Route::Reenrol(EnrolRole::Client),
         Route::Snapshot(digest),

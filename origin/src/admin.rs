@@ -7,6 +7,7 @@
 //! | `GET /devices/ID` | shows one |
 //! | `POST /devices/ID/approve`, `…/deny` | decides about one |
 //! | `POST /devices/ID/revoke` | ends one |
+//! | `GET /devices/ID/inventory` | shows what one says of itself |
 //! | `GET /devices/ID/holds` | shows what one should hold, and what it said |
 //! | `POST /devices/ID/command` | asks something of one |
 //! | `POST /revocations` | ends many, or none |
@@ -37,6 +38,7 @@ pub use transport::admin::{AdminClient, AdminError, SOCKET_FILE};
 use crate::api::{Body, Reply, fault, full};
 use crate::audit::{Actor, acting_for};
 use crate::fleet::{Fleet, FleetError, Revocation, Verdict};
+use crate::inventory::Inventories;
 use crate::ledger::devices::Stage;
 use crate::ledger::tokens::TokenId;
 use crate::manifests::Manifests;
@@ -78,6 +80,8 @@ pub struct Admin {
     pub content: Arc<dyn AdminContent>,
     /// Devices and tokens.
     pub fleet: Fleet,
+    /// What devices say of themselves.
+    pub inventories: Inventories,
     /// What each device should hold.
     pub manifests: Manifests,
     /// What is counted.
@@ -110,6 +114,7 @@ impl Admin {
                 Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
             },
             (&Method::GET, ["devices", id, "holds"]) => self.holds(id).await,
+            (&Method::GET, ["devices", id, "inventory"]) => self.inventory(id).await,
             (&Method::POST, ["devices", id, "command"]) => {
                 let id = (*id).to_owned();
                 self.command(&id, request).await
@@ -167,6 +172,16 @@ impl Admin {
         match self.manifests.holds(&id).await {
             Ok(holds) => json(&holds),
             Err(refusal) => fault(&refusal.fault()),
+        }
+    }
+
+    async fn inventory(&self, id: &str) -> Reply {
+        match id.parse::<DeviceId>() {
+            Ok(id) => match self.inventories.show(&id).await {
+                Ok(shown) => json(&shown),
+                Err(refusal) => fault(&refusal),
+            },
+            Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
         }
     }
 

@@ -22,6 +22,7 @@ pub use keep::{Keep, Keeper};
 
 use crate::api::{Reply, fault, too_many};
 use crate::documents::{DocumentError, Documents};
+use crate::inventory::Inventories;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -44,6 +45,7 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 pub struct CheckIns {
     documents: Documents,
     interval: Duration,
+    inventories: Inventories,
     keep: Keep,
     manifests: Manifests,
     metrics: Metrics,
@@ -64,12 +66,13 @@ struct Settling {
 }
 
 impl CheckIns {
-    /// Check-ins that change `documents`, hand on to `keep`, and tell devices of `manifests` and to
-    /// come every `interval`.
+    /// Check-ins that change `documents`, hand on to `keep`, and tell devices of `manifests`, to send
+    /// what `inventories` lack, and to come every `interval`.
     #[must_use]
     pub fn new(
         documents: Documents,
         manifests: Manifests,
+        inventories: Inventories,
         keep: Keep,
         metrics: Metrics,
         interval: Duration,
@@ -77,6 +80,7 @@ impl CheckIns {
         Self {
             documents,
             interval,
+            inventories,
             keep,
             manifests,
             metrics,

@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod devices;
 pub mod drafts;
 pub mod filesets;
+pub mod inventories;
 pub mod manifests;
 pub mod models;
 pub mod packs;

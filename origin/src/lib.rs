@@ -13,6 +13,7 @@ pub mod documents;
 pub mod enrol;
 pub mod fleet;
 pub mod gc;
+pub mod inventory;
 pub mod ledger;
 pub mod manifests;
 pub mod metrics;

@@ -41,6 +41,7 @@ pub struct Metrics {
 #[derive(Clone, Debug)]
 struct FleetMetrics {
     check_ins: IntCounterVec,
+    inventories: IntCounterVec,
     manifests_built: IntCounter,
     manifests_due: IntGauge,
     model: IntGauge,
@@ -197,6 +198,11 @@ impl Metrics {
         self.fleet.check_ins.with_label_values(&[answer]).inc();
     }
 
+    /// Counts an inventory by what became of it.
+    pub fn inventory(&self, result: &str) {
+        self.fleet.inventories.with_label_values(&[result]).inc();
+    }
+
     /// Counts manifests that were made.
     pub fn manifests_built(&self, count: u64) {
         self.fleet.manifests_built.inc_by(count);
@@ -277,6 +283,11 @@ fn of_fleet(registry: &Registry) -> Result<FleetMetrics, MetricsError> {
             "check_ins_total",
             "Check-ins, by what they were told.",
             &["answer"],
+        )?,
+        inventories: registry.counters(
+            "inventories_total",
+            "Inventories that came, by what became of them.",
+            &["result"],
         )?,
         manifests_built: registry.counter(
             "manifests_built_total",

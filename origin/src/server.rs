@@ -35,6 +35,7 @@ use crate::config::{self, Config};
 use crate::documents::{Addresses, DocumentError, Documents};
 use crate::enrol::Enrolment;
 use crate::fleet::Fleet;
+use crate::inventory::Inventories;
 use crate::ledger::{Ledger, LedgerError};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
@@ -323,9 +324,11 @@ async fn furnish(
     let (manifests, builder) = Manifests::open(authority.clone(), metrics.clone()).await?;
     tasks.start("manifests", |stop| builder.run(stop));
     let reports = Reports::new(authority, metrics.clone());
+    let inventories = Inventories::open(authority.clone(), metrics.clone()).await?;
     let admin = Admin {
         content: made.admin,
         fleet,
+        inventories: inventories.clone(),
         manifests: manifests.clone(),
         metrics: metrics.clone(),
         models: Models::new(authority.clone(), manifests.clone()),
@@ -339,6 +342,7 @@ async fn furnish(
         check_ins: CheckIns::new(
             documents.clone(),
             manifests.clone(),
+            inventories.clone(),
             keep,
             metrics.clone(),
             config.check_in_interval(),
@@ -346,6 +350,7 @@ async fn furnish(
         content: made.api,
         documents: documents.clone(),
         enrolment,
+        inventories,
         lists: UnderWay::default(),
         manifests,
         metrics,

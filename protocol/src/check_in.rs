@@ -46,6 +46,9 @@ pub struct CheckInAnswer {
     /// What it should do: at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Command>,
+    /// Whether it should send the inventory that it named: the origin has not got it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inventory: bool,
 }
 
 impl CheckIn {
@@ -86,6 +89,7 @@ impl CheckInAnswer {
             manifest: None,
             boosters: Vec::new(),
             commands: Vec::new(),
+            inventory: false,
         }
     }
 
@@ -166,6 +170,7 @@ mod tests {
                 capabilities: vec!["merge".to_owned()],
                 results: vec![result],
                 done: vec![5],
+                inventory: Some(digest.parse().unwrap()),
             }),
         }
     }
@@ -174,7 +179,7 @@ mod tests {
     fn what_a_device_says_and_hears_does_not_drift() {
         let body = of_device().encode();
         assert_eq!(CheckIn::decode(&body), Some(of_device()));
-        expect![[r#"{"release":"0.1.0","held":{"model":2,"manifest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","capabilities":["merge"],"results":[{"fileset":"tools","revision":3,"state":"active","at":1700000000,"sources":[{"id":"b1","bytes":100}]}],"done":[5]}}"#]].assert_eq(std::str::from_utf8(&body).unwrap());
+        expect![[r#"{"release":"0.1.0","held":{"model":2,"manifest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","capabilities":["merge"],"results":[{"fileset":"tools","revision":3,"state":"active","at":1700000000,"sources":[{"id":"b1","bytes":100}]}],"done":[5],"inventory":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}}"#]].assert_eq(std::str::from_utf8(&body).unwrap());
         let answer = CheckInAnswer {
             next_seconds: 120,
             manifest: Some(CurrentManifest {
@@ -187,10 +192,11 @@ mod tests {
                 id: 6,
                 what: CommandKind::Verify,
             }],
+            inventory: true,
         };
         let body = answer.encode();
         assert_eq!(CheckInAnswer::decode(&body), Some(answer));
-        expect![[r#"{"next_seconds":120,"manifest":{"model":2,"number":7,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"},"boosters":["b1"],"commands":[{"id":6,"what":"verify"}]}"#]].assert_eq(std::str::from_utf8(&body).unwrap());
+        expect![[r#"{"next_seconds":120,"manifest":{"model":2,"number":7,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"},"boosters":["b1"],"commands":[{"id":6,"what":"verify"}],"inventory":true}"#]].assert_eq(std::str::from_utf8(&body).unwrap());
         for state in FilesetState::ALL {
             assert_eq!(FilesetState::from_word(state.word()), Some(state));
             let json = serde_json::to_string(&state).unwrap();

@@ -6,6 +6,7 @@
 mod check_in;
 mod fault;
 mod hello;
+mod inventory;
 mod join;
 mod range;
 pub mod report;
@@ -17,6 +18,7 @@ pub use check_in::{
 };
 pub use fault::{Code, Fault, PROBLEM_JSON};
 pub use hello::Hello;
+pub use inventory::{Disk, FilesetHeld, Inventory, Software, System};
 pub use join::{Join, ParseJoinError, Token};
 pub use range::{ByteRange, RangeError};
 pub use report::{Reported, Reports};

@@ -22,6 +22,8 @@ pub enum Route {
     Enrol(EnrolRole),
     /// Who answers.
     Hello,
+    /// A client says what it is.
+    Inventory,
     /// A pack of a fileset.
     Pack(FilesetName, PackId),
     /// A new certificate for an old one (RFC 7030 §4.2.2).
@@ -90,6 +92,7 @@ impl Route {
                 Ok(Self::Pack(name, PackId(id)))
             }
             ("hello", []) => Ok(Self::Hello),
+            ("inventory", []) => Ok(Self::Inventory),
             ("reports", []) => Ok(Self::Reports),
             ("snapshots", [digest]) => named(digest).map(Self::Snapshot),
             ("statements", [digest]) => named(digest).map(Self::Statement),
@@ -110,6 +113,7 @@ impl Route {
             Self::Deployment => "deployment",
             Self::Enrol(_) => "enrol",
             Self::Hello => "hello",
+            Self::Inventory => "inventory",
             Self::Pack(..) => "pack",
             Self::Reenrol(_) => "reenrol",
             Self::Reports => "reports",
@@ -131,6 +135,7 @@ impl fmt::Display for Route {
             Self::Deployment => f.write_str("/v1/deployment"),
             Self::Enrol(role) => write!(f, "/.well-known/est/{}/simpleenroll", role.label()),
             Self::Hello => f.write_str("/v1/hello"),
+            Self::Inventory => f.write_str("/v1/inventory"),
             Self::Pack(name, id) => write!(f, "/v1/filesets/{name}/packs/{}", id.0.hex()),
             Self::Reenrol(role) => write!(f, "/.well-known/est/{}/simplereenroll", role.label()),
             Self::Reports => f.write_str("/v1/reports"),
@@ -203,6 +208,7 @@ mod tests {
             Route::Deployment,
             Route::Enrol(EnrolRole::Booster),
             Route::Hello,
+            Route::Inventory,
             Route::Pack("tools".parse().unwrap(), PackId(digest)),
             Route::Reenrol(EnrolRole::Client),
             Route::Reports,
@@ -225,6 +231,7 @@ mod tests {
             deployment /v1/deployment
             enrol /.well-known/est/booster/simpleenroll
             hello /v1/hello
+            inventory /v1/inventory
             pack /v1/filesets/tools/packs/2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             reenrol /.well-known/est/client/simplereenroll
             reports /v1/reports

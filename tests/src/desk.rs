@@ -277,6 +277,7 @@ impl Said {
             manifest: self.current.clone(),
             boosters: Vec::new(),
             commands: self.commands.clone(),
+            inventory: false,
         }
     }
 }

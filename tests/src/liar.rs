@@ -113,6 +113,7 @@ pub(crate) async fn answer(
         | Route::CheckIn
         | Route::Crls
         | Route::Enrol(_)
+        | Route::Inventory
         | Route::Reenrol(_)
         | Route::Reports
         | Route::Wait => {

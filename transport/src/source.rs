@@ -296,6 +296,20 @@ impl Source {
         Ok(Some(answer))
     }
 
+    /// Tells the origin what this device is: the bytes of an `Inventory`.
+    ///
+    /// # Errors
+    ///
+    /// Fails as every call does; see [`CallError`].
+    pub async fn inventory(&self, body: Vec<u8>) -> Result<(), CallError> {
+        let deadline = Instant::now() + self.limits.call_timeout;
+        let reply = self.post(&Route::Inventory, body, deadline).await?;
+        match reply.head.status() {
+            StatusCode::NO_CONTENT => reply.read(0, deadline).await.map(drop),
+            status => Err(CallError::bad(format!("status {status}"))),
+        }
+    }
+
     /// Tells the origin what was noted.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::statement;
 use crate::check_in::CheckIns;
 use crate::documents::Documents;
 use crate::enrol::{self, EnrolError, Enrolment};
+use crate::inventory::Inventories;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::reports::Reports;
@@ -34,6 +35,8 @@ pub struct Api {
     pub documents: Documents,
     /// Certificates for devices.
     pub enrolment: Enrolment,
+    /// What devices say of themselves.
+    pub inventories: Inventories,
     /// Revocation lists on their way.
     pub lists: UnderWay,
     /// What each device should hold.
@@ -157,6 +160,7 @@ impl Api {
             },
             // The rest is for those who have a certificate.
             Route::CheckIn
+            | Route::Inventory
             | Route::Pack(..)
             | Route::Snapshot(_)
             | Route::Statement(_)
@@ -180,7 +184,10 @@ impl Api {
                 let query = head.uri.query().unwrap_or_default();
                 self.check_ins.wait(peer, query).await
             }
-            Route::CheckIn | Route::Wait => not_allowed(),
+            Route::Inventory if head.method == Method::POST => {
+                self.inventories.answer(peer, body).await
+            }
+            Route::CheckIn | Route::Inventory | Route::Wait => not_allowed(),
             Route::Statement(digest) if is_read(head) => {
                 statement::answer(&self.manifests, &*self.content, peer, digest, head).await
             }
@@ -217,6 +224,7 @@ impl Api {
             | Route::CheckIn
             | Route::Crls
             | Route::Enrol(_)
+            | Route::Inventory
             | Route::Pack(..)
             | Route::Reenrol(_)
             | Route::Reports

@@ -25,6 +25,7 @@ impl CheckIns {
             results,
             done,
             manifest,
+            inventory,
             ..
         } = held;
         let says_nothing = results.is_empty() && done.is_empty();
@@ -33,15 +34,16 @@ impl CheckIns {
             let told = "the origin cannot take that at the moment";
             return fault(&Fault::new(Code::Internal, told));
         }
+        let is_asked = self.inventories.heard(id, inventory);
         let standing = self.manifests.standing(id).await;
         let current = standing.manifest.as_ref();
         let goes_by_it = current.is_some_and(|current| manifest == Some(current.digest));
         // Who was not told since we started may come by an interval that was changed.
-        if goes_by_it && standing.told && standing.commands.is_empty() {
+        if goes_by_it && standing.told && standing.commands.is_empty() && !is_asked {
             self.metrics.checked_in("unchanged");
             return nothing();
         }
-        self.tell(id, standing)
+        self.tell(id, standing, is_asked)
     }
 
     /// `GET /v1/wait` of `peer`: an answer when something changes for it, or nothing.
@@ -73,10 +75,10 @@ impl CheckIns {
             }
         }
         let standing = self.manifests.standing(id).await;
-        self.tell(id, standing)
+        self.tell(id, standing, false)
     }
 
-    fn tell(&self, id: &DeviceId, standing: Standing) -> Reply {
+    fn tell(&self, id: &DeviceId, standing: Standing, inventory: bool) -> Reply {
         self.metrics.checked_in("told");
         self.manifests.told(id);
         json(&CheckInAnswer {
@@ -84,6 +86,7 @@ impl CheckIns {
             manifest: standing.manifest,
             boosters: Vec::new(),
             commands: standing.commands,
+            inventory,
         })
     }
 

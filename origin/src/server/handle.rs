@@ -4,13 +4,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use certs::{Peer, Role};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
-use protocol::{Code, ENROL_BODY_BYTES_MAX, Fault};
+use protocol::{Code, ENROL_BODY_BYTES_MAX, Fault, Inventory, Route};
 use service::unix::RequestBody;
+use tokio::sync::OwnedSemaphorePermit;
 use transport::{Body, BoxError, ReadBodyError, Session, hear};
 
 use super::Parts;
@@ -53,7 +55,8 @@ pub(super) fn enrol(
             if let Err(refusal) = parts.api.admit(&head, address, peer.as_ref()).await {
                 return travelling(refusal);
             }
-            let (head, body) = match whole(Request::from_parts(head, body)).await {
+            let request = Request::from_parts(head, body);
+            let (head, body) = match whole(request, ENROL_BODY_BYTES_MAX).await {
                 Ok(request) => request,
                 Err(refusal) => return travelling(fault(&refusal)),
             };
@@ -86,7 +89,15 @@ pub(super) fn content(
                 let refusal = Fault::new(Code::Forbidden, "content needs a certificate");
                 return travelling(fault(&refusal));
             };
-            match whole(request).await {
+            let room = match room(parts, &request, &peer) {
+                Ok(room) => room,
+                Err(refusal) => return travelling(fault(&refusal)),
+            };
+            let most = match &room {
+                Some(_) => Inventory::BYTES_MAX,
+                None => ENROL_BODY_BYTES_MAX,
+            };
+            match whole(request, most).await {
                 Ok((head, body)) => {
                     let request = ContentRequest { head, body, peer };
                     travelling(parts.api.answer_content(request).await)
@@ -97,10 +108,27 @@ pub(super) fn content(
     }
 }
 
-/// A request with its body, which is small on every route of ours.
-async fn whole(request: Request<Incoming>) -> Result<(http::request::Parts, Bytes), Fault> {
+/// Room for a long body, if it is an inventory: the other bodies are small.
+fn room(
+    parts: &Parts,
+    request: &Request<Incoming>,
+    peer: &Peer,
+) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+    if peer.role() != Role::Client || Route::parse(request.uri().path()) != Ok(Route::Inventory) {
+        return Ok(None);
+    }
+    let room = parts.api.inventories.enter();
+    let full = || Fault::new(Code::Busy, "as many inventories come as may");
+    room.ok_or_else(full).map(Some)
+}
+
+/// A request with its body, which has at most `most` bytes.
+async fn whole(
+    request: Request<Incoming>,
+    most: usize,
+) -> Result<(http::request::Parts, Bytes), Fault> {
     let (head, body) = request.into_parts();
-    match hear(body, ENROL_BODY_BYTES_MAX, BODY_IDLE).await {
+    match hear(body, most, BODY_IDLE).await {
         Ok(body) => Ok((head, body)),
         Err(ReadBodyError::TooLong { .. }) => {
             Err(Fault::new(Code::TooLarge, "the body is too long"))

@@ -19,6 +19,7 @@ use crate::authority::rotate::ROOT_LIST_ALARM;
 use crate::check_in::CheckIns;
 use crate::documents::{DocumentError, Documents};
 use crate::enrol::Enrolment;
+use crate::inventory::Inventories;
 use crate::ledger::{LedgerError, certificates, commit, devices, results, tokens};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
@@ -42,6 +43,7 @@ pub(super) struct Upkeep {
     counted: [Counted; 2],
     documents: Documents,
     enrolment: Enrolment,
+    inventories: Inventories,
     ledger: Check,
     manifests: Manifests,
     metrics: Metrics,
@@ -76,6 +78,7 @@ impl Upkeep {
             counted,
             documents: api.documents.clone(),
             enrolment: api.enrolment.clone(),
+            inventories: api.inventories.clone(),
             ledger: health.check("ledger"),
             manifests: api.manifests.clone(),
             metrics: api.metrics.clone(),
@@ -177,6 +180,8 @@ impl Upkeep {
             );
         }
         self.reports.tidy().await?;
+        self.inventories.note_seen().await?;
+        self.inventories.refresh().await?;
         self.metrics.count_devices(authority.ledger()).await?;
         self.documents.refresh().await?;
         *tidied_at = Some(now);

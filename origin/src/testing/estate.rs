@@ -15,6 +15,7 @@ use super::{Bed, request};
 use crate::check_in::{CheckIns, Keeper};
 use crate::documents::Documents;
 use crate::enrol::Decision;
+use crate::inventory::Inventories;
 use crate::ledger::devices::State;
 use crate::ledger::filesets::{self, ObjectKind};
 use crate::ledger::{commit, manifests as table};
@@ -26,6 +27,7 @@ use crate::model::{ModelError, Models};
 /// Models and manifests at work.
 pub(crate) struct Estate {
     pub(crate) bed: Bed,
+    pub(crate) inventories: Inventories,
     pub(crate) manifests: Manifests,
     pub(crate) models: Models,
     pub(crate) metrics: Metrics,
@@ -44,7 +46,9 @@ impl Estate {
         let (manifests, builder) = opened.unwrap();
         let tasks = Tasks::new();
         tasks.start("manifests", |stop| builder.run(stop));
+        let opened = Inventories::open(bed.authority.clone(), metrics.clone()).await;
         Self {
+            inventories: opened.unwrap(),
             models: Models::new(bed.authority.clone(), manifests.clone()),
             bed,
             manifests,
@@ -56,11 +60,19 @@ impl Estate {
     /// Its check-ins, every two minutes.
     pub(crate) fn check_ins(&self, documents: &Documents) -> CheckIns {
         let (authority, manifests) = (self.bed.authority.clone(), self.manifests.clone());
+        let inventories = self.inventories.clone();
         let (keep, keeper) = Keeper::new(authority, manifests.clone());
         self.tasks.start("results", |stop| keeper.run(stop));
         let interval = Duration::from_secs(120);
         let metrics = self.metrics.clone();
-        CheckIns::new(documents.clone(), manifests, keep, metrics, interval)
+        CheckIns::new(
+            documents.clone(),
+            manifests,
+            inventories,
+            keep,
+            metrics,
+            interval,
+        )
     }
 
     /// Stops whoever makes manifests, as a kill between two of its transactions does.

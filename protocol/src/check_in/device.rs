@@ -21,6 +21,10 @@ pub struct Held {
     /// The commands that it has done, by their ids: at most [`Held::DONE_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<u64>,
+    /// The digest of the [`Inventory`](crate::Inventory) that it would send now, as its bytes; none
+    /// if it keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text::maybe")]
+    pub inventory: Option<Digest>,
 }
 
 impl Held {

@@ -329,8 +329,8 @@ impl Shared {
                 };
                 self.pack(ask).await
             }
-            // Only clients wait.
-            Route::Wait => respond::status(StatusCode::NOT_FOUND),
+            // Only clients wait, and say what they are.
+            Route::Inventory | Route::Wait => respond::status(StatusCode::NOT_FOUND),
             Route::Reports => {
                 self.reported.lock().unwrap().extend(Reports::decode(&body));
                 respond::status(StatusCode::NO_CONTENT)

@@ -103,6 +103,29 @@ async fn what_is_committed_comes_to_the_device_that_it_is_for() {
     };
     let again = one.check_in(&check_in(held.clone())).await.unwrap();
     assert_eq!(again, None);
+    // An inventory is longer than any other body.
+    let package = |number| protocol::Software {
+        name: format!("package-{number}"),
+        version: "1.2.3-4".to_owned(),
+        arch: "amd64".to_owned(),
+    };
+    let inventory = protocol::Inventory {
+        software: (0..3000).map(package).collect(),
+        ..protocol::Inventory::default()
+    };
+    let body = inventory.encode();
+    assert!(body.len() > protocol::ENROL_BODY_BYTES_MAX);
+    let named = Held {
+        inventory: Some(::content::Digest::of(&body)),
+        ..held.clone()
+    };
+    let asked = one.check_in(&check_in(named.clone())).await.unwrap();
+    assert!(asked.unwrap().inventory);
+    one.inventory(body).await.unwrap();
+    assert_eq!(one.check_in(&check_in(named)).await.unwrap(), None);
+    let path = "/devices/one/inventory";
+    let shown: crate::inventory::view::InventoryView = served.admin.get(path).await.unwrap();
+    assert_eq!(shown.inventory, inventory);
     let path = "/devices/one/command";
     let asked: CommandView = served.admin.post(path, &CommandKind::Verify).await.unwrap();
     let told = one.check_in(&check_in(held)).await.unwrap().unwrap();
