@@ -9,7 +9,8 @@ use webpki::EndEntityCert;
 use crate::chain::{self, Usage};
 use crate::crl::{IssuerId, Verdict};
 use crate::key::{KeyError, SigningKey};
-use crate::name::Identity;
+use crate::name::{Identity, Role};
+use crate::peer::Peer;
 use crate::refusal::RefusalReason;
 use crate::serial::Serial;
 use crate::trust::Trust;
@@ -88,19 +89,7 @@ pub fn verify_content(
     signature: &[u8],
     at: i64,
 ) -> Result<SignerCert, SignerError> {
-    let (leaf, intermediates) = chain_der.split_first().ok_or(SignerError::Certificate)?;
-    let intermediates: Vec<CertificateDer<'_>> = intermediates
-        .iter()
-        .map(|cert| CertificateDer::from(cert.as_slice()))
-        .collect();
-    let peer = chain::verify(trust, leaf, &intermediates, at, Usage::Content)
-        .map_err(|reason| SignerError::Chain { reason })?;
-    let cert = CertificateDer::from(leaf.as_slice());
-    EndEntityCert::try_from(&cert)
-        .and_then(|cert| {
-            cert.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, message, signature)
-        })
-        .map_err(|_| SignerError::Signature)?;
+    let peer = verify(trust, chain_der, message, signature, at, Usage::Content)?;
     match trust.crls().lookup(peer.issuer, peer.serial, at) {
         Verdict::Revoked { .. } => return Err(SignerError::Revoked),
         Verdict::NoCrl => {
@@ -119,6 +108,57 @@ pub fn verify_content(
         serial: peer.serial,
         cert_sha256: peer.cert_sha256,
     })
+}
+
+/// Verifies that a client signed `message`, and may be spoken to at `now`.
+///
+/// Identity comes from the certificate that travels with the signature, whoever brought it.
+///
+/// # Errors
+///
+/// Fails if the chain does not hold for a client at `now`, if it or its CA is revoked or the lists
+/// cannot tell, or if the signature is wrong.
+pub fn verify_client(
+    trust: &Trust,
+    chain_der: &[Vec<u8>],
+    message: &[u8],
+    signature: &[u8],
+    now: i64,
+) -> Result<Peer, SignerError> {
+    let peer = verify(trust, chain_der, message, signature, now, Usage::Client)?;
+    if peer.role() != Role::Client {
+        let reason = RefusalReason::WrongRole;
+        return Err(SignerError::Chain { reason });
+    }
+    trust
+        .check(&peer, now)
+        .map_err(|reason| SignerError::Chain { reason })?;
+    Ok(peer)
+}
+
+/// Whose chain holds at `at` and who has signed `message`.
+fn verify(
+    trust: &Trust,
+    chain_der: &[Vec<u8>],
+    message: &[u8],
+    signature: &[u8],
+    at: i64,
+    usage: Usage,
+) -> Result<Peer, SignerError> {
+    let (leaf, intermediates) = chain_der.split_first().ok_or(SignerError::Certificate)?;
+    let intermediates: Vec<CertificateDer<'_>> = intermediates
+        .iter()
+        .map(|cert| CertificateDer::from(cert.as_slice()))
+        .collect();
+    let peer = chain::verify(trust, leaf, &intermediates, at, usage)
+        .map_err(|reason| SignerError::Chain { reason })?;
+    let cert = CertificateDer::from(leaf.as_slice());
+    EndEntityCert::try_from(&cert)
+        .and_then(|cert| {
+            cert.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, message, signature)
+        })
+        .map_err(|_| SignerError::Signature)?;
+    Ok(peer)
 }
 
 /// Why a signature counts for nothing.

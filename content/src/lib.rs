@@ -18,9 +18,11 @@ mod name;
 pub mod pack;
 mod path;
 pub mod plan;
+mod roster;
 pub mod statement;
 
 pub use chunk::{Chunk, ChunkRef, ChunkRun, Mismatch};
 pub use digest::{ChunkId, Digest, Hasher, PackId, ParseDigestError};
 pub use name::{FilesetName, ParseNameError, RevisionNumber};
 pub use path::{EntryPath, PathError};
+pub use roster::{Roster, RosterEntry, RosterProof};

@@ -8,7 +8,9 @@ mod deployment;
 mod envelope;
 mod manifest;
 mod revision;
+mod roster;
 mod snapshot;
+mod spoken;
 mod timestamp;
 
 use std::fmt;
@@ -23,7 +25,9 @@ pub use manifest::{
     Times,
 };
 pub use revision::Revision;
+pub use roster::RosterHead;
 pub use snapshot::{FilesetEntry, RevisionEntry, Snapshot};
+pub use spoken::Spoken;
 pub use timestamp::{IssuerMinimum, Timestamp};
 
 use crate::digest::Digest;

@@ -5,6 +5,7 @@
 
 mod device;
 mod keep;
+mod relayed;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -33,6 +34,12 @@ const CHECK_IN_SECONDS: u32 = 300;
 const STEP: Duration = Duration::from_secs(10);
 /// How often at once: a booster that is started again and again.
 const BURST: u32 = 6;
+/// How fast one booster may pass on what its devices say, each time of many of them.
+const RELAY_STEP: Duration = Duration::from_millis(50);
+/// How often at once.
+const RELAY_BURST: u32 = 64;
+/// How fast one booster may ask for another roster.
+const ROSTER_STEP: Duration = Duration::from_secs(2);
 /// What a booster says of its addresses is written at once, so many times within [`SETTLE`]: one that
 /// is restarted a few times is found each time.
 const WRITES_AT_ONCE: u32 = 4;
@@ -44,12 +51,15 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct CheckIns {
     documents: Documents,
+    heard: Arc<relayed::Heard>,
     interval: Duration,
     inventories: Inventories,
     keep: Keep,
     manifests: Manifests,
     metrics: Metrics,
     pace: Arc<Pace>,
+    relays: Arc<Pace>,
+    rosters: Arc<Pace>,
     waits: Arc<Pace>,
     settling: Arc<Mutex<HashMap<DeviceId, Settling>>>,
     /// Held while addresses are looked at and written: of two that a booster says, the later stays.
@@ -79,12 +89,15 @@ impl CheckIns {
     ) -> Self {
         Self {
             documents,
+            heard: Arc::default(),
             interval,
             inventories,
             keep,
             manifests,
             metrics,
             pace: Arc::new(Pace::new(STEP, BURST)),
+            relays: Arc::new(Pace::new(RELAY_STEP, RELAY_BURST)),
+            rosters: Arc::new(Pace::new(ROSTER_STEP, BURST)),
             waits: Arc::new(Pace::new(STEP, BURST)),
             settling: Arc::default(),
             turn: Arc::default(),

@@ -6,9 +6,11 @@
 //! its turn goes into the next batch, so that nobody is told what no longer holds. The notes are
 //! rows: whenever the origin is killed, it goes on where it was.
 
+mod access;
 mod board;
 mod build;
 mod desk;
+mod rosters;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -23,10 +25,14 @@ use protocol::Command;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+use access::Access;
+pub use access::AccessError;
 use board::Board;
 pub use board::{Standing, WaitRefused};
 pub use build::{BuildError, Builder};
 pub use desk::HoldsError;
+use rosters::Rosters;
+pub use rosters::{RosterError, Sealed};
 
 use crate::authority::Authority;
 use crate::ledger::{LedgerError, manifests as table, models, results, scripts};
@@ -40,12 +46,14 @@ pub struct Manifests {
 
 #[derive(Debug)]
 struct Inner {
+    access: Access,
     asks: mpsc::Sender<Ask>,
     authority: Authority,
     board: Board,
     kick: Notify,
     metrics: Metrics,
     model: AtomicU64,
+    rosters: Rosters,
 }
 
 /// Somebody who wants to know what holds for a device.
@@ -90,12 +98,14 @@ impl Manifests {
         drop(db);
         metrics.model_is(model);
         let inner = Arc::new(Inner {
+            access: Access::default(),
             asks,
             authority,
             board,
             kick: Notify::new(),
             metrics,
             model: AtomicU64::new(model),
+            rosters: Rosters::default(),
         });
         let builder = Builder::new(Arc::clone(&inner), asked);
         Ok((Self { inner }, builder))
@@ -106,6 +116,10 @@ impl Manifests {
         self.inner.model.store(model, Ordering::Relaxed);
         self.inner.metrics.model_is(model);
         self.inner.board.mark_due(devices);
+        if model == 1 {
+            // From now on not everybody may read everything.
+            self.inner.rosters.all_touched();
+        }
         self.inner.kick.notify_one();
     }
 
@@ -135,11 +149,15 @@ impl Manifests {
     pub fn command(&self, id: &DeviceId, command: &Command) {
         self.inner.board.command(id, command.id, command.what);
         self.inner.board.wake(id);
+        self.inner.rosters.touched(id);
     }
 
     /// Notes what the device `id` has done.
     pub fn done(&self, id: &DeviceId, commands: &[u64]) {
         self.inner.board.done(id, commands);
+        if !commands.is_empty() {
+            self.inner.rosters.touched(id);
+        }
     }
 
     /// Whether the device `id` goes by the manifest `held`; if it does, what ends the wait for
@@ -165,10 +183,16 @@ impl Manifests {
     /// Ends all waits, and takes no more: the origin stops.
     pub fn stop_waiting(&self) {
         self.inner.board.close();
+        self.inner.rosters.close();
     }
 
-    /// The envelope called `digest`, if it is the current manifest of `peer`: whose it is not, does
-    /// not learn that it is there.
+    /// The authority that signs them.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.inner.authority
+    }
+
+    /// The envelope called `digest`, if it is the current manifest of `peer`, or of a device on the
+    /// roster of the booster `peer`: whose it is not, does not learn that it is there.
     ///
     /// # Errors
     ///
@@ -178,18 +202,29 @@ impl Manifests {
         peer: &Peer,
         digest: Digest,
     ) -> Result<Option<Vec<u8>>, LedgerError> {
-        if peer.role() != Role::Client {
+        let sealed = self.sealed(peer.id());
+        let owner = match peer.role() {
+            Role::Client => Some(peer.id()),
+            Role::Booster => sealed.as_ref().and_then(|sealed| sealed.owner(&digest)),
+            Role::Origin | Role::Signer => None,
+        };
+        let Some(owner) = owner.filter(|id| self.inner.board.manifest(id) == Some(digest)) else {
             return Ok(None);
-        }
-        let held = self.inner.board.standing(peer.id()).manifest;
-        if held.is_none_or(|held| held.digest != digest) {
-            return Ok(None);
-        }
+        };
         let mut db = self.inner.authority.ledger().read().await?;
-        table::envelope(&mut db, peer.id(), digest).await
+        table::envelope(&mut db, owner, digest).await
     }
 
-    /// The script called `digest`, for a client: its manifest names it.
+    /// The list called `digest`, if it is that of the roster of the booster `peer`.
+    #[must_use]
+    pub fn list(&self, peer: &Peer, digest: Digest) -> Option<Vec<u8>> {
+        let sealed = self
+            .sealed(peer.id())
+            .filter(|_| peer.role() == Role::Booster)?;
+        (sealed.list == digest).then(|| sealed.bytes.clone())
+    }
+
+    /// The script called `digest`, for a client whose manifest names it, or for its booster.
     ///
     /// # Errors
     ///
@@ -199,7 +234,7 @@ impl Manifests {
         peer: &Peer,
         digest: Digest,
     ) -> Result<Option<Vec<u8>>, LedgerError> {
-        if peer.role() != Role::Client {
+        if !matches!(peer.role(), Role::Client | Role::Booster) {
             return Ok(None);
         }
         let mut db = self.inner.authority.ledger().read().await?;

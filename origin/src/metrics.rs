@@ -45,6 +45,7 @@ struct FleetMetrics {
     manifests_built: IntCounter,
     manifests_due: IntGauge,
     model: IntGauge,
+    rosters: IntCounter,
     waiting: IntGauge,
 }
 
@@ -208,6 +209,11 @@ impl Metrics {
         self.fleet.manifests_built.inc_by(count);
     }
 
+    /// Counts a head of a roster that was signed.
+    pub fn roster_signed(&self) {
+        self.fleet.rosters.inc();
+    }
+
     /// Shows how many manifests are due.
     pub fn manifests_due(&self, count: i64) {
         self.fleet.manifests_due.set(count);
@@ -298,6 +304,10 @@ fn of_fleet(registry: &Registry) -> Result<FleetMetrics, MetricsError> {
             "Devices whose manifest may no longer say what the model does.",
         )?,
         model: registry.gauge("model_number", "Number of the current model.")?,
+        rosters: registry.counter(
+            "rosters_signed_total",
+            "Rosters of boosters that were signed, changed or not.",
+        )?,
         waiting: registry.gauge("devices_waiting", "Devices that wait for a change.")?,
     })
 }

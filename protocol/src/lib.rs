@@ -9,6 +9,7 @@ mod hello;
 mod inventory;
 mod join;
 mod range;
+mod relayed;
 pub mod report;
 mod route;
 
@@ -21,6 +22,7 @@ pub use hello::Hello;
 pub use inventory::{Disk, FilesetHeld, Inventory, Software, System};
 pub use join::{Join, ParseJoinError, Token};
 pub use range::{ByteRange, RangeError};
+pub use relayed::{Relayed, RelayedAnswer, RelayedAnswers};
 pub use report::{Reported, Reports};
 pub use route::{EnrolRole, Route, RouteError};
 
@@ -50,5 +52,11 @@ pub const STATEMENT_TYPE: &str = "application/vnd.larder.dsse+json";
 pub const PACK_TYPE: &str = "application/vnd.larder.pack";
 /// Media type of an index root.
 pub const ROOT_TYPE: &str = "application/vnd.larder.index-root+cbor";
+/// Media type of a device's entry in a roster, with its proof.
+pub const PROOF_TYPE: &str = "application/vnd.larder.roster-proof+cbor";
+/// Media type of a roster's list of entries.
+pub const ROSTER_TYPE: &str = "application/vnd.larder.roster-list+cbor";
+/// How old the head of a roster may be before a device asks the origin, in seconds.
+pub const ROSTER_FRESH_SECONDS: i64 = 1800;
 /// Media type of a CRL (RFC 2585).
 pub const CRL_TYPE: &str = "application/pkix-crl";

@@ -28,8 +28,12 @@ pub enum Route {
     Pack(FilesetName, PackId),
     /// A new certificate for an old one (RFC 7030 §4.2.2).
     Reenrol(EnrolRole),
+    /// A booster passes on what its devices say.
+    Relayed,
     /// A party tells whom it refused.
     Reports,
+    /// What holds for the devices of a booster, or for one of them.
+    Roster,
     /// A snapshot by its name.
     Snapshot(Digest),
     /// A statement or an index root by its name.
@@ -93,7 +97,9 @@ impl Route {
             }
             ("hello", []) => Ok(Self::Hello),
             ("inventory", []) => Ok(Self::Inventory),
+            ("relayed", []) => Ok(Self::Relayed),
             ("reports", []) => Ok(Self::Reports),
+            ("roster", []) => Ok(Self::Roster),
             ("snapshots", [digest]) => named(digest).map(Self::Snapshot),
             ("statements", [digest]) => named(digest).map(Self::Statement),
             ("timestamp", []) => Ok(Self::Timestamp),
@@ -116,7 +122,9 @@ impl Route {
             Self::Inventory => "inventory",
             Self::Pack(..) => "pack",
             Self::Reenrol(_) => "reenrol",
+            Self::Relayed => "relayed",
             Self::Reports => "reports",
+            Self::Roster => "roster",
             Self::Snapshot(_) => "snapshot",
             Self::Statement(_) => "statement",
             Self::Timestamp => "timestamp",
@@ -138,7 +146,9 @@ impl fmt::Display for Route {
             Self::Inventory => f.write_str("/v1/inventory"),
             Self::Pack(name, id) => write!(f, "/v1/filesets/{name}/packs/{}", id.0.hex()),
             Self::Reenrol(role) => write!(f, "/.well-known/est/{}/simplereenroll", role.label()),
+            Self::Relayed => f.write_str("/v1/relayed"),
             Self::Reports => f.write_str("/v1/reports"),
+            Self::Roster => f.write_str("/v1/roster"),
             Self::Snapshot(digest) => write!(f, "/v1/snapshots/{digest}"),
             Self::Statement(digest) => write!(f, "/v1/statements/{digest}"),
             Self::Timestamp => f.write_str("/v1/timestamp"),
@@ -211,7 +221,9 @@ mod tests {
             Route::Inventory,
             Route::Pack("tools".parse().unwrap(), PackId(digest)),
             Route::Reenrol(EnrolRole::Client),
+            Route::Relayed,
             Route::Reports,
+            Route::Roster,
             Route::Snapshot(digest),
             Route::Statement(digest),
             Route::Timestamp,
@@ -234,7 +246,9 @@ mod tests {
             inventory /v1/inventory
             pack /v1/filesets/tools/packs/2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             reenrol /.well-known/est/client/simplereenroll
+            relayed /v1/relayed
             reports /v1/reports
+            roster /v1/roster
             snapshot /v1/snapshots/sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             statement /v1/statements/sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             timestamp /v1/timestamp

@@ -115,7 +115,9 @@ pub(crate) async fn answer(
         | Route::Enrol(_)
         | Route::Inventory
         | Route::Reenrol(_)
+        | Route::Relayed
         | Route::Reports
+        | Route::Roster
         | Route::Wait => {
             anyhow::bail!("a liar does not enrol")
         }

@@ -143,6 +143,31 @@ fn manifest() -> Manifest {
     }
 }
 
+fn roster_head() -> RosterHead {
+    RosterHead {
+        deployment: "d1".to_owned(),
+        booster: "b1".to_owned(),
+        model: 2,
+        count: 3,
+        root: Digest::of(b"root"),
+        list: Digest::of(b"list"),
+        every: 120,
+        issued: 1_700_000_000,
+        expires: 1_700_086_400,
+    }
+}
+
+fn spoken() -> Spoken {
+    Spoken {
+        deployment: "d1".to_owned(),
+        device: "c1".to_owned(),
+        run: [7; 16],
+        counter: 9,
+        at: 1_700_000_000,
+        body: b"{}".to_vec(),
+    }
+}
+
 fn comes_back<T: Payload + PartialEq + fmt::Debug>(payload: &T, expected: Expect) {
     let bytes = payload.encode();
     assert_eq!(T::decode(&bytes).as_ref(), Ok(payload));
@@ -167,6 +192,8 @@ fn the_bytes_of_payloads_do_not_drift() {
     comes_back(&snapshot(), expect!["166 bytes, sha256:a90225168912…"]);
     comes_back(&document(), expect!["94 bytes, sha256:afbe34559e68…"]);
     comes_back(&manifest(), expect!["295 bytes, sha256:f8742d319826…"]);
+    comes_back(&roster_head(), expect!["100 bytes, sha256:43a35880a376…"]);
+    comes_back(&spoken(), expect!["39 bytes, sha256:42826f21b6f3…"]);
 }
 
 #[test]

@@ -162,6 +162,8 @@ impl Api {
             Route::CheckIn
             | Route::Inventory
             | Route::Pack(..)
+            | Route::Relayed
+            | Route::Roster
             | Route::Snapshot(_)
             | Route::Statement(_)
             | Route::Wait => nowhere(),
@@ -187,11 +189,23 @@ impl Api {
             Route::Inventory if head.method == Method::POST => {
                 self.inventories.answer(peer, body).await
             }
-            Route::CheckIn | Route::Inventory | Route::Wait => not_allowed(),
+            Route::Relayed if head.method == Method::POST => {
+                self.check_ins.relayed(peer, body).await
+            }
+            Route::Roster if head.method == Method::GET => self.check_ins.roster(peer).await,
+            Route::CheckIn | Route::Inventory | Route::Relayed | Route::Roster | Route::Wait => {
+                not_allowed()
+            }
             Route::Statement(digest) if is_read(head) => {
                 statement::answer(&self.manifests, &*self.content, peer, digest, head).await
             }
             Route::Crl(_) | Route::Deployment | Route::Hello => self.public_route(route, head),
+            Route::Pack(ref name, _) if is_read(head) => {
+                match statement::admit(&self.manifests, peer, name).await {
+                    Ok(()) => self.content.answer(route, head).await,
+                    Err(refusal) => refusal,
+                }
+            }
             Route::Pack(..) | Route::Snapshot(_) | Route::Statement(_) | Route::Timestamp => {
                 if is_read(head) {
                     self.content.answer(route, head).await
@@ -227,7 +241,9 @@ impl Api {
             | Route::Inventory
             | Route::Pack(..)
             | Route::Reenrol(_)
+            | Route::Relayed
             | Route::Reports
+            | Route::Roster
             | Route::Snapshot(_)
             | Route::Statement(_)
             | Route::Timestamp

@@ -1,11 +1,12 @@
-//! What is asked for by its digest: a device's own manifest, what everybody may read, or a script.
+//! What is asked for by its digest: a device's own manifest, a booster's list, what everybody may
+//! read, or a script; and whether a device may read a fileset's packs.
 
 use certs::Peer;
-use content::Digest;
+use content::{Digest, FilesetName};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
-use protocol::{Code, Fault, Route, STATEMENT_TYPE};
+use protocol::{Code, Fault, ROSTER_TYPE, Route, STATEMENT_TYPE};
 use service::Report;
 use tracing::error;
 
@@ -30,6 +31,9 @@ pub(super) async fn answer(
         Ok(None) => {}
         Err(failure) => return failed(&failure),
     }
+    if let Some(list) = manifests.list(peer, digest) {
+        return private(list, ROSTER_TYPE);
+    }
     let reply = content.answer(Route::Statement(digest), head).await;
     if reply.status() != StatusCode::NOT_FOUND {
         return reply;
@@ -38,6 +42,26 @@ pub(super) async fn answer(
         Ok(Some(script)) => private(script, SCRIPT_TYPE),
         Ok(None) => reply,
         Err(failure) => failed(&failure),
+    }
+}
+
+/// Refuses the packs of `fileset` to a `peer` that may not read them.
+pub(super) async fn admit(
+    manifests: &Manifests,
+    peer: &Peer,
+    fileset: &FilesetName,
+) -> Result<(), Reply> {
+    match manifests.may_read(peer, fileset).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(fault(&Fault::new(
+            Code::Forbidden,
+            "the manifest of this device does not name that fileset",
+        ))),
+        Err(failure) => {
+            error!(error = %Report(&failure), "cannot tell who may read a fileset");
+            let told = "the origin cannot tell at the moment who may read that";
+            Err(fault(&Fault::new(Code::Internal, told)))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::api::{Reply, fault, full, too_many};
 use crate::manifests::Standing;
 
 /// How long a wait lasts: shorter than the minute after which boxes on the way forget a connection.
-const WAIT: Duration = Duration::from_secs(55);
+pub(super) const WAIT: Duration = Duration::from_secs(55);
 /// When to come again if there is no room to wait.
 const WAIT_AGAIN: Duration = Duration::from_secs(60);
 
@@ -48,8 +48,15 @@ impl CheckIns {
 
     /// `GET /v1/wait` of `peer`: an answer when something changes for it, or nothing.
     pub async fn wait(&self, peer: &Peer, query: &str) -> Reply {
-        if peer.role() != Role::Client {
-            return fault(&Fault::new(Code::Forbidden, "only a client waits"));
+        match peer.role() {
+            Role::Client => {}
+            Role::Booster => return self.wait_for_roster(peer, query).await,
+            Role::Origin | Role::Signer => {
+                return fault(&Fault::new(
+                    Code::Forbidden,
+                    "only clients and boosters wait",
+                ));
+            }
         }
         if let Err(wait) = self.waits.take(peer.identity(), Instant::now()) {
             return too_many("waits come too fast", wait);
@@ -114,7 +121,8 @@ fn held_by(query: &str) -> Option<Option<Digest>> {
     Some(held)
 }
 
-fn nothing() -> Reply {
+/// That nothing has changed.
+pub(super) fn nothing() -> Reply {
     let mut reply = Response::new(full(Vec::new()));
     *reply.status_mut() = StatusCode::NO_CONTENT;
     let no_store = HeaderValue::from_static("no-store");

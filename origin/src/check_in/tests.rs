@@ -12,6 +12,7 @@ use transport::ContentJudge;
 use super::*;
 
 mod device;
+mod relayed;
 use crate::documents::Addresses;
 use crate::enrol::{Decision, Request};
 use crate::ledger::devices;

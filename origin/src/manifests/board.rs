@@ -60,6 +60,13 @@ impl Board {
         self.state().devices.get(id).cloned().unwrap_or_default()
     }
 
+    /// The name of the manifest of the device `id`.
+    pub(super) fn manifest(&self, id: &DeviceId) -> Option<Digest> {
+        let state = self.state();
+        let held = state.devices.get(id)?.manifest.as_ref();
+        held.map(|held| held.digest)
+    }
+
     /// Takes note of a manifest; who waits for it is told.
     pub(super) fn made(&self, made: &Made) {
         let mut state = self.state();

@@ -180,9 +180,10 @@ impl Builder {
         }
         commit(tx).await?;
         self.inner.board.unchanged(&ids);
-        signed
-            .iter()
-            .for_each(|(made, _)| self.inner.board.made(made));
+        for (made, _) in &signed {
+            self.inner.board.made(made);
+            self.inner.rosters.touched(&made.device);
+        }
         self.inner.metrics.manifests_built(signed.len() as u64);
         debug!(
             looked_at = ids.len(),

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
-use protocol::{Code, ENROL_BODY_BYTES_MAX, Fault, Inventory, Route};
+use protocol::{Code, ENROL_BODY_BYTES_MAX, Fault, Inventory, Relayed, Route};
 use service::unix::RequestBody;
 use tokio::sync::OwnedSemaphorePermit;
 use transport::{Body, BoxError, ReadBodyError, Session, hear};
@@ -95,6 +95,7 @@ pub(super) fn content(
             };
             let most = match &room {
                 Some(_) => Inventory::BYTES_MAX,
+                None if peer.role() == Role::Booster => Relayed::BYTES_MAX,
                 None => ENROL_BODY_BYTES_MAX,
             };
             match whole(request, most).await {

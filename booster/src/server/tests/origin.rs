@@ -329,8 +329,10 @@ impl Shared {
                 };
                 self.pack(ask).await
             }
-            // Only clients wait, and say what they are.
-            Route::Inventory | Route::Wait => respond::status(StatusCode::NOT_FOUND),
+            // Nobody is on a roster here, and only clients say what they are.
+            Route::Inventory | Route::Relayed | Route::Roster | Route::Wait => {
+                respond::status(StatusCode::NOT_FOUND)
+            }
             Route::Reports => {
                 self.reported.lock().unwrap().extend(Reports::decode(&body));
                 respond::status(StatusCode::NO_CONTENT)
