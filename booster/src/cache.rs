@@ -35,6 +35,7 @@ use tracing::error;
 use crate::metrics::CacheMetrics;
 use crate::single::SingleFlight;
 use crate::upstream::Upstreams;
+use ahead::Leads;
 pub use fill::FillError;
 pub(crate) use fill::{Course, Order, Place};
 use fill::{Fill, Tail, Trails, Turns};
@@ -107,6 +108,7 @@ pub struct Cache {
 struct Shared {
     doubts: Doubts,
     flights: Mutex<HashMap<PackId, Arc<Fill>>>,
+    leads: Leads,
     limits: Limits,
     memory: Memory,
     metrics: CacheMetrics,
@@ -167,6 +169,7 @@ impl Cache {
             shared: Arc::new(Shared {
                 doubts: Doubts::default(),
                 flights: Mutex::default(),
+                leads: Leads::default(),
                 limits,
                 memory: memory.clone(),
                 metrics,
@@ -216,7 +219,7 @@ impl Cache {
             let follow = |missed| shared.read_ahead(fileset, entry.id, asker, missed);
             let there = match shared.find(entry, extent).await {
                 AtHand::Here(mut served) => {
-                    served.ahead = if whole { follow(false) } else { Vec::new() };
+                    served.ahead = if whole { follow(false) } else { None };
                     return Ok(served);
                 }
                 AtHand::Nowhere => false,
@@ -227,7 +230,7 @@ impl Cache {
                 continue;
             };
             shared.metrics.misses.inc();
-            let ahead = if whole { follow(true) } else { Vec::new() };
+            let ahead = if whole { follow(true) } else { None };
             let served = Served::behind(tail, collapsed, entry).await?;
             return Ok(Served { ahead, ..served });
         }
@@ -350,7 +353,7 @@ impl Shared {
         if let Some(rope) = self.memory.get(key) {
             self.metrics.hits_memory.inc();
             return AtHand::Here(Served {
-                ahead: Vec::new(),
+                ahead: None,
                 how: How::Memory,
                 total_bytes: rope.length(),
                 origin: Origin::Memory(rope),
@@ -392,7 +395,7 @@ impl Shared {
             None => Origin::Disk(Arc::new(pack)),
         };
         Served {
-            ahead: Vec::new(),
+            ahead: None,
             how: How::Disk,
             origin,
             total_bytes,

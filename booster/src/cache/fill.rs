@@ -341,6 +341,16 @@ impl Tail {
         }
     }
 
+    /// Whether the fill has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.progress.borrow().ended.is_some()
+    }
+
+    /// Whether `other` reads along behind the same fill.
+    pub(crate) fn is_behind_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.fill, &other.fill)
+    }
+
     /// Waits until the fill has ended.
     ///
     /// # Errors

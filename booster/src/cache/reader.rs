@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::fill::{FillError, Piece, Tail};
+use super::ahead::Lead;
+use super::fill::{FillError, Piece};
 use super::pieces::PIECE_BYTES;
 use super::store::StoredPack;
 use super::{Origin, off_runtime};
@@ -15,7 +16,7 @@ use super::{Origin, off_runtime};
 #[derive(Debug)]
 pub struct Reader {
     /// Fills of what comes next, held as long as this is read.
-    _ahead: Vec<Tail>,
+    _ahead: Option<Arc<Lead>>,
     origin: Origin,
     at: u64,
     end: u64,
@@ -41,7 +42,7 @@ pub enum ReadError {
 }
 
 impl Reader {
-    pub(super) fn new(origin: Origin, from: u64, end: u64, ahead: Vec<Tail>) -> Self {
+    pub(super) fn new(origin: Origin, from: u64, end: u64, ahead: Option<Arc<Lead>>) -> Self {
         Self {
             _ahead: ahead,
             origin,

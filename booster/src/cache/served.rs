@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use content::locator::PackEntry;
 
+use super::ahead::Lead;
 use super::fill::{FillError, Tail};
 use super::reader::Reader;
 use super::rope::Rope;
@@ -38,7 +39,7 @@ pub enum How {
 #[derive(Debug)]
 pub struct Served {
     /// Fills of what comes next, which go on as long as this is read.
-    pub(super) ahead: Vec<Tail>,
+    pub(super) ahead: Option<Arc<Lead>>,
     pub(super) how: How,
     pub(super) origin: Origin,
     pub(super) total_bytes: u64,
@@ -61,7 +62,7 @@ impl Served {
     ) -> Result<Self, FillError> {
         let stored = tail.header().await?;
         Ok(Self {
-            ahead: Vec::new(),
+            ahead: None,
             how: How::Fill { collapsed, stored },
             origin: Origin::Fill(tail),
             total_bytes: u64::from(entry.total_bytes),

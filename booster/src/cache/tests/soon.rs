@@ -163,6 +163,32 @@ async fn what_was_begun_ahead_ends_when_the_reader_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_begun_ahead_goes_on_for_whoever_reads_that_fileset() {
+    let read = Read::open(8, &[], limits()).await;
+    read.read(0, "laptop-7").await;
+    read.read(1, "laptop-7").await;
+    read.source.gate_at(start(&read.packs[0], 1) + 10);
+    let first = read.ask(2, "laptop-7", Extent::Whole).await;
+    // For this one, who comes new, nothing would be begun.
+    let second = read.ask(2, "laptop-8", Extent::Whole).await;
+    until(async || read.asked().len(), |asked| *asked == 4).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(read.bed.metrics.fills_running.get(), 3);
+    read.source.gate_at(u64::MAX);
+    let got = soon(all(second.reader(0, u64::MAX))).await.unwrap();
+    assert!(got == read.packs[2].bytes);
+    for at in 3..5 {
+        read.read(at, "laptop-8").await;
+    }
+    read.bed.settled().await;
+    let asks = read.source.asks().len();
+    assert_eq!(asks, read.asked().len(), "nothing is asked for twice");
+    let cancelled = read.bed.metrics.fills.with_label_values(&["cancelled"]);
+    assert_eq!(cancelled.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_has_asked_for_makes_way_and_is_gone_on_from() {
     let read = Read::open(8, &[], limits()).await;
     for at in 0..2 {
