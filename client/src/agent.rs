@@ -15,7 +15,7 @@ mod line;
 mod mind;
 mod pace;
 mod run;
-mod script;
+pub(crate) mod script;
 mod settle;
 mod state;
 mod step;

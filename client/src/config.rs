@@ -13,7 +13,9 @@ use service::logs;
 pub struct Config {
     approval_wait: Duration,
     data: PathBuf,
+    fields: PathBuf,
     grace: Duration,
+    inventory_every: Duration,
     log_filter: String,
     log_format: logs::Format,
     site: Option<String>,
@@ -38,7 +40,9 @@ impl Config {
         Self {
             approval_wait: APPROVAL_WAIT,
             data,
+            fields: FIELDS.into(),
             grace: Duration::ZERO,
+            inventory_every: INVENTORY_EVERY,
             log_filter: log.filter,
             log_format: log.format,
             site: None,
@@ -76,6 +80,17 @@ impl Config {
     pub(crate) fn verify_every(&self) -> Option<i64> {
         let seconds = i64::try_from(self.verify_every.as_secs()).ok()?;
         Some(seconds).filter(|seconds| *seconds > 0)
+    }
+
+    /// How often the agent takes stock of the device, in seconds; none for never.
+    pub(crate) fn inventory_every(&self) -> Option<i64> {
+        let seconds = i64::try_from(self.inventory_every.as_secs()).ok()?;
+        Some(seconds).filter(|seconds| *seconds > 0)
+    }
+
+    /// Where scripts lie that find out custom fields of the inventory.
+    pub(crate) fn fields(&self) -> &Path {
+        &self.fields
     }
 
     /// How many bytes it reads from the disk for that in a second; none for as fast as it goes.
@@ -116,6 +131,8 @@ struct Raw {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawAgent {
+    fields: PathBuf,
+    inventory_every: Period,
     verify_every: Period,
     verify_rate: bytesize::ByteSize,
 }
@@ -123,6 +140,8 @@ struct RawAgent {
 impl Default for RawAgent {
     fn default() -> Self {
         Self {
+            fields: FIELDS.into(),
+            inventory_every: Period(INVENTORY_EVERY),
             verify_every: Period(VERIFY_EVERY),
             verify_rate: bytesize::ByteSize(VERIFY_RATE),
         }
@@ -170,6 +189,13 @@ impl TryFrom<Raw> for Config {
                 raw.data.display()
             ));
         }
+        let every = raw.agent.inventory_every;
+        if !every.0.is_zero() && every.0 < INVENTORY_EVERY_MIN {
+            let min = Period(INVENTORY_EVERY_MIN);
+            return Err(format!(
+                "`agent.inventory_every` is {every}: want 0s or at least {min}"
+            ));
+        }
         // The longest site that a deployment document holds.
         if raw.site.len() > 63 {
             return Err("`site` is longer than 63 bytes".to_owned());
@@ -182,7 +208,9 @@ impl TryFrom<Raw> for Config {
         Ok(Self {
             approval_wait: raw.approval_wait.map_or(APPROVAL_WAIT, |wait| wait.0),
             data: raw.data,
+            fields: raw.agent.fields,
             grace: grace.0,
+            inventory_every: every.0,
             log_filter: raw.log.filter,
             log_format: raw.log.format,
             site: Some(raw.site).filter(|site| !site.is_empty()),
@@ -194,6 +222,12 @@ impl TryFrom<Raw> for Config {
 
 /// The life of a signer's certificate, without which no timestamp counts.
 const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Where scripts for custom fields lie.
+const FIELDS: &str = "/etc/larder/fields.d";
+/// How often stock is taken of the device.
+const INVENTORY_EVERY: Duration = Duration::from_secs(3600);
+/// The origin hears one device's inventory so often at the most.
+const INVENTORY_EVERY_MIN: Duration = Duration::from_secs(600);
 /// How often everything is looked at.
 const VERIFY_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// In a second: a disk has other things to do, and 100 GiB take an hour and a half.

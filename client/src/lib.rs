@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 mod fetch;
 mod install;
+mod inventory;
 mod keep;
 mod net;
 mod plan;

@@ -43,6 +43,7 @@ pub(crate) fn held(state: &State, in_force: Option<&InForce>) -> Held {
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         results: results.collect(),
         done: state.done.iter().take(Held::DONE_MAX).copied().collect(),
+        // The agent says it, which has it.
         inventory: None,
     }
 }

@@ -1,9 +1,12 @@
 //! The mind of the agent: what it knows, and what it makes of what it hears. It is written down
 //! before anything follows from it.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use content::Digest;
 use content::statement::{Manifest, Statement};
-use protocol::{CheckInAnswer, CommandKind, Held};
+use protocol::{CheckInAnswer, CommandKind, FilesetHeld, Held, Inventory};
 use service::Clock;
 use tracing::{error, info, warn};
 
@@ -14,6 +17,7 @@ use super::pace::Pace;
 use super::state::{Holding, InForce, State};
 use super::step::{Act, Next, next};
 use crate::fetch::off_the_runtime;
+use crate::inventory::Stock;
 
 /// What the agent knows, and when it acts.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(crate) struct Mind {
     clock: Clock,
     /// Between two looks at everything, in seconds; none for never.
     verify_every: Option<i64>,
+    /// What the device says of itself; it keeps none until the agent's settings are known.
+    pub(crate) stock: Stock,
 }
 
 impl Mind {
@@ -47,6 +53,7 @@ impl Mind {
             files,
             clock,
             verify_every,
+            stock: Stock::new(None, PathBuf::new()),
         };
         // It was kept before the state that names it.
         let known = mind.state.manifest.as_ref().map_or(0, |known| known.number);
@@ -69,7 +76,29 @@ impl Mind {
     /// What is to be told to the origin.
     pub(crate) fn held(&self) -> Held {
         let in_force = self.state.manifest.as_ref();
-        held(&self.state, in_force.filter(|_| self.manifest.is_some()))
+        Held {
+            inventory: self.stock.digest(),
+            ..held(&self.state, in_force.filter(|_| self.manifest.is_some()))
+        }
+    }
+
+    /// The filesets that are here or have failed, as an inventory names them.
+    pub(crate) fn filesets(&self) -> BTreeMap<String, FilesetHeld> {
+        let all = self.state.filesets.iter();
+        let held = all.filter_map(|(name, it)| Some((name.to_string(), it.settled()?)));
+        held.take(Inventory::FILESETS_MAX).collect()
+    }
+
+    /// Takes stock of the device, if it is time for that; whether it was.
+    pub(crate) async fn take_stock(&mut self) -> bool {
+        let (filesets, now) = (self.filesets(), self.now());
+        if self.stock.due(&filesets).is_none_or(|at| at > now) {
+            return false;
+        }
+        if self.stock.take(filesets, now).await {
+            self.pace.has_news(now, fastrand::f64());
+        }
+        true
     }
 
     /// The model and the name of the manifest that is at hand.
@@ -155,6 +184,9 @@ impl Mind {
             }
         };
         self.state.told(&told.results, &told.done);
+        let asks = heard.answer.as_ref().is_some_and(|it| it.inventory);
+        self.stock
+            .asked(asks && told.inventory == self.stock.digest());
         let next = heard.answer.as_ref().map(|answer| answer.next_seconds);
         self.pace.answered(next, now, random);
         if let Some(answer) = &heard.answer {

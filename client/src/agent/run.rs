@@ -8,6 +8,7 @@ use protocol::CheckInAnswer;
 use service::{CancellationToken, Clock, Component, Drained, Report, Tasks};
 use tokio::time::sleep;
 use tracing::{info, warn};
+use transport::Source;
 
 use super::AgentError;
 use super::files::Files;
@@ -18,6 +19,7 @@ use super::step::{Act, What};
 use super::wake::Wake;
 use crate::config::Config;
 use crate::fetch::off_the_runtime;
+use crate::inventory::Stock;
 use crate::session::Session;
 
 /// The agent of a device, at work until it is drained.
@@ -73,7 +75,8 @@ pub(super) async fn wake(
         let mind = Mind::wake(files.clone(), kept, session.clock.clone(), verify_every)?;
         Ok::<_, AgentError>((session, files, mind))
     });
-    let (session, files, mind) = opened.await.map_err(|_| AgentError::Stopped)??;
+    let (session, files, mut mind) = opened.await.map_err(|_| AgentError::Stopped)??;
+    mind.stock = Stock::new(config.inventory_every(), config.fields().to_owned());
     let line = Line {
         origin: Arc::new(session.origin_source()?),
         judge: session.judge(),
@@ -130,8 +133,12 @@ impl Life {
                 self.check_in(&stop).await;
             } else if let Some(id) = self.mind.renewal() {
                 self.renew(id).await;
+            } else if let Some(body) = self.mind.stock.wanted() {
+                send_inventory(&self.line.origin, &body, &stop).await;
             } else if let Some(act) = self.mind.next().act {
                 self.act(act, &stop).await;
+            } else if self.take_stock(&stop).await {
+                // There may be something to tell.
             } else {
                 let next = self.mind.next().look_again_at.unwrap_or(i64::MAX);
                 let next = next.min(self.mind.pace.due());
@@ -153,6 +160,14 @@ impl Life {
             () = stop.cancelled() => return,
         };
         tell(checked, &mut self.wake, self.mind.least() > before);
+    }
+
+    /// Takes stock of the device, if it is time for that; whether it was.
+    async fn take_stock(&mut self, stop: &CancellationToken) -> bool {
+        tokio::select! {
+            taken = self.mind.take_stock() => taken,
+            () = stop.cancelled() => false,
+        }
     }
 
     async fn renew(&mut self, id: u64) {
@@ -222,6 +237,18 @@ impl Life {
         let files = self.hands.files.clone();
         let tidied = off_the_runtime(move || files.tidy_scripts(&scripts));
         tidied.await.unwrap_or_default();
+    }
+}
+
+/// Sends what the origin has asked for. What does not arrive is asked for again.
+async fn send_inventory(origin: &Source, body: &[u8], stop: &CancellationToken) {
+    let sent = tokio::select! {
+        sent = origin.inventory(body.to_vec()) => sent,
+        () = stop.cancelled() => return,
+    };
+    match sent {
+        Ok(()) => info!(bytes = body.len(), "sent the inventory"),
+        Err(error) => warn!(error = %Report(&error), "cannot send the inventory"),
     }
 }
 

@@ -146,14 +146,15 @@ fn command(call: &Call<'_>) -> Command {
 }
 
 /// A process and those that it has started, which end with it.
-struct Group {
-    child: Child,
+pub(crate) struct Group {
+    pub(crate) child: Child,
     pid: Option<rustix::process::Pid>,
-    has_ended: bool,
+    /// Set once the process is known to have ended.
+    pub(crate) has_ended: bool,
 }
 
 impl Group {
-    fn of(child: Child) -> Self {
+    pub(crate) fn of(child: Child) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         Self {
             child,
@@ -194,7 +195,7 @@ pub(crate) const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// How long to wait for the rest of what it said once it has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where scripts find programs, whatever started us.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[cfg(test)]
 mod tests {

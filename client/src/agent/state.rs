@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use content::{Digest, FilesetName};
-use protocol::{Command, CommandKind, FilesetResult, SourceBytes};
+use protocol::{Command, CommandKind, FilesetHeld, FilesetResult, FilesetState, SourceBytes};
 use serde::{Deserialize, Serialize};
 
 use super::kept::Kept;
@@ -256,6 +256,29 @@ impl State {
 }
 
 impl Holding {
+    /// What it has come to: at its target, damaged or not, or failed on the way there. None while it
+    /// comes or goes.
+    pub(crate) fn settled(&self) -> Option<FilesetHeld> {
+        let failed = self
+            .last
+            .as_ref()
+            .filter(|last| last.state == FilesetState::Failed);
+        match (&self.active, failed) {
+            (Some(active), _) => Some(FilesetHeld {
+                revision: active.revision.0,
+                state: match self.damaged {
+                    Some(_) => FilesetState::Damaged,
+                    None => FilesetState::Active,
+                },
+            }),
+            (None, Some(last)) => Some(FilesetHeld {
+                revision: last.revision,
+                state: FilesetState::Failed,
+            }),
+            (None, None) => None,
+        }
+    }
+
     /// Takes note that `item` is at its target, not confirmed.
     pub(super) fn place(&mut self, item: Kept) {
         let before = self.active.replace(item);
