@@ -16,7 +16,8 @@
 //! | `POST /tokens` | makes a token and its join string |
 //! | `POST /tokens/ID/revoke` | makes one worth nothing |
 //! | `GET /reports?within=S&limit=N&reason=R&reporter=ROLE/ID` | lists what was reported |
-//! | `/model/…`, `/models/…` | goes to [`calls`] |
+//! | `POST /inventories` | lists what devices say of themselves, by a rule, a page at a time |
+//! | `/groups/…`, `/model/…`, `/models/…` | goes to [`calls`] |
 //! | everything else | goes to [`AdminContent`] |
 
 use std::future::Future;
@@ -119,7 +120,7 @@ impl Admin {
                 let id = (*id).to_owned();
                 self.command(&id, request).await
             }
-            (_, ["model" | "models", ..]) => {
+            (_, ["groups" | "model" | "models", ..]) => {
                 calls::answer(&self.models, &self.spawner, &parts, request).await
             }
             (&Method::POST, ["devices", id, "revoke"]) => {
@@ -127,6 +128,7 @@ impl Admin {
                 self.revoke(&id, request).await
             }
             (&Method::POST, ["devices", id, verb]) => self.decide(id, verb).await,
+            (&Method::POST, ["inventories"]) => self.find_inventories(request).await,
             (&Method::POST, ["revocations"]) => self.revoke_all(request).await,
             (&Method::GET, ["tokens"]) => {
                 let query = request.uri().query().unwrap_or_default();
@@ -182,6 +184,17 @@ impl Admin {
                 Err(refusal) => fault(&refusal),
             },
             Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+        }
+    }
+
+    async fn find_inventories(&self, request: Request<RequestBody>) -> Reply {
+        let wanted = match told(request, SMALL_BODY_BYTES_MAX).await {
+            Ok(wanted) => wanted,
+            Err(refusal) => return fault(&refusal),
+        };
+        match self.inventories.find(&wanted).await {
+            Ok(found) => json(&found),
+            Err(refusal) => fault(&refusal),
         }
     }
 

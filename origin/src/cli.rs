@@ -5,7 +5,9 @@ mod bar;
 mod ca;
 pub mod content;
 mod device;
+mod group;
 mod init;
+mod inventory;
 mod model;
 mod passphrase;
 mod place;
@@ -47,6 +49,11 @@ enum Command {
     /// See devices and decide about them
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// See groups and who is in
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// See what devices say of themselves
+    Inventory(inventory::InventoryArgs),
     /// Say who should hold what
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -91,6 +98,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::Serve => serve::run(&place, output).await,
         Command::Token(command) => token::run(command, &place, output).await,
         Command::Device(command) => device::run(command, &place, output).await,
+        Command::Group(command) => group::run(command, &place, output).await,
+        Command::Inventory(args) => inventory::run(args, &place, output).await,
         Command::Model(command) => model::run(command, &place, output).await,
         Command::Publish(args) => content::publish(args, &place, output).await,
         Command::Fileset(command) => content::fileset(command, &place, output).await,
@@ -115,6 +124,11 @@ mod tests {
             "model set d fileset tools --revision latest --target /opt/t --mode tree \
              --heal etc/**=if-missing --depends base --script preflight=x --clear heal",
             "model set d group g",
+            "model set d group g --rule os=debian",
+            "group list",
+            "group show g",
+            "inventory one",
+            "inventory --where os=debian",
             "model set d member g one two",
             "model set d associate tools --group g --activate-from 2026-12-01T06:00:00Z",
             "model unset d associate tools --device one",

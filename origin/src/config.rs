@@ -1,5 +1,8 @@
 //! The origin's settings, and the file that an operator writes.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +19,7 @@ use service::logs;
 pub struct Config {
     certificates: Certificates,
     check_in_interval: Duration,
+    smart_groups_every: Duration,
     content: Listener,
     data: PathBuf,
     enrol: Enrol,
@@ -103,6 +107,7 @@ impl Config {
                 overlap: certificates.overlap.0,
             },
             check_in_interval: RawCheckIn::default().interval.0,
+            smart_groups_every: RawSmartGroups::default().every.0,
             content: RawContent::default().into(),
             data,
             enrol: RawEnrol::default().into(),
@@ -134,6 +139,12 @@ impl Config {
     #[must_use]
     pub fn check_in_interval(&self) -> Duration {
         self.check_in_interval
+    }
+
+    /// How often devices are held against rules on what changes with time.
+    #[must_use]
+    pub fn smart_groups_every(&self) -> Duration {
+        self.smart_groups_every
     }
 
     /// The listener for content, over mutual TLS.
@@ -188,6 +199,8 @@ struct Raw {
     #[serde(default)]
     check_in: RawCheckIn,
     #[serde(default)]
+    smart_groups: RawSmartGroups,
+    #[serde(default)]
     ops: RawOps,
     #[serde(default)]
     log: RawLog,
@@ -229,6 +242,20 @@ struct RawCertificates {
 #[serde(deny_unknown_fields, default)]
 struct RawCheckIn {
     interval: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSmartGroups {
+    every: Period,
+}
+
+impl Default for RawSmartGroups {
+    fn default() -> Self {
+        Self {
+            every: Period(Duration::from_secs(300)),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -336,6 +363,7 @@ impl TryFrom<Raw> for Config {
             return Err("`enrol.pending_per_address_max` is over `enrol.pending_max`".to_owned());
         }
         check_interval(raw.check_in.interval)?;
+        check_every(raw.smart_groups.every)?;
         check_retry(raw.enrol.retry_after)?;
         check_rate("enrol.rate_per_address", raw.enrol.rate_per_address)?;
         check_rate("enrol.burst_per_address", raw.enrol.burst_per_address)?;
@@ -353,6 +381,7 @@ impl TryFrom<Raw> for Config {
                 overlap: overlap.0,
             },
             check_in_interval: raw.check_in.interval.0,
+            smart_groups_every: raw.smart_groups.every.0,
             content: raw.content.into(),
             data: raw.data,
             enrol: raw.enrol.into(),
@@ -409,6 +438,14 @@ fn check_life(key: &str, life: Period) -> Result<(), String> {
     Err(format!("`{key}` is {life}: want {min} to {max}"))
 }
 
+fn check_every(every: Period) -> Result<(), String> {
+    let (min, max) = (Duration::from_secs(10), Duration::from_secs(86_400));
+    if (min..=max).contains(&every.0) {
+        return Ok(());
+    }
+    Err(format!("`smart_groups.every` is {every}: want 10s to 1d"))
+}
+
 fn check_interval(interval: Period) -> Result<(), String> {
     // Below, a device would meet the bound of one check-in in ten seconds.
     let (min, max) = (Duration::from_secs(15), Duration::from_secs(86_400));
@@ -449,51 +486,3 @@ const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
 const RATE_MAX: u32 = 100_000;
 /// Shorter than a service manager's own patience (systemd: 90 s).
 const STOP_GRACE: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-
-    use super::*;
-
-    fn check(text: &str, expected: Expect) {
-        let error = ::config::parse::<Config>(Path::new("o.toml"), text).unwrap_err();
-        expected.assert_eq(
-            &error
-                .to_string()
-                .replace("cannot use the settings in o.toml, ", ""),
-        );
-    }
-
-    #[test]
-    fn the_example_holds_the_defaults() {
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/origin.toml");
-        let defaults = Config::with_data("/var/lib/larder-origin".into());
-        assert_eq!(Config::load(&example).unwrap(), defaults);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        check("", expect!["line 1: missing field `data`"]);
-        check(
-            "data = \"/d\"\n[certificates]\nclient = \"1m\"",
-            expect!["line 1: `certificates.client` is 1m: want 1h to 366d"],
-        );
-        check(
-            "data = \"/d\"\n[check_in]\ninterval = \"10s\"",
-            expect!["line 1: `check_in.interval` is 10s: want 15s to 1d"],
-        );
-        check(
-            "data = \"d\"",
-            expect![[r#"line 1: `data` is "d": want an absolute path"#]],
-        );
-        check(
-            "data = \"/d\"\n[enrol]\npending_max = 3",
-            expect!["line 1: `enrol.pending_per_address_max` is over `enrol.pending_max`"],
-        );
-        check(
-            "data = \"/d\"\n[enrol]\nprotocol_min = 9",
-            expect!["line 1: `enrol.protocol_min` is 9: this release speaks 1 to 1"],
-        );
-    }
-}

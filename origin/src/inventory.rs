@@ -26,11 +26,14 @@ use tracing::error;
 use crate::api::{Reply, fault, full, too_many};
 use crate::authority::Authority;
 use crate::ledger::inventories::{self as table, Stored};
-use crate::ledger::{LedgerError, commit, devices};
+use crate::ledger::{LedgerError, commit, devices, smart};
+use crate::manifests::Manifests;
 use crate::metrics::Metrics;
+use crate::model::Rule;
+use crate::model::smart::settle;
 use crate::pace::Pace;
 use board::Board;
-use view::InventoryView;
+use view::{Found, InventoryView, Wanted};
 
 /// The inventories. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -42,6 +45,7 @@ pub struct Inventories {
 struct Inner {
     authority: Authority,
     board: Board,
+    manifests: Manifests,
     metrics: Metrics,
     pace: Pace,
     room: Arc<Semaphore>,
@@ -66,15 +70,20 @@ const AT_ONCE: usize = 16;
 const SEEN_BATCH: usize = 1000;
 
 impl Inventories {
-    /// The inventories in the ledger of `authority`.
+    /// The inventories in the ledger of `authority`; what they change of groups changes `manifests`.
     ///
     /// # Errors
     ///
     /// Fails if the ledger does.
-    pub async fn open(authority: Authority, metrics: Metrics) -> Result<Self, LedgerError> {
+    pub async fn open(
+        authority: Authority,
+        manifests: Manifests,
+        metrics: Metrics,
+    ) -> Result<Self, LedgerError> {
         let inner = Inner {
             authority,
             board: Board::default(),
+            manifests,
             metrics,
             pace: Pace::new(STEP, BURST),
             room: Arc::new(Semaphore::new(AT_ONCE)),
@@ -145,14 +154,15 @@ impl Inventories {
         // Off the runtime: a long one takes ten milliseconds.
         let packed = tokio::task::spawn_blocking(move || {
             let inventory = Inventory::decode(&bytes)?;
-            Some(Stored::pack(inventory, &bytes, now))
+            let stored = Stored::pack(inventory.clone(), &bytes, now);
+            Some(stored.map(|stored| (inventory, stored)))
         });
         let kept = match packed.await {
             Ok(None) => {
                 self.inner.metrics.inventory("refused");
                 return fault(&Fault::new(Code::BadRequest, "want an inventory"));
             }
-            Ok(Some(Ok(stored))) => self.keep(peer.id(), &stored).await,
+            Ok(Some(Ok((inventory, stored)))) => self.keep(peer.id(), &inventory, &stored).await,
             Ok(Some(Err(failure))) => Err(KeepError::Pack(failure)),
             Err(failure) => Err(KeepError::Stopping(failure)),
         };
@@ -170,14 +180,64 @@ impl Inventories {
         }
     }
 
-    async fn keep(&self, id: &DeviceId, stored: &Stored) -> Result<(), KeepError> {
+    /// Keeps what the device `id` says, and lets it into the smart groups that it fits now.
+    async fn keep(
+        &self,
+        id: &DeviceId,
+        inventory: &Inventory,
+        stored: &Stored,
+    ) -> Result<(), KeepError> {
         let mut tx = self.inner.authority.ledger().write().await?;
         let is_kept = table::put(&mut tx, id, stored).await?;
+        let (digest, now) = (stored.digest, stored.received_at);
+        let moved = is_kept && settle(&mut tx, id, inventory, digest, now).await?;
         commit(tx).await?;
         if is_kept {
-            self.inner.board.put(id, stored.digest);
+            self.inner.board.put(id, digest);
+        }
+        if moved {
+            self.inner.manifests.changed(std::slice::from_ref(id));
         }
         Ok(())
+    }
+
+    /// When the device `id` was last heard.
+    #[must_use]
+    pub fn seen_at(&self, id: &DeviceId) -> Option<i64> {
+        self.inner.board.seen_at(id)
+    }
+
+    /// A page of the devices that fit what is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the rule is none, or if the ledger does.
+    pub async fn find(&self, wanted: &Wanted) -> Result<Found, Fault> {
+        let rule: Option<Rule> = match wanted.rule.as_deref().map(str::parse).transpose() {
+            Ok(rule) => rule,
+            Err(error) => return Err(Fault::new(Code::BadRequest, Report(&error).to_string())),
+        };
+        let failed = |error: LedgerError| Fault::new(Code::Internal, Report(&error).to_string());
+        let mut db = self.inner.authority.ledger().read().await.map_err(failed)?;
+        let page = smart::page(&mut db, &wanted.after, view::PAGE, true).await;
+        let page = page.map_err(failed)?;
+        drop(db);
+        let last = page.last().map(|known| known.id.to_string());
+        let (board, now) = (Arc::clone(&self.inner), self.inner.authority.clock().now());
+        let judge = move || {
+            let rows = page.into_iter().map(|known| {
+                let seen_at = board.board.seen_at(&known.id);
+                view::row(known, rule.as_ref(), seen_at, now)
+            });
+            rows.collect::<Result<Vec<_>, LedgerError>>()
+        };
+        let rows = tokio::task::spawn_blocking(judge).await;
+        let stopping = |_| Fault::new(Code::Busy, "the origin is stopping");
+        let rows = rows.map_err(stopping)?.map_err(failed)?;
+        Ok(Found {
+            devices: rows.into_iter().flatten().collect(),
+            after: last,
+        })
     }
 
     /// What the device `id` says of itself.

@@ -21,6 +21,7 @@ pub mod rekeys;
 pub mod reports;
 pub mod results;
 pub mod scripts;
+pub mod smart;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
@@ -48,6 +49,9 @@ pub struct Ledger {
 
 /// A transaction that may write. Dropped before its `commit`, it leaves no trace.
 pub type Write = Transaction<'static, Sqlite>;
+
+/// A transaction that only reads: what it sees does not change.
+pub type Snapshot = Transaction<'static, Sqlite>;
 
 /// A connection that only reads.
 pub type Read = PoolConnection<Sqlite>;
@@ -201,6 +205,15 @@ impl Ledger {
             .acquire()
             .await
             .map_err(failed("read the ledger"))
+    }
+
+    /// Begins to read the database as it is now, whatever is written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no connection is free in time.
+    pub async fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        self.reader.begin().await.map_err(failed("read the ledger"))
     }
 
     /// Closes the database, when nobody uses it any more.

@@ -123,6 +123,12 @@ impl Manifests {
         self.inner.kick.notify_one();
     }
 
+    /// Takes note that `devices` came into groups or left them: what they hold is looked at anew.
+    pub fn changed(&self, devices: &[DeviceId]) {
+        self.inner.board.mark_due(devices);
+        self.inner.kick.notify_one();
+    }
+
     /// What holds for the device `id` now. What is due is made first; if that takes too long, what
     /// held until now is told: it comes again.
     pub async fn standing(&self, id: &DeviceId) -> Standing {

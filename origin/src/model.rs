@@ -8,16 +8,23 @@ pub mod calls;
 pub mod check;
 pub mod concern;
 pub mod desk;
+mod error;
+pub mod groups;
 pub mod key;
 pub mod plan;
 pub mod resolve;
+pub mod rule;
+pub mod smart;
 #[cfg(test)]
 mod tests;
 pub mod value;
 pub mod view;
 pub mod world;
 
-pub use desk::{ModelError, Models};
+pub use desk::Models;
+pub use error::ModelError;
 pub use key::{GroupName, Key, Whom};
-pub use value::{Association, FilesetSpec, Value};
+pub use rule::Rule;
+pub use smart::SmartGroups;
+pub use value::{Association, FilesetSpec, GroupSpec, Value};
 pub use world::World;

@@ -39,7 +39,7 @@ use crate::inventory::Inventories;
 use crate::ledger::{Ledger, LedgerError};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
-use crate::model::Models;
+use crate::model::{Models, SmartGroups};
 use crate::publish::intake::Intake;
 use crate::reports::{Reports, hearing};
 use stock::StockCheck;
@@ -324,14 +324,22 @@ async fn furnish(
     let (manifests, builder) = Manifests::open(authority.clone(), metrics.clone()).await?;
     tasks.start("manifests", |stop| builder.run(stop));
     let reports = Reports::new(authority, metrics.clone());
-    let inventories = Inventories::open(authority.clone(), metrics.clone()).await?;
+    let opened = Inventories::open(authority.clone(), manifests.clone(), metrics.clone());
+    let inventories = opened.await?;
+    let smart = SmartGroups::new(
+        authority.clone(),
+        inventories.clone(),
+        manifests.clone(),
+        config.smart_groups_every(),
+    );
+    tasks.start("smart-groups", |stop| smart.run(stop));
     let admin = Admin {
         content: made.admin,
         fleet,
         inventories: inventories.clone(),
         manifests: manifests.clone(),
         metrics: metrics.clone(),
-        models: Models::new(authority.clone(), manifests.clone()),
+        models: Models::new(authority.clone(), manifests.clone(), inventories.clone()),
         reports: reports.clone(),
         spawner,
     };

@@ -170,14 +170,14 @@ impl fmt::Display for Dropped {
 /// Things, one on a line.
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Lines<T> {
+pub(super) struct Lines<T> {
     all: Vec<T>,
     #[serde(skip)]
     none: &'static str,
 }
 
 impl<T> Lines<T> {
-    fn new(all: Vec<T>, none: &'static str) -> Self {
+    pub(super) fn new(all: Vec<T>, none: &'static str) -> Self {
         Self { all, none }
     }
 }

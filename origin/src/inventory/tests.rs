@@ -54,10 +54,7 @@ async fn who_names_what_is_not_kept_is_asked_until_it_has_come() {
     assert_eq!(shown.inventory, desk("5.2"));
     assert_eq!(shown.digest, Digest::of(&second).to_string());
     // The next start knows it.
-    let authority = estate.bed.authority.clone();
-    let again = Inventories::open(authority, estate.metrics.clone())
-        .await
-        .unwrap();
+    let again = estate.inventories_anew().await;
     assert!(!again.heard(peer.id(), Some(Digest::of(&second))));
 }
 
@@ -94,7 +91,11 @@ async fn nothing_stays_of_who_is_gone() {
     assert!(estate.inventories.show(peer.id()).await.is_err());
     // What comes from it after that is not kept.
     let other = Stored::pack(desk("2"), b"x", 0).unwrap();
-    estate.inventories.keep(peer.id(), &other).await.unwrap();
+    estate
+        .inventories
+        .keep(peer.id(), &desk("2"), &other)
+        .await
+        .unwrap();
     assert!(estate.inventories.show(peer.id()).await.is_err());
     estate.inventories.refresh().await.unwrap();
     assert!(estate.inventories.heard(peer.id(), Some(Digest::of(&body))));
@@ -108,10 +109,7 @@ async fn when_a_device_was_heard_outlives_the_origin() {
     // Whom nobody knows is passed over.
     let _asked = estate.inventories.heard(&id("nobody"), None);
     estate.inventories.note_seen().await.unwrap();
-    let authority = estate.bed.authority.clone();
-    let again = Inventories::open(authority, estate.metrics.clone())
-        .await
-        .unwrap();
+    let again = estate.inventories_anew().await;
     let now = estate.bed.authority.clock().now();
     assert_eq!(again.inner.board.seen_at(peer.id()), Some(now));
     assert_eq!(again.inner.board.seen_at(&id("nobody")), None);

@@ -142,17 +142,26 @@ impl Stored {
         })
     }
 
+    /// What it says, but for its software.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is none that we have stored.
+    pub fn facts(&self) -> Result<Inventory, LedgerError> {
+        serde_json::from_str(&self.facts).map_err(|_| LedgerError::Malformed {
+            what: "an inventory",
+        })
+    }
+
     /// What it says.
     ///
     /// # Errors
     ///
     /// Fails if it is none that we have stored.
     pub fn unpack(&self) -> Result<Inventory, LedgerError> {
+        let mut inventory = self.facts()?;
         let malformed = LedgerError::Malformed {
             what: "an inventory",
-        };
-        let Ok(mut inventory) = serde_json::from_str::<Inventory>(&self.facts) else {
-            return Err(malformed);
         };
         let software = zstd::bulk::decompress(&self.software, 2 * Inventory::BYTES_MAX);
         let software = software

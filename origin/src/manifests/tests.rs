@@ -102,11 +102,15 @@ async fn what_a_stopped_origin_left_is_made_at_its_next_start() {
     let (idle, models) = {
         let registry = service::metrics::Registry::new("idle");
         let metrics = crate::metrics::Metrics::register(&registry).unwrap();
-        let opened = super::Manifests::open(bed.authority.clone(), metrics).await;
+        let opened = super::Manifests::open(bed.authority.clone(), metrics.clone()).await;
         let (manifests, builder) = opened.unwrap();
+        let authority = bed.authority.clone();
+        let opened = crate::inventory::Inventories::open(authority, manifests.clone(), metrics);
+        let inventories = opened.await.unwrap();
+        let authority = bed.authority.clone();
         (
             builder,
-            crate::model::Models::new(bed.authority.clone(), manifests),
+            crate::model::Models::new(authority, manifests, inventories),
         )
     };
     let edit = crate::model::view::Edit {

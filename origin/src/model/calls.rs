@@ -10,6 +10,7 @@
 //! | `POST /model/drafts/D/commit` | makes it the next model |
 //! | `POST /model/rollback` | makes an old model the next |
 //! | `PUT /model/scripts` | keeps a script |
+//! | `GET /groups`, `GET /groups/NAME` | lists groups, shows one |
 //! | `GET /models?before=N` | lists models |
 //! | `GET /models/N?after=KEY`, `GET /models/current?after=KEY` | shows one |
 
@@ -22,7 +23,8 @@ use service::Spawner;
 use service::unix::RequestBody;
 use transport::admin::told;
 
-use super::desk::{ModelError, Models};
+use super::desk::Models;
+use super::error::ModelError;
 use super::view::Edit;
 use crate::admin::{BODY_BYTES_MAX, json, to_its_end};
 use crate::api::{Reply, fault};
@@ -69,6 +71,8 @@ pub async fn answer(
             change(models, spawner, name, verb, request).await
         }
         (&Method::POST, ["model", "rollback"]) => rollback(models, spawner, request).await,
+        (&Method::GET, ["groups"]) => reply(models.groups().await),
+        (&Method::GET, ["groups", name]) => reply(models.group(name).await),
         (&Method::PUT, ["model", "scripts"]) => keep_script(models, request).await,
         (&Method::GET, ["models"]) => {
             let before = query.strip_prefix("before=").map(str::parse).transpose();

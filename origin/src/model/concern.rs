@@ -36,7 +36,8 @@ pub fn concerned(before: &World, after: &World, edits: &Edits) -> Concern {
             Key::Member(_, device) | Key::Association(_, Whom::Device(device)) => {
                 concern.devices.insert(device.clone());
             }
-            // That it is there changes nothing: what it holds and who is in it does.
+            // That it is there changes nothing: what it holds and who is in it does. Who is in by
+            // another rule is found out later, by `smart`.
             Key::Group(_) => {}
         }
     }

@@ -1,108 +1,38 @@
 //! The operators' desk: drafts, commits, rollbacks, and what there was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use content::Digest;
 use content::statement::{Manifest, Script};
-use content::{Digest, FilesetName};
-use protocol::{Code, Fault};
 use sqlx::SqliteConnection;
-use thiserror::Error;
 
-use super::key::{GroupName, Key, KeyError};
-use super::plan::{Plan, plan};
-use super::value::{Value, ValueError};
+use super::error::ModelError;
+use super::groups;
+use super::key::{GroupName, Key};
+use super::plan::{Plan, Predicted, plan};
+use super::smart::{self, Rules};
+use super::value::Value;
 use super::view::{
     Committed, Diff, DraftShown, DraftView, Edit, EntryView, ModelShown, ModelView, ScriptKept,
 };
-use super::world::Edits;
+use super::world::{Edits, World};
 use crate::audit::{Actor, Event};
 use crate::authority::Authority;
+use crate::inventory::Inventories;
 use crate::ledger::models::{self, Model};
 use crate::ledger::{LedgerError, Write, commit, drafts, manifests, scripts};
 use crate::manifests::Manifests;
-use crate::published::PublishedError;
 
 /// Where operators work on the model. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Models {
-    authority: Authority,
+    pub(super) authority: Authority,
+    inventories: Inventories,
     manifests: Manifests,
 }
 
-/// Why a wish about the model was not done.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    /// Somebody else changed the same since the draft began.
-    #[error(
-        "cannot commit the draft {draft}: since model {base} others changed {keys}; look at them, \
-         and run model draft rebase {draft} if the draft is still right",
-        keys = keys.join(", ")
-    )]
-    Conflict {
-        /// The draft.
-        draft: String,
-        /// The model that it began from.
-        base: u64,
-        /// What both change.
-        keys: Vec<String>,
-    },
-    /// A key is none.
-    #[error("cannot tell what is meant")]
-    Key(#[from] KeyError),
-    /// The ledger failed.
-    #[error("cannot use the ledger")]
-    Ledger(#[from] LedgerError),
-    /// It has no reason, or an endless one.
-    #[error("cannot commit without a message of 1 to {MESSAGE_BYTES_MAX} bytes")]
-    Message,
-    /// There is no such draft.
-    #[error("cannot find a draft called {draft}")]
-    NoDraft {
-        /// The name.
-        draft: String,
-    },
-    /// There is no such model.
-    #[error("cannot find a model {number}")]
-    NoModel {
-        /// The number.
-        number: u64,
-    },
-    /// A script that is named was never handed in.
-    #[error("cannot use the script {name} of {fileset}: its bytes have not come")]
-    NoScript {
-        /// The fileset.
-        fileset: FilesetName,
-        /// The script.
-        name: String,
-    },
-    /// It would change nothing.
-    #[error("cannot make a model that says what the current one does")]
-    Nothing,
-    /// The result would contradict itself.
-    #[error("cannot commit what contradicts itself:\n  {list}", list = offenders.join("\n  "))]
-    Offenders {
-        /// All that is wrong.
-        offenders: Vec<String>,
-    },
-    /// The number could not be kept.
-    #[error("cannot keep the number of the model")]
-    Published(#[from] PublishedError),
-    /// It is more than there can be.
-    #[error("cannot keep more than {max} {what}")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How many there can be.
-        max: u64,
-    },
-    /// A value makes no sense.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-}
-
 /// The longest reason for a model.
-const MESSAGE_BYTES_MAX: usize = 1000;
+pub(super) const MESSAGE_BYTES_MAX: usize = 1000;
 /// Drafts that there can be at a time.
 const DRAFTS_MAX: u64 = 1000;
 /// Keys that one draft can edit.
@@ -113,11 +43,13 @@ const MODELS_SHOWN: u32 = 1000;
 pub const ENTRIES_SHOWN: u32 = 10_000;
 
 impl Models {
-    /// The desk of `authority`, whose commits change `manifests`.
+    /// The desk of `authority`, whose commits change `manifests`; rules are held against
+    /// `inventories`.
     #[must_use]
-    pub fn new(authority: Authority, manifests: Manifests) -> Self {
+    pub fn new(authority: Authority, manifests: Manifests, inventories: Inventories) -> Self {
         Self {
             authority,
+            inventories,
             manifests,
         }
     }
@@ -236,13 +168,16 @@ impl Models {
     ///
     /// Fails if there is none of that name, or the ledger does.
     pub async fn diff(&self, name: &str) -> Result<Diff, ModelError> {
-        let mut db = self.authority.ledger().read().await?;
+        // All of it as it is now: a commit in between would show a model that never was.
+        let mut db = self.authority.ledger().snapshot().await?;
         let draft = found(&mut db, name).await?;
         let conflicts = models::changed_since(&mut db, name, draft.base).await?;
         let edits = drafts::edits(&mut db, name).await?;
         let edits = effective(&mut db, edits).await?;
         let world = models::world(&mut db).await?;
-        let plan = plan(&mut db, &world, &edits).await?;
+        let predicted = self.predict(&mut db, &world, &edits).await?;
+        let plan = plan(&mut db, &world, &edits, &predicted).await?;
+        let smart = groups::moves(&mut db, &edits, &predicted).await?;
         let bytes = bytes(&mut db, &plan).await?;
         let keys = edits.iter().map(Edit::change).collect();
         Ok(Diff::new(
@@ -250,6 +185,7 @@ impl Models {
             world.model,
             keys,
             conflicts,
+            smart,
             plan,
             &bytes,
         ))
@@ -306,7 +242,8 @@ impl Models {
             return Err(ModelError::Nothing);
         }
         let world = models::world(&mut tx).await?;
-        let plan = plan(&mut tx, &world, edits).await?;
+        // Who is in smart groups follows their rules later, in transactions of its own.
+        let plan = plan(&mut tx, &world, edits, &Predicted::new()).await?;
         if !plan.offenders.is_empty() {
             let offenders = plan.offenders;
             return Err(ModelError::Offenders { offenders });
@@ -402,27 +339,39 @@ impl Models {
         })
     }
 
+    /// Who will be in the smart groups whose rules `edits` change.
+    async fn predict(
+        &self,
+        db: &mut SqliteConnection,
+        world: &World,
+        edits: &Edits,
+    ) -> Result<Predicted, ModelError> {
+        let (mut rules, mut predicted) = (Rules::new(), Predicted::new());
+        for (key, value) in edits {
+            let Key::Group(name) = key else { continue };
+            let new = match value {
+                Some(Value::Group(spec)) => spec.rule.as_ref(),
+                _ => None,
+            };
+            match (world.rules.get(name), new) {
+                (old, Some(new)) if old != Some(new) => {
+                    rules.insert(name.clone(), new.clone());
+                }
+                (Some(_), None) => {
+                    predicted.insert(name.clone(), BTreeSet::new());
+                }
+                (_, _) => {}
+            }
+        }
+        if !rules.is_empty() {
+            let now = self.now();
+            predicted.extend(smart::predict(db, &rules, &self.inventories, now).await?);
+        }
+        Ok(predicted)
+    }
+
     fn now(&self) -> i64 {
         self.authority.clock().now()
-    }
-}
-
-impl ModelError {
-    /// What the operator's program is told: an operator may know what went wrong.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        let code = match self {
-            Self::Ledger(_) | Self::Published(_) => Code::Internal,
-            Self::Key(_) | Self::Message | Self::TooMany { .. } | Self::Value(_) => {
-                Code::BadRequest
-            }
-            Self::NoDraft { .. } | Self::NoModel { .. } => Code::NotFound,
-            Self::Conflict { .. }
-            | Self::NoScript { .. }
-            | Self::Nothing
-            | Self::Offenders { .. } => Code::Conflict,
-        };
-        Fault::new(code, service::Report(self).to_string())
     }
 }
 

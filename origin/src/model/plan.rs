@@ -11,12 +11,12 @@ use sqlx::SqliteConnection;
 
 use super::check::{clashes, offenders};
 use super::concern::{Concern, concerned};
-use super::key::{Key, Kind, Whom};
+use super::key::{GroupName, Key, Kind, Whom};
 use super::resolve::{Profile, profile, resolve};
 use super::value::Value;
 use super::world::{Edits, World};
-use crate::ledger::LedgerError;
 use crate::ledger::models::{self, Belongs};
+use crate::ledger::{LedgerError, smart};
 
 /// What edits come to.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,11 @@ struct Fate {
     clashes: Vec<String>,
 }
 
-/// Looks at what `edits` of the model `before`, which is the current one, come to.
+/// Who would be in smart groups whose rules change.
+pub type Predicted = BTreeMap<GroupName, BTreeSet<DeviceId>>;
+
+/// Looks at what `edits` of the model `before`, which is the current one, come to, once those are in
+/// smart groups who are `predicted` to be; in the others, those who are now.
 ///
 /// # Errors
 ///
@@ -65,6 +69,7 @@ pub async fn plan(
     db: &mut SqliteConnection,
     before: &World,
     edits: &Edits,
+    predicted: &Predicted,
 ) -> Result<Plan, LedgerError> {
     let after = before.with(edits);
     let mut plan = Plan {
@@ -79,7 +84,12 @@ pub async fn plan(
         .collect();
     let named: Vec<DeviceId> = named.into_iter().collect();
     plan.unknown = models::unknown(db, &named).await?;
-    let concern = concerned(before, &after, edits);
+    let mut concern = concerned(before, &after, edits);
+    for (group, will) in predicted {
+        let is = smart::members_of(db, group).await?;
+        let moves = is.symmetric_difference(will);
+        concern.devices.extend(moves.cloned());
+    }
     let devices: Vec<DeviceId> = enumerate(db, &concern).await?.into_iter().collect();
     let moved = by_device(edits);
     let mut fates: HashMap<(Profile, Profile), Arc<Fate>> = HashMap::new();
@@ -88,10 +98,8 @@ pub async fn plan(
         for (id, belongs) in models::belonging(db, batch).await? {
             let was = profile(before, belongs.groups.clone(), belongs.own.clone());
             let site = belongs.site.clone().unwrap_or_default();
-            let edited = match moved.get(&id) {
-                Some(edits) => edited(belongs, edits),
-                None => belongs,
-            };
+            let edits = moved.get(&id).map_or(&[][..], Vec::as_slice);
+            let edited = edited(belongs, edits, &id, predicted);
             let is = profile(&after, edited.groups, edited.own);
             let fate = match fates.entry((was, is)) {
                 Entry::Occupied(known) => Arc::clone(known.get()),
@@ -163,7 +171,7 @@ async fn enumerate(
     concern: &Concern,
 ) -> Result<BTreeSet<DeviceId>, LedgerError> {
     if concern.everybody {
-        let all = models::of_group(db, &super::GroupName::all()).await?;
+        let all = models::of_group(db, &GroupName::all()).await?;
         return Ok(all.into_iter().collect());
     }
     let mut found = concern.devices.clone();
@@ -189,17 +197,22 @@ fn by_device(edits: &Edits) -> HashMap<DeviceId, Vec<(&Key, Option<&Value>)>> {
     found
 }
 
-/// Where a device belongs after `edits`.
-fn edited(mut belongs: Belongs, edits: &[(&Key, Option<&Value>)]) -> Belongs {
+/// Where the device `id` belongs after `edits`.
+fn edited(
+    mut belongs: Belongs,
+    edits: &[(&Key, Option<&Value>)],
+    id: &DeviceId,
+    predicted: &Predicted,
+) -> Belongs {
     for (key, value) in edits {
         match (key, value) {
             (Key::Member(group, _), Some(_)) => {
-                belongs.groups.insert(group.clone());
+                belongs.named.insert(group.clone());
             }
             (Key::Member(group, _), None) => {
                 // What its token said stays, whatever an operator takes back.
                 if belongs.site.as_deref() != Some(group.as_str()) {
-                    belongs.groups.remove(group);
+                    belongs.named.remove(group);
                 }
             }
             (Key::Association(name, Whom::Device(_)), Some(Value::Association(said))) => {
@@ -211,6 +224,14 @@ fn edited(mut belongs: Belongs, edits: &[(&Key, Option<&Value>)]) -> Belongs {
             (Key::Fileset(_) | Key::Group(_) | Key::Association(_, Whom::Group(_)), _) => {}
         }
     }
+    for (group, will) in predicted {
+        if will.contains(id) {
+            belongs.by_rule.insert(group.clone());
+        } else {
+            belongs.by_rule.remove(group);
+        }
+    }
+    belongs.groups = belongs.named.union(&belongs.by_rule).cloned().collect();
     belongs
 }
 

@@ -1,6 +1,7 @@
 //! What models say, contradict and come to.
 
 mod measure;
+mod smart;
 
 use std::collections::BTreeSet;
 

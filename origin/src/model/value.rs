@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::key::Key;
+use super::rule::Rule;
 
 /// What an entry says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Value {
     /// Of a fileset.
     Fileset(FilesetSpec),
-    /// Of a group: nothing but that it is there.
-    Group,
+    /// Of a group: that it is there, and who is in besides those that are named.
+    Group(GroupSpec),
     /// Of a member: nothing more.
     Member,
     /// Of an association.
@@ -40,6 +41,15 @@ pub struct FilesetSpec {
     pub depends: Vec<FilesetName>,
     /// What is run, in order of stages.
     pub scripts: Vec<Script>,
+}
+
+/// Who is in a group besides the devices that are named as its members.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSpec {
+    /// The rule of a smart group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
 }
 
 /// When a device holds a fileset.
@@ -92,7 +102,7 @@ impl Value {
         }
         let read = match key {
             Key::Fileset(_) => serde_json::from_str(json).map(Self::Fileset),
-            Key::Group(_) => serde_json::from_str(json).map(|Nothing {}| Self::Group),
+            Key::Group(_) => serde_json::from_str(json).map(Self::Group),
             Key::Member(..) => serde_json::from_str(json).map(|Nothing {}| Self::Member),
             Key::Association(..) => serde_json::from_str(json).map(Self::Association),
         };
@@ -107,7 +117,8 @@ impl Value {
     pub fn encode(&self) -> String {
         let json = match self {
             Self::Fileset(spec) => serde_json::to_string(spec),
-            Self::Group | Self::Member => serde_json::to_string(&Nothing {}),
+            Self::Group(group) => serde_json::to_string(group),
+            Self::Member => serde_json::to_string(&Nothing {}),
             Self::Association(association) => serde_json::to_string(association),
         };
         json.expect("strings, numbers and lists always encode")
@@ -119,7 +130,7 @@ impl Value {
         match self {
             Self::Fileset(spec) => Some(spec.revision),
             Self::Association(association) => association.revision,
-            Self::Group | Self::Member => None,
+            Self::Group(_) | Self::Member => None,
         }
     }
 }

@@ -115,6 +115,9 @@ pub struct Diff {
     pub changes: Vec<String>,
     /// What others changed since the draft began.
     pub conflicts: Vec<String>,
+    /// Smart groups whose rules change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smart: Vec<SmartDiff>,
     /// What the result would contradict.
     pub offenders: Vec<String>,
     /// How many devices would get a new manifest.
@@ -129,6 +132,21 @@ pub struct Diff {
     pub bytes: u64,
     /// What would cross the lines, if each site has one booster.
     pub line_bytes: u64,
+}
+
+/// What becomes of a smart group.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SmartDiff {
+    /// Its name.
+    pub group: String,
+    /// Its rule, if it will have one.
+    pub rule: Option<String>,
+    /// Devices that will be in by it.
+    pub members: u64,
+    /// Devices that will come in.
+    pub come: u64,
+    /// Devices that will be out.
+    pub go: u64,
 }
 
 /// What becomes of a fileset.
@@ -219,6 +237,7 @@ impl Diff {
         model: u64,
         changes: Vec<String>,
         conflicts: Vec<String>,
+        smart: Vec<SmartDiff>,
         plan: Plan,
         bytes: &BTreeMap<Step, u64>,
     ) -> Self {
@@ -232,6 +251,7 @@ impl Diff {
             model,
             changes,
             conflicts,
+            smart,
             devices: plan.devices.len() as u64,
             unknown: plan.unknown.iter().map(ToString::to_string).collect(),
             filesets: filesets(&plan.steps, bytes),
@@ -372,6 +392,14 @@ impl fmt::Display for Diff {
         }
         if self.changes.len() > CHANGES_SHOWN {
             write!(f, "\n  and {} more", self.changes.len() - CHANGES_SHOWN)?;
+        }
+        for row in &self.smart {
+            let rule = row.rule.as_deref().unwrap_or("no rule");
+            let (group, all, come, go) = (&row.group, row.members, row.come, row.go);
+            write!(
+                f,
+                "\nsmart group {group}: {rule}\n  {all} devices: {come} come, {go} go"
+            )?;
         }
         if !self.filesets.is_empty() {
             write!(

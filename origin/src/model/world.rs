@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use content::{Digest, FilesetName, RevisionNumber};
 
 use super::key::{GroupName, Key, Whom};
+use super::rule::Rule;
 use super::value::{Association, FilesetSpec, Value};
 
 /// What a model says of filesets and groups.
@@ -17,6 +18,8 @@ pub struct World {
     pub filesets: BTreeMap<FilesetName, FilesetSpec>,
     /// The groups, without `all`.
     pub groups: BTreeSet<GroupName>,
+    /// The rules of smart groups.
+    pub rules: BTreeMap<GroupName, Rule>,
     /// What groups hold.
     pub held: BTreeMap<GroupName, BTreeMap<FilesetName, Association>>,
     /// The statements of the revisions that are kept.
@@ -36,11 +39,16 @@ impl World {
             (Key::Fileset(name), _) => {
                 self.filesets.remove(name);
             }
-            (Key::Group(name), Some(_)) => {
+            (Key::Group(name), Some(Value::Group(spec))) => {
                 self.groups.insert(name.clone());
+                match &spec.rule {
+                    Some(rule) => self.rules.insert(name.clone(), rule.clone()),
+                    None => self.rules.remove(name),
+                };
             }
-            (Key::Group(name), None) => {
+            (Key::Group(name), _) => {
                 self.groups.remove(name);
+                self.rules.remove(name);
             }
             (Key::Association(name, Whom::Group(group)), Some(Value::Association(said))) => {
                 let held = self.held.entry(group.clone()).or_default();

@@ -22,7 +22,7 @@ use crate::ledger::{commit, manifests as table};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::model::view::{Committed, Edit};
-use crate::model::{ModelError, Models};
+use crate::model::{ModelError, Models, SmartGroups};
 
 /// Models and manifests at work.
 pub(crate) struct Estate {
@@ -46,15 +46,35 @@ impl Estate {
         let (manifests, builder) = opened.unwrap();
         let tasks = Tasks::new();
         tasks.start("manifests", |stop| builder.run(stop));
-        let opened = Inventories::open(bed.authority.clone(), metrics.clone()).await;
+        let authority = bed.authority.clone();
+        let opened = Inventories::open(authority, manifests.clone(), metrics.clone()).await;
+        let inventories = opened.unwrap();
         Self {
-            inventories: opened.unwrap(),
-            models: Models::new(bed.authority.clone(), manifests.clone()),
+            models: Models::new(
+                bed.authority.clone(),
+                manifests.clone(),
+                inventories.clone(),
+            ),
+            inventories,
             bed,
             manifests,
             metrics,
             tasks,
         }
+    }
+
+    /// Its inventories, as the next start finds them.
+    pub(crate) async fn inventories_anew(&self) -> Inventories {
+        let (authority, manifests) = (self.bed.authority.clone(), self.manifests.clone());
+        let opened = Inventories::open(authority, manifests, self.metrics.clone()).await;
+        opened.unwrap()
+    }
+
+    /// Its smart groups, which look at what changes with time every five minutes.
+    pub(crate) fn smart_groups(&self) -> SmartGroups {
+        let (inventories, manifests) = (self.inventories.clone(), self.manifests.clone());
+        let every = Duration::from_secs(300);
+        SmartGroups::new(self.bed.authority.clone(), inventories, manifests, every)
     }
 
     /// Its check-ins, every two minutes.

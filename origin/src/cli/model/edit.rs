@@ -21,7 +21,7 @@ use service::Output;
 use crate::admin::{AdminClient, BODY_BYTES_MAX};
 use crate::model::key::{GroupName, Key, Whom};
 use crate::model::view::{DraftView, Edit, ScriptKept};
-use crate::model::{Association, FilesetSpec, Value};
+use crate::model::{Association, FilesetSpec, GroupSpec, Rule, Value};
 use crate::publish::serve::FilesetRow;
 
 #[derive(Args, Debug)]
@@ -38,10 +38,15 @@ enum SetWhat {
     /// Say which revision of a fileset counts and how it is installed; what is not named stays as
     /// it is
     Fileset(FilesetArgs),
-    /// Say that there is a group
+    /// Say that there is a group, and by which rule devices are in
     Group {
         /// Its name
         group: GroupName,
+
+        /// Which devices are in besides those that are named, such as `os = debian and os.version >=
+        /// 12`; without it, none are
+        #[arg(long)]
+        rule: Option<Rule>,
     },
     /// Say that devices belong to a group
     Member(MemberArgs),
@@ -173,7 +178,9 @@ pub(super) async fn set(args: SetArgs, admin: &AdminClient, output: Output) -> a
     let draft = args.draft;
     let entries = match args.what {
         SetWhat::Fileset(args) => vec![fileset(args, &draft, admin).await?],
-        SetWhat::Group { group } => vec![(Key::Group(group), Some(Value::Group))],
+        SetWhat::Group { group, rule } => {
+            vec![(Key::Group(group), Some(Value::Group(GroupSpec { rule })))]
+        }
         SetWhat::Member(args) => args.entries(&Value::Member)?,
         SetWhat::Associate(args) => vec![associate(args, admin).await?],
     };
