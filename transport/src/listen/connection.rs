@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -185,13 +185,11 @@ async fn serve(
     stop: CancellationToken,
 ) {
     let (ended, leave) = (session.ended(), leave(session, stop));
-    let spoken = async {
-        if http2 {
-            // In a box, so that those who speak HTTP/1.1 need no room for it.
-            Box::pin(speak_http2(&stream, session, shared, leave)).await
-        } else {
-            speak_http1(&stream, session, shared, leave).await
-        }
+    // In a box, so that nobody needs room for what he does not speak.
+    let spoken: Pin<Box<dyn Future<Output = _> + Send>> = if http2 {
+        Box::pin(speak_http2(&stream, session, shared, leave))
+    } else {
+        Box::pin(speak_http1(&stream, session, shared, leave))
     };
     let outcome = tokio::select! {
         outcome = spoken => outcome,
@@ -218,14 +216,14 @@ async fn speak_http2(
     });
     let mut streams = InlineStreams::default();
     let io = TokioIo::new(stream.clone());
-    let connection = http2_builder(shared, &streams).serve_connection(io, service);
-    let mut connection = pin!(connection);
+    // In a box: what pins a future where it stands has room for it twice.
+    let mut connection = Box::pin(http2_builder(shared, &streams).serve_connection(io, service));
     tokio::select! {
         outcome = streams.drive(connection.as_mut(), stream) => return outcome,
         () = leave => {}
     }
     connection.as_mut().graceful_shutdown();
-    streams.drive(connection, stream).await
+    streams.drive(connection.as_mut(), stream).await
 }
 
 /// Keeps nothing of HTTP, whose buffers are most of what a connection takes, while the peer has
