@@ -29,7 +29,7 @@ pub use line::CheckInError;
 pub use run::Agent;
 pub use told::{AgentStatus, CheckedIn, FilesetStatus, check_in};
 
-pub(crate) use told::agent_status;
+pub(crate) use told::{agent_status, of_sources};
 
 use crate::session::SessionError;
 

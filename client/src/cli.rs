@@ -22,6 +22,7 @@ use crate::pull::verify::{VerifyRequest, verify};
 use crate::pull::{PullRequest, pull};
 use crate::session::SessionError;
 use crate::status::status;
+use crate::why::why;
 
 /// The client of a Larder: enrols a device, pulls filesets and installs them
 #[derive(Debug, Parser)]
@@ -77,6 +78,12 @@ enum Command {
     Run,
     /// Show who this device is and what is installed
     Status,
+    /// Tell whom this device asks for content, in which order, and why
+    Why {
+        /// Tell of this fileset, too, where its bytes came from
+        #[arg(value_name = "FILESET")]
+        fileset: Option<FilesetName>,
+    },
     /// Hold what is installed against its index, to the last byte
     Verify {
         /// Only this fileset, or what is installed at this path
@@ -153,7 +160,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         } => {
             let mut request = PullRequest::new(settings.data().to_owned(), wanted.fileset, target);
             request.number = wanted.number;
-            request.sources = source;
+            request.sources = or_set(source, &settings);
             request.site = settings.site().map(str::to_owned);
             request.grace = settings.grace();
             request.replace = replace;
@@ -177,6 +184,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let status = tokio::task::spawn_blocking(move || status(&data, grace, &clock));
             output.result(&status.await.context("cannot look at the data folder")??)?;
         }
+        Command::Why { fileset } => tell_why(&settings, fileset, &clock, &output).await?,
         Command::Verify {
             only,
             heal,
@@ -186,17 +194,50 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let mut request = VerifyRequest::new(settings.data().to_owned());
             (request.only, request.heal) = (only, heal);
             request.rate = rate.map(|rate| rate.as_u64());
-            request.sources = source;
-            request.site = settings.site().map(str::to_owned);
-            request.grace = settings.grace();
-            let report = verify(request, &clock).await?;
-            output.result(&report)?;
-            if report.is_left() {
-                bail!("damage is left");
-            }
+            request.sources = or_set(source, &settings);
+            look(&settings, request, &clock, &output).await?;
         }
     }
     Ok(())
+}
+
+async fn look(
+    settings: &Config,
+    mut request: VerifyRequest,
+    clock: &Clock,
+    output: &Output,
+) -> anyhow::Result<()> {
+    request.site = settings.site().map(str::to_owned);
+    request.grace = settings.grace();
+    let report = verify(request, clock).await?;
+    output.result(&report)?;
+    if report.is_left() {
+        bail!("damage is left");
+    }
+    Ok(())
+}
+
+async fn tell_why(
+    settings: &Config,
+    fileset: Option<FilesetName>,
+    clock: &Clock,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let why = why(settings, fileset, clock).await?;
+    output.result(&why)?;
+    if !why.is_served() {
+        bail!("nobody serves this device");
+    }
+    Ok(())
+}
+
+/// The sources that were named, or those of the settings.
+fn or_set(named: Vec<SourceAddress>, settings: &Config) -> Vec<SourceAddress> {
+    if named.is_empty() {
+        settings.sources().to_vec()
+    } else {
+        named
+    }
 }
 
 /// Another program at work is most often the agent, which does by itself what was asked for.

@@ -7,6 +7,8 @@ use ::config::{LoadError, Period};
 use serde::Deserialize;
 use service::logs;
 
+use crate::choose::{ParseSourceError, SourceAddress};
+
 /// What the client is told: usable as it stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "Raw")]
@@ -19,6 +21,7 @@ pub struct Config {
     log_filter: String,
     log_format: logs::Format,
     site: Option<String>,
+    sources: Vec<SourceAddress>,
     verify_every: Duration,
     verify_rate: u64,
 }
@@ -46,6 +49,7 @@ impl Config {
             log_filter: log.filter,
             log_format: log.format,
             site: None,
+            sources: Vec::new(),
             verify_every: VERIFY_EVERY,
             verify_rate: VERIFY_RATE,
         }
@@ -61,6 +65,12 @@ impl Config {
     #[must_use]
     pub fn site(&self) -> Option<&str> {
         self.site.as_deref()
+    }
+
+    /// Whom to ask before the origin, instead of those whom the deployment names.
+    #[must_use]
+    pub fn sources(&self) -> &[SourceAddress] {
+        &self.sources
     }
 
     /// How long enrolment waits for an operator.
@@ -124,6 +134,8 @@ struct Raw {
     log: RawLog,
     #[serde(default)]
     site: String,
+    #[serde(default)]
+    sources: Vec<String>,
     #[serde(default)]
     trust: RawTrust,
 }
@@ -200,6 +212,12 @@ impl TryFrom<Raw> for Config {
         if raw.site.len() > 63 {
             return Err("`site` is longer than 63 bytes".to_owned());
         }
+        if raw.sources.len() > SOURCES_MAX {
+            return Err(format!("`sources` names more than {SOURCES_MAX}"));
+        }
+        let sources = raw.sources.iter().map(|source| source.parse());
+        let sources: Result<_, ParseSourceError> = sources.collect();
+        let sources = sources.map_err(|error| format!("`sources`: {error}"))?;
         let grace = raw.trust.grace;
         if grace.0 > GRACE_MAX {
             let max = Period(GRACE_MAX);
@@ -214,6 +232,7 @@ impl TryFrom<Raw> for Config {
             log_filter: raw.log.filter,
             log_format: raw.log.format,
             site: Some(raw.site).filter(|site| !site.is_empty()),
+            sources,
             verify_every: raw.agent.verify_every.0,
             verify_rate: raw.agent.verify_rate.0,
         })
@@ -228,6 +247,8 @@ const FIELDS: &str = "/etc/larder/fields.d";
 const INVENTORY_EVERY: Duration = Duration::from_secs(3600);
 /// The origin hears one device's inventory so often at the most.
 const INVENTORY_EVERY_MIN: Duration = Duration::from_secs(600);
+/// More are never asked.
+const SOURCES_MAX: usize = 8;
 /// How often everything is looked at.
 const VERIFY_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// In a second: a disk has other things to do, and 100 GiB take an hour and a half.

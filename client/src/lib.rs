@@ -9,6 +9,7 @@ mod choose;
 pub mod cli;
 pub mod config;
 mod fetch;
+mod guide;
 mod install;
 mod inventory;
 mod keep;
@@ -22,6 +23,7 @@ mod steps;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod why;
 
 pub use agent::{
     Agent, AgentError, AgentStatus, CheckInError, CheckedIn, FilesError, FilesetStatus, check_in,
@@ -47,3 +49,4 @@ pub use pull::verify::{Verified, VerifyReport, VerifyRequest, verify};
 pub use pull::{AssembleError, PullError, PullReport, PullRequest, pull};
 pub use session::SessionError;
 pub use status::{DeviceStatus, InstalledStatus, Status, TimestampState, TimestampStatus, status};
+pub use why::{FilesetWhy, RestWhy, SourceWhy, TestWhy, Why, why};

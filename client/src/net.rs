@@ -7,6 +7,7 @@ use bytes::Bytes;
 use certs::IssuerId;
 use content::{FilesetName, PackId};
 use protocol::Code;
+use protocol::report::BypassReason;
 use transport::source::CallLimits;
 use transport::{CallError, Fetched, PackBody, Source};
 
@@ -50,6 +51,7 @@ impl Supply for Net {
                 is_retryable: false,
                 code: None,
                 check: Some("answer"),
+                reason: BypassReason::BadContent,
                 source: "it says that nothing has changed, unasked".into(),
             }),
         }
@@ -105,6 +107,22 @@ fn failed(error: CallError) -> SupplyError {
         is_retryable: error.is_retryable(),
         code,
         check,
+        reason: reason(&error),
         source: Box::new(error),
+    }
+}
+
+/// Why a source is gone round that fails like that.
+pub(crate) fn reason(error: &CallError) -> BypassReason {
+    match error {
+        CallError::BadResponse { .. } | CallError::TooLong { .. } => BypassReason::BadContent,
+        CallError::Broken { .. } | CallError::Tls { .. } => BypassReason::Broken,
+        CallError::Distrusted { .. } => BypassReason::Distrusted,
+        CallError::Fault { .. } if error.when_less_busy().is_some() => BypassReason::Busy,
+        CallError::Fault { .. } => BypassReason::Fault,
+        CallError::Refused { .. } => BypassReason::Refused,
+        CallError::Timeout { .. } => BypassReason::Timeout,
+        CallError::Unreachable { .. } => BypassReason::Unreachable,
+        _ => BypassReason::Other,
     }
 }

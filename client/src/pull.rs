@@ -244,10 +244,8 @@ async fn choose_and_find(
     session: &mut Session,
     request: &PullRequest,
 ) -> Result<(Arc<Sources<Net>>, Stated), PullError> {
-    let choose = |session: &Session| {
-        let named = choose::sources(session, &request.sources, request.site.as_deref())?;
-        Ok::<_, SessionError>(Arc::new(Sources::new(named)))
-    };
+    let choose =
+        |session: &mut Session| choose::sources(session, &request.sources, request.site.as_deref());
     let mut sources = choose(session)?;
     let mut found = find(session, &sources, request).await;
     if found.is_err() && session.is_behind() && session.fetch_standing().await.is_ok() {
@@ -340,6 +338,9 @@ pub enum PullError {
     /// What is installed cannot be held against its index.
     #[error("cannot verify: the index of what is installed is damaged; healing fetches it again")]
     Index,
+    /// Nobody has enrolled there.
+    #[error("cannot tell whom to ask: this device has not enrolled")]
+    NotEnrolled,
     /// Nothing of that name is installed.
     #[error("cannot verify {wanted:?}: no such fileset or target is installed")]
     NotInstalled {
@@ -406,6 +407,7 @@ impl PullError {
             | Self::Fetch(_)
             | Self::Index
             | Self::Io { .. }
+            | Self::NotEnrolled
             | Self::NotInstalled { .. }
             | Self::Other { .. }
             | Self::Part(_)

@@ -12,11 +12,15 @@ use member::{
     Courier, Data, Due, Identity, IdentityError, Kind, Lock, Member, OpenError, Proof, RenewError,
     Skew, StandingError, State, StateError, renew, skew, standing,
 };
+use protocol::report::BypassReason;
 use service::{Clock, Report};
 use thiserror::Error;
 use tracing::{info, warn};
 use transport::{ContentJudge, Refusals, Source, SourceSettings};
 
+use crate::choose::Chosen;
+use crate::fetch::sources::Traffic;
+use crate::guide::Guide;
 use crate::net::limits;
 
 /// Everything that a command with business on the network stands on.
@@ -40,6 +44,10 @@ pub(crate) struct Session {
     pub(crate) lock: Arc<Lock>,
     /// Whether the clock should be held against the origin's.
     clock_is_due: bool,
+    /// What is known of sources beside the document.
+    pub(crate) guide: Guide,
+    /// The sources of what was done since the last look at them.
+    pub(crate) chosen: Vec<Chosen>,
     refusals: Refusals,
 }
 
@@ -59,6 +67,8 @@ impl Session {
         let clock_is_due = Skew::kept(&data.state()).is_some_and(Skew::is_large);
         Ok(Self {
             clock_is_due,
+            guide: Guide::default(),
+            chosen: Vec::new(),
             data,
             identity,
             state,
@@ -124,7 +134,8 @@ impl Session {
 
     /// Takes to the origin what was noted about others, here and in earlier runs. What it does not
     /// take now waits for the next run.
-    pub(crate) async fn tell_origin(&self, courier: &mut Courier) {
+    pub(crate) async fn tell_origin(&mut self, courier: &mut Courier) {
+        self.look_back();
         if !courier.has_work().await {
             return;
         }
@@ -137,6 +148,46 @@ impl Session {
         let ways = content.into_iter().chain([self.enrol_source(Some(&own))]);
         let ways: Vec<Arc<Source>> = ways.flatten().map(Arc::new).collect();
         courier.flush(&ways, TELL_PATIENCE).await;
+    }
+
+    /// Takes note of how the sources did that were chosen since the last time: who is left alone for
+    /// a while, and which boosters were gone round, of which the origin should hear.
+    fn look_back(&mut self) {
+        let now = self.clock.now();
+        for Chosen { sources, resting } in std::mem::take(&mut self.chosen) {
+            let (traffic, bypasses) = (sources.traffic(), sources.bypasses());
+            let bytes = |it: &Traffic| it.pack_bytes + it.other_bytes;
+            let instead = traffic.iter().filter(|it| it.booster().is_none());
+            // What came instead is told of the first of those whom it could have come from.
+            let mut instead: u64 = instead.map(bytes).sum();
+            for bypass in &bypasses {
+                let Some(booster) = bypass.booster() else {
+                    continue;
+                };
+                let random = fastrand::f64();
+                let guide = &mut self.guide;
+                guide.went_round(booster, bypass.code, &bypass.reason, now, random);
+                self.refusals.bypass(protocol::report::Bypass {
+                    booster: booster.to_owned(),
+                    reason: bypass.code,
+                    bytes: std::mem::take(&mut instead),
+                });
+            }
+            for booster in traffic.iter().filter(|it| bytes(it) > 0) {
+                let id = booster.booster();
+                let is_well = |id: &&str| bypasses.iter().all(|it| it.booster() != Some(id));
+                if let Some(id) = id.filter(is_well) {
+                    self.guide.worked(id);
+                }
+            }
+            if let Some(booster) = resting.first().filter(|_| instead > 0) {
+                self.refusals.bypass(protocol::report::Bypass {
+                    booster: booster.clone(),
+                    reason: BypassReason::Resting,
+                    bytes: instead,
+                });
+            }
+        }
     }
 
     /// Calls to the party called `name`.
@@ -244,6 +295,9 @@ pub enum SessionError {
     /// What enrolment and earlier runs left cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A name is none.
+    #[error("cannot ask a source without a name")]
+    NoName,
     /// There is no new certificate.
     #[error(transparent)]
     Renew(#[from] RenewError),

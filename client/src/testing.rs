@@ -422,6 +422,7 @@ fn broken() -> SupplyError {
         is_retryable: true,
         code: None,
         check: None,
+        reason: protocol::report::BypassReason::Broken,
         source: "the connection broke".into(),
     }
 }
@@ -431,6 +432,7 @@ fn refused() -> SupplyError {
         is_retryable: false,
         code: Some(protocol::Code::NotFound),
         check: None,
+        reason: protocol::report::BypassReason::Fault,
         source: "there is no such thing (not-found)".into(),
     }
 }

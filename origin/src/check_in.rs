@@ -5,6 +5,7 @@
 
 mod device;
 mod keep;
+mod near;
 mod relayed;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 pub use keep::{Keep, Keeper};
+pub use near::Sites;
 
 use crate::api::{Reply, fault, too_many};
 use crate::documents::{DocumentError, Documents};
@@ -162,6 +164,8 @@ impl CheckIns {
             return Ok(());
         }
         let written = self.documents.put_boosters(&[(id.clone(), at)]).await;
+        // Who is answered with nothing would not hear of it.
+        self.manifests.forget_told();
         if written.is_err() {
             // Nothing was: whoever says it again is to be heard.
             self.settling().remove(id);
@@ -213,6 +217,7 @@ impl CheckIns {
             return Ok(());
         }
         let written = self.documents.put_boosters(&due).await;
+        self.manifests.forget_told();
         if written.is_err() {
             let mut settling = self.settling();
             for (id, at) in due {

@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use tracing::info;
 
 use crate::authority::{Authority, AuthorityError};
-use crate::ledger::{LedgerError, boosters, commit, counters};
+use crate::check_in::Sites;
+use crate::ledger::{LedgerError, boosters, commit, counters, devices};
 use crate::published::PublishedError;
 
 /// The deployment document of this origin. Cloning shares it.
@@ -30,6 +31,8 @@ struct Inner {
     protocol_min: u32,
     /// The current one; held while the next is made.
     said: Mutex<Option<Said>>,
+    /// The boosters of the current one, by their sites.
+    sites: RwLock<Arc<Sites>>,
     /// How often something was changed that the document may tell.
     changes: AtomicU64,
     /// How many of those the current one allows for.
@@ -101,6 +104,7 @@ impl Documents {
                 current: RwLock::new(Arc::new(current)),
                 protocol_min,
                 said: Mutex::new(None),
+                sites: RwLock::default(),
                 changes: AtomicU64::new(0),
                 told: AtomicU64::new(0),
             }),
@@ -119,6 +123,20 @@ impl Documents {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// The boosters that the device `id` should ask, the best first: at most four.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger does.
+    pub async fn near(&self, id: &DeviceId) -> Result<Vec<String>, LedgerError> {
+        let sites = self.inner.sites.read();
+        let sites = Arc::clone(&sites.unwrap_or_else(PoisonError::into_inner));
+        let mut db = self.inner.authority.ledger().read().await?;
+        let device = devices::find(&mut db, id).await?;
+        let site = device.and_then(|device| device.group);
+        Ok(sites.near(id, site.as_deref()))
     }
 
     /// Where others reach the origin.
@@ -154,6 +172,10 @@ impl Documents {
         let mut tx = authority.ledger().write().await?;
         let boosters = boosters::list(&mut tx).await?;
         let mut next = self.inner.compose(boosters);
+        let entries = next.boosters.iter().filter(|it| !it.addresses.is_empty());
+        let sites = Sites::new(entries.map(|it| (it.id.as_str(), it.site.as_str())));
+        let known = self.inner.sites.write();
+        *known.unwrap_or_else(PoisonError::into_inner) = Arc::new(sites);
         let issuer = authority.content_issuer();
         if let Some(last) = said.as_ref() {
             (next.version, next.created) = (last.document.version, last.document.created);

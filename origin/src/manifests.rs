@@ -151,6 +151,11 @@ impl Manifests {
         self.inner.board.told(id);
     }
 
+    /// Has everybody told anew: what others than its manifest have to say has changed.
+    pub fn forget_told(&self) {
+        self.inner.board.forget_told();
+    }
+
     /// Tells the device `id` to do something.
     pub fn command(&self, id: &DeviceId, command: &Command) {
         self.inner.board.command(id, command.id, command.what);

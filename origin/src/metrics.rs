@@ -6,7 +6,7 @@ use std::sync::Arc;
 use certs::{Crl, RefusalReason};
 use http::StatusCode;
 use protocol::Reported;
-use protocol::report::Matter;
+use protocol::report::{BypassReason, Matter};
 use service::metrics::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricsError, Registry};
 use tracing::debug;
 use transport::{Handshake, HandshakeSink, Refusals, Refused, Session};
@@ -34,6 +34,8 @@ pub struct Metrics {
     reports: IntCounterVec,
     reports_dropped: IntCounterVec,
     reports_waiting: IntGauge,
+    bypasses: IntCounterVec,
+    bypass_bytes: IntCounterVec,
     fleet: FleetMetrics,
 }
 
@@ -57,6 +59,7 @@ impl Metrics {
     /// Fails if a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
         let (reports, reports_dropped, reports_waiting) = of_reports(registry)?;
+        let (bypasses, bypass_bytes) = of_bypasses(registry)?;
         Ok(Self {
             requests: registry.counters(
                 "http_requests_total",
@@ -116,6 +119,8 @@ impl Metrics {
             reports,
             reports_dropped,
             reports_waiting,
+            bypasses,
+            bypass_bytes,
             fleet: of_fleet(registry)?,
             ca_not_after: registry.gauges(
                 "tls_ca_not_after_timestamp_seconds",
@@ -174,8 +179,24 @@ impl Metrics {
                 .parse()
                 .map_or("other", RefusalReason::as_str),
             Matter::Notice(_) => "notice",
+            Matter::Bypass(_) => "bypass",
         };
         self.reports.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts how often a booster was gone round, and what that has cost.
+    pub fn bypassed(&self, reason: BypassReason, times: u64, bytes: u64) {
+        let labels = [reason.as_str()];
+        self.bypasses.with_label_values(&labels).inc_by(times);
+        self.bypass_bytes.with_label_values(&labels).inc_by(bytes);
+    }
+
+    /// How often boosters were gone round for that reason, and what that has cost.
+    #[cfg(test)]
+    pub(crate) fn bypass_counts(&self, reason: BypassReason) -> (u64, u64) {
+        let labels = [reason.as_str()];
+        let times = self.bypasses.with_label_values(&labels).get();
+        (times, self.bypass_bytes.with_label_values(&labels).get())
     }
 
     /// Counts refusals that members had to give up.
@@ -331,6 +352,25 @@ fn of_reports(
         "Reports of the origin itself that wait to be kept.",
     )?;
     Ok((kept, dropped, waiting))
+}
+
+/// The numbers of boosters that were gone round: how often, and the bytes.
+fn of_bypasses(registry: &Registry) -> Result<(IntCounterVec, IntCounterVec), MetricsError> {
+    let times = registry.counters(
+        "bypasses_total",
+        "How often devices went round a booster, by why.",
+        &["reason"],
+    )?;
+    let bytes = registry.counters(
+        "bypass_bytes_total",
+        "Bytes that came from the origin instead of a booster that was gone round, by why.",
+        &["reason"],
+    )?;
+    for reason in BypassReason::ALL {
+        times.with_label_values(&[reason.as_str()]).inc_by(0);
+        bytes.with_label_values(&[reason.as_str()]).inc_by(0);
+    }
+    Ok((times, bytes))
 }
 
 /// Counts one listener's handshakes.

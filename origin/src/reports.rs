@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::Peer;
 use http::{Response, StatusCode};
+use protocol::report::Matter;
 use protocol::{Code, Fault, Reported, Reports as Body};
 use service::{CancellationToken, Clock, Report};
 use thiserror::Error;
@@ -190,11 +191,21 @@ impl Reports {
         let mut tx = self.ledger.write().await?;
         let mut lately = table::count_since(&mut tx, reporter, now - 3600).await?;
         let (mut new, mut is_all) = (Vec::new(), true);
+        let mut bypasses = Vec::new();
         for report in &body.reports {
+            if let Matter::Bypass(bypass) = &report.matter {
+                let (count, bytes) = table::known(&mut tx, reporter, report).await?;
+                let times = report.count.saturating_sub(count);
+                bypasses.push((bypass.reason, times, bypass.bytes.saturating_sub(bytes)));
+            }
             if table::raise(&mut tx, reporter, report).await? {
                 continue;
             }
             if lately >= hourly_max(report) {
+                if let Matter::Bypass(_) = &report.matter {
+                    // It is counted when it comes again.
+                    bypasses.pop();
+                }
                 is_all = false;
                 continue;
             }
@@ -209,6 +220,9 @@ impl Reports {
         }
         for report in new {
             self.metrics.reported(report);
+        }
+        for (reason, times, bytes) in bypasses {
+            self.metrics.bypassed(reason, times, bytes);
         }
         Ok(is_all)
     }

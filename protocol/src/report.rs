@@ -3,9 +3,13 @@
 //! Every number in a report only grows, and a report that is sent again bears the same id: one that
 //! arrives twice is one.
 
+mod bypass;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+
+pub use bypass::{Bypass, BypassReason};
 
 /// Some reports, in one body. The origin answers with `204` once they are kept.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -40,6 +44,8 @@ pub enum Matter {
     Refusal(Refusal),
     /// Something else that an operator should know of.
     Notice(Notice),
+    /// A booster was gone round.
+    Bypass(Bypass),
 }
 
 /// Somebody was refused, in a handshake or after it. Texts are from strangers: never to be shown
@@ -147,7 +153,7 @@ impl Matter {
     #[must_use]
     pub fn is_telling(&self) -> bool {
         match self {
-            Self::Notice(_) => true,
+            Self::Notice(_) | Self::Bypass(_) => true,
             Self::Refusal(it) => it.possession_proved && it.reason != Refusal::CRL_STALE,
         }
     }
@@ -155,9 +161,10 @@ impl Matter {
     fn is_in_bounds(&self) -> bool {
         match self {
             Self::Refusal(refusal) => refusal.is_in_bounds(),
+            Self::Bypass(bypass) => bypass.is_in_bounds(),
             Self::Notice(Notice { kind, detail }) => {
-                // That word is taken.
-                let is_kind = is_word(kind) && kind != "refusal";
+                // Those words are taken.
+                let is_kind = is_word(kind) && kind != "refusal" && kind != "bypass";
                 is_kind && detail.len() <= Notice::DETAIL_BYTES_MAX
             }
         }

@@ -7,6 +7,7 @@ use client::{Agent, Config};
 use origin::manifests::view::Holds;
 use origin::model::calls::{Reason, Rollback};
 use origin::model::view::{Committed, Diff, DraftView, Edit};
+use origin::reports::{ReportView, ReportsView};
 use protocol::FilesetState;
 use serde_json::{Value, json};
 use service::Component as _;
@@ -161,4 +162,65 @@ async fn a_commit_touches_only_those_whom_it_concerns() {
         .commit(&[("association/tools/device/two", None)])
         .await;
     assert_eq!((made.devices, made.looked_at), (1, 1));
+}
+
+/// What the origin has kept of bypasses.
+async fn bypasses(scene: &Scene) -> Vec<ReportView> {
+    let path = "/reports?reason=bypass&within=86400&limit=100";
+    let view: ReportsView = scene.bed.admin().get(path).await.unwrap();
+    view.reports
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booster_that_is_gone_round_is_left_alone_and_told_of_with_what_it_cost() {
+    let bed = Testbed::start().await.unwrap();
+    let booster = bed.booster("b1").await.unwrap();
+    let scene = Scene { bed };
+    let data = scene.bed.enrol_client("one").await.unwrap();
+    let config = Config::with_data(data.clone());
+    assert_eq!(scene.publish("tools", 1).await, 1);
+    scene
+        .commit(&[
+            ("fileset/tools", scene.spec(1)),
+            ("association/tools/group/all", Some(json!({}))),
+        ])
+        .await;
+    let agent = start(&scene, &data).await;
+    scene.hears("one", 1).await;
+    let clock = scene.bed.clock();
+    let fileset = || Some("tools".parse().unwrap());
+    let well = client::why(&config, fileset(), &clock).await.unwrap();
+    println!("{well}");
+    assert_eq!(well.decision.as_deref(), Some("booster b1"));
+    assert!(
+        well.to_string()
+            .contains("named by the origin for this device"),
+        "{well}"
+    );
+    assert!(well.to_string().contains("came from b1"), "{well}");
+
+    let _drained = booster.drain(Duration::from_secs(5)).await;
+    assert_eq!(scene.publish("tools", 2).await, 2);
+    scene.commit(&[("fileset/tools", scene.spec(2))]).await;
+    scene.hears("one", 2).await;
+    let told = until(
+        async || bypasses(&scene).await,
+        |told| {
+            told.iter()
+                .any(|it| it.bytes.is_some_and(|bytes| bytes > 1 << 20))
+        },
+    )
+    .await;
+    assert_eq!(told[0].booster.as_deref(), Some("b1"), "{told:?}");
+    assert_eq!(told[0].reporter, "client/one");
+    let ill = client::why(&config, fileset(), &clock).await.unwrap();
+    println!("{ill}");
+    assert_eq!(ill.decision.as_deref(), Some("origin origin"));
+    let last = ill.sources.last().unwrap();
+    assert_eq!(last.source, "booster b1");
+    assert!(
+        last.rest.is_some() && !last.test.as_ref().unwrap().answers,
+        "{ill}"
+    );
+    stop(agent).await;
 }

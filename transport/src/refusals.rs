@@ -17,7 +17,7 @@ use certs::tls::{Evidence, Expected};
 use certs::{RefusalReason, Role};
 use content::Digest;
 use protocol::Reports;
-use protocol::report::{Direction, Matter, Notice, Refusal, Stage};
+use protocol::report::{Bypass, Direction, Matter, Notice, Refusal, Stage};
 use service::Clock;
 use tokio::sync::Notify;
 
@@ -141,6 +141,12 @@ impl Refusals {
             detail: detail[..end].to_owned(),
         };
         self.gather(Matter::Notice(notice), String::new());
+    }
+
+    /// Takes note that a booster was gone round. What the same one costs for the same reason within
+    /// an hour is one report, of all its bytes.
+    pub fn bypass(&self, bypass: Bypass) {
+        self.gather(Matter::Bypass(bypass), String::new());
     }
 
     /// Waits until something has been noted, or has arrived, since the last time.

@@ -92,7 +92,7 @@ impl Bed {
             let reports = bodies.iter().flat_map(|body| &body.reports);
             let refusals = reports.filter_map(|report| match &report.matter {
                 Matter::Refusal(it) => Some((it.stage, it.reason.clone(), it.possession_proved)),
-                Matter::Notice(_) => None,
+                Matter::Bypass(_) | Matter::Notice(_) => None,
             });
             refusals.collect::<Vec<_>>()
         };

@@ -3,7 +3,7 @@
 //! ```text
 //! state.json       all that it knows           manifest.json   the envelope of its manifest
 //! ahead/NAME       locators of what is downloaded              scripts/DIGEST   programs
-//! logs/NAME.STAGE  the last that scripts said
+//! logs/NAME.STAGE  the last that scripts said                  running         the script under way
 //! ```
 
 use std::collections::BTreeSet;
@@ -110,6 +110,11 @@ impl Files {
     /// Keeps a script whose digest has been verified, to be run by us alone.
     pub(crate) fn put_script(&self, digest: Digest, bytes: &[u8]) -> Result<(), FilesError> {
         write(&self.script(digest), bytes, 0o700)
+    }
+
+    /// Where a script is noted while it runs.
+    pub(crate) fn running(&self) -> PathBuf {
+        self.root.join("running")
     }
 
     /// Removes scripts that are not among `wanted`.

@@ -14,6 +14,7 @@ use super::files::Files;
 use super::kept::Kept;
 use super::state::{Ahead, Holding};
 use super::step::{Act, What};
+use crate::choose::SourceAddress;
 use crate::fetch::off_the_runtime;
 use crate::fetch::sources::Traffic;
 use crate::install::Target;
@@ -32,6 +33,8 @@ pub(crate) struct Hands {
     pub(crate) files: Files,
     /// The site that this device is in.
     pub(crate) site: Option<String>,
+    /// Whom an operator wants asked before the origin.
+    pub(crate) sources: Vec<SourceAddress>,
     /// Bytes that a verification reads from the disk in a second at the most.
     pub(crate) verify_rate: Option<u64>,
     /// What takes to the origin what is noted about others.
@@ -204,6 +207,7 @@ impl Hands {
             heal: true,
             rate: self.verify_rate,
             site: self.site.clone(),
+            sources: self.sources.clone(),
             grace: self.session.grace,
             ..VerifyRequest::new(self.session.data.root().to_owned())
         };
@@ -242,6 +246,7 @@ impl Hands {
         PullRequest {
             number: Some(item.revision),
             site: self.site.clone(),
+            sources: self.sources.clone(),
             grace: self.session.grace,
             mode: item.mode,
             rules: Some(item.heal.clone()),

@@ -31,6 +31,8 @@ pub(crate) struct Mind {
     verify_every: Option<i64>,
     /// What the device says of itself; it keeps none until the agent's settings are known.
     pub(crate) stock: Stock,
+    /// When the certificate is renewed again, as asked, after that has failed.
+    renew_at: i64,
 }
 
 impl Mind {
@@ -42,6 +44,7 @@ impl Mind {
         verify_every: Option<i64>,
     ) -> Result<Self, FilesError> {
         files.create()?;
+        super::script::end_leftover(&files.running());
         let mut state = files.state()?;
         state.recover();
         let now = clock.now();
@@ -54,6 +57,7 @@ impl Mind {
             clock,
             verify_every,
             stock: Stock::new(None, PathBuf::new()),
+            renew_at: 0,
         };
         // It was kept before the state that names it.
         let known = mind.state.manifest.as_ref().map_or(0, |known| known.number);
@@ -191,6 +195,7 @@ impl Mind {
         self.pace.answered(next, now, random);
         if let Some(answer) = &heard.answer {
             self.state.interval = Some(answer.next_seconds);
+            self.state.guide.named.clone_from(&answer.boosters);
             for command in &answer.commands {
                 self.state.hear(command.clone());
             }
@@ -203,11 +208,20 @@ impl Mind {
         Ok(heard.answer)
     }
 
-    /// A command to renew the certificate, if there is one.
+    /// A command to renew the certificate, if there is one, and it has not just failed.
     pub(crate) fn renewal(&self) -> Option<u64> {
+        if self.renew_at.min(self.now() + RENEW_PAUSE * 2) > self.now() {
+            return None;
+        }
         let mut commands = self.state.commands.iter();
         let renewal = commands.find(|(_, kind)| **kind == CommandKind::Renew);
         renewal.map(|(id, _)| *id)
+    }
+
+    /// The certificate could not be renewed: the command stays, and is tried again.
+    pub(crate) fn renewal_failed(&mut self) {
+        let pause = RENEW_PAUSE as f64 * (1.0 + fastrand::f64());
+        self.renew_at = self.now() + pause as i64;
     }
 
     /// Writes down what is known. That it cannot be is told and survived: what is on the disk is
@@ -288,6 +302,8 @@ impl Mind {
     }
 }
 
+/// How many seconds later at least a renewal is tried again.
+const RENEW_PAUSE: i64 = 300;
 /// Over how many seconds after a start the first look is spread: a machine that starts has other
 /// things to do.
 const VERIFY_SPREAD: i64 = 1800;

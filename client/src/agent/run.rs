@@ -88,6 +88,7 @@ pub(super) async fn wake(
         session,
         files,
         site: config.site().map(str::to_owned),
+        sources: config.sources().to_vec(),
         verify_rate: config.verify_rate(),
     };
     Ok((hands, mind, line))
@@ -171,12 +172,16 @@ impl Life {
     }
 
     async fn renew(&mut self, id: u64) {
-        // Whether it went well or not is seen at its certificate; asked again, it tries again.
         match self.hands.session.renew_now().await {
-            Ok(()) => info!("renewed the certificate, as asked"),
-            Err(error) => warn!(error = %Report(&error), "cannot renew the certificate"),
+            Ok(()) => {
+                info!("renewed the certificate, as asked");
+                self.mind.state.command_done(id);
+            }
+            Err(error) => {
+                warn!(error = %Report(&error), "cannot renew the certificate, as asked");
+                self.mind.renewal_failed();
+            }
         }
-        self.mind.state.command_done(id);
         self.mind.keep().await;
     }
 
@@ -185,6 +190,7 @@ impl Life {
         self.mind.begin(&act);
         self.mind.keep().await;
         let holding = self.mind.holding(&act);
+        self.hands.session.guide = self.mind.state.guide.clone();
         let Self {
             hands,
             mind,
@@ -231,6 +237,9 @@ impl Life {
         self.line
             .origin
             .set_addresses(self.hands.session.origin_addresses());
+        // Whom the origin names may have changed meanwhile.
+        let rests = std::mem::take(&mut self.hands.session.guide.rests);
+        self.mind.state.guide.rests = rests;
         self.mind.end(&act, outcome);
         self.mind.keep().await;
         let scripts = self.mind.state.scripts();

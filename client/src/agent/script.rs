@@ -11,6 +11,7 @@ use content::statement::{Item, Script};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 /// What a script is told of itself.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Call<'a> {
     pub(crate) item: &'a Item,
     /// The script.
     pub(crate) script: &'a Script,
+    /// Where it is noted while it runs.
+    pub(crate) mark: PathBuf,
 }
 
 /// How a script ended.
@@ -77,7 +80,7 @@ pub(crate) async fn run(call: &Call<'_>) -> Ran {
             return Ran { end, output };
         }
     };
-    let mut group = Group::of(child);
+    let mut group = Group::of(child, Some(&call.mark));
     let (mut said, mut cried) = (Tail::default(), Tail::default());
     let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
     let limit = Duration::from_secs(u64::from(call.script.seconds));
@@ -151,15 +154,27 @@ pub(crate) struct Group {
     pid: Option<rustix::process::Pid>,
     /// Set once the process is known to have ended.
     pub(crate) has_ended: bool,
+    /// Where it is noted while it runs, if it is.
+    mark: Option<PathBuf>,
 }
 
 impl Group {
-    pub(crate) fn of(child: Child) -> Self {
+    /// The group of `child`, noted at `mark` while it runs.
+    pub(crate) fn of(child: Child, mark: Option<&Path>) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw);
+        let begun = pid.and_then(|pid| Some((pid, begun_at(pid)?)));
+        if let (Some(mark), Some((pid, begun))) = (mark, begun) {
+            // Not durably: what ends this machine ends the script. If it cannot be noted, a script
+            // that outlives us goes on.
+            let noted = std::fs::write(mark, format!("{} {begun}", pid.as_raw_nonzero()));
+            noted.unwrap_or_default();
+        }
         Self {
             child,
-            pid: pid.and_then(rustix::process::Pid::from_raw),
+            pid,
             has_ended: false,
+            mark: mark.map(Path::to_owned),
         }
     }
 }
@@ -171,7 +186,38 @@ impl Drop for Group {
             let kill = rustix::process::Signal::KILL;
             let _gone_already = rustix::process::kill_process_group(pid, kill).is_err();
         }
+        if let Some(mark) = &self.mark {
+            std::fs::remove_file(mark).unwrap_or_default();
+        }
     }
+}
+
+/// Ends the script that `mark` says an earlier run of this program has left running: its stage runs
+/// again, and two at once are what no script expects.
+pub(crate) fn end_leftover(mark: &Path) {
+    let Ok(text) = std::fs::read_to_string(mark) else {
+        return;
+    };
+    let found = text.split_once(' ').and_then(|(pid, begun)| {
+        let pid = rustix::process::Pid::from_raw(pid.parse().ok()?)?;
+        // Of one that has ended, the number may be somebody else's by now.
+        (begun_at(pid)? == begun).then_some(pid)
+    });
+    if let Some(pid) = found {
+        warn!(pid = %pid.as_raw_nonzero(), "ending a script that an earlier run has left");
+        let kill = rustix::process::Signal::KILL;
+        let _gone_already = rustix::process::kill_process_group(pid, kill).is_err();
+    }
+    std::fs::remove_file(mark).unwrap_or_default();
+}
+
+/// When a process was started, in ticks since the machine was: proc(5), `stat`, field 22. None if
+/// there is no such process, or no such file on this system.
+fn begun_at(pid: rustix::process::Pid) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name before may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19).map(str::to_owned)
 }
 
 /// The last bytes of what is heard.
@@ -222,8 +268,10 @@ mod tests {
             program,
             item: &item,
             script: &script,
+            mark: folder.path().join("running"),
         };
         let ran = run(&call).await;
+        assert!(!call.mark.exists());
         let output = String::from_utf8_lossy(&ran.output).into_owned();
         (ran.end.told(&script), output)
     }
@@ -231,6 +279,30 @@ mod tests {
     async fn check(text: &str, expected: Expect) {
         let (told, output) = run_text(&format!("#!/bin/sh\n{text}\n"), 60).await;
         expected.assert_eq(&format!("{told}\n{output}"));
+    }
+
+    #[tokio::test]
+    async fn a_script_that_an_earlier_run_left_is_ended_and_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("running");
+        let mut left = Command::new("sleep")
+            .arg("600")
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(left.id().unwrap()).unwrap();
+        let begun = begun_at(rustix::process::Pid::from_raw(pid).unwrap()).unwrap();
+        // The number is somebody else's by now.
+        fs::write(&mark, format!("{pid} {begun}0")).unwrap();
+        end_leftover(&mark);
+        assert!(left.try_wait().unwrap().is_none());
+        fs::write(&mark, format!("{pid} {begun}")).unwrap();
+        end_leftover(&mark);
+        let ended = timeout(Duration::from_secs(30), left.wait()).await.unwrap();
+        assert_eq!(ended.unwrap().signal(), Some(9));
+        assert!(!mark.exists());
+        end_leftover(&mark);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::Kept;
 use super::step::Act;
+use crate::guide::Guide;
 
 /// All that the agent knows.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -17,6 +18,9 @@ pub(crate) struct State {
     pub(crate) manifest: Option<InForce>,
     /// When the origin wants it to come, in seconds; none before it has said so.
     pub(crate) interval: Option<u32>,
+    /// What is known of sources.
+    #[serde(default)]
+    pub(crate) guide: Guide,
     /// When everything is looked at next.
     pub(crate) verify_at: Option<i64>,
     /// Commands that are under way, by their ids.

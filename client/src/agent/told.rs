@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use protocol::{CheckInAnswer, Command};
+use content::FilesetName;
+use protocol::{CheckInAnswer, Command, SourceBytes};
 use serde::Serialize;
 use service::Clock;
 
@@ -13,6 +14,7 @@ use super::run::{check_in_once, wake};
 use super::state::{Holding, State};
 use super::step::earlier;
 use crate::config::Config;
+use crate::guide::Guide;
 use crate::status::time;
 
 /// What the agent knows. Times are Unix seconds.
@@ -69,6 +71,29 @@ pub(crate) fn agent_status(data: &Path, now: i64) -> Result<Option<AgentStatus>,
             .collect(),
     }))
 }
+
+/// What the agent of the device with the data folder `data` knows of sources, none if it has never
+/// run; and how `fileset` stands, with where its bytes came from.
+pub(crate) fn of_sources(
+    data: &Path,
+    fileset: Option<&FilesetName>,
+    now: i64,
+) -> Result<(Option<Guide>, OfFileset), FilesError> {
+    let state = Files::new(data).state()?;
+    if state == State::default() {
+        return Ok((None, None));
+    }
+    let found = fileset.and_then(|name| Some((name, state.filesets.get(name)?)));
+    let found = found.map(|(name, holding)| {
+        let sources = holding.last.as_ref().map(|last| last.sources.clone());
+        let status = fileset_status(name.to_string(), holding, now);
+        (status, sources.unwrap_or_default())
+    });
+    Ok((Some(state.guide), found))
+}
+
+/// How a fileset stands, and where its bytes came from.
+pub(crate) type OfFileset = Option<(FilesetStatus, Vec<SourceBytes>)>;
 
 fn fileset_status(fileset: String, holding: &Holding, now: i64) -> FilesetStatus {
     let wanted = holding.aim.as_ref().map(|aim| &*aim.item);

@@ -5,6 +5,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use protocol::report::BypassReason;
 use serde::Serialize;
 use service::Report;
 use thiserror::Error;
@@ -48,6 +49,8 @@ pub struct Bypass {
     pub source: String,
     /// The check that it failed; none if it was out of reach or refused.
     pub check: Option<String>,
+    /// Why, in a word.
+    pub code: BypassReason,
     /// What happened, for a person.
     pub reason: String,
 }
@@ -62,6 +65,23 @@ pub struct Traffic {
     /// Bytes of everything else: statements, lists, index roots.
     pub other_bytes: u64,
 }
+
+impl Bypass {
+    /// The booster's id; none if it was the origin that was gone round.
+    pub(crate) fn booster(&self) -> Option<&str> {
+        self.source.strip_prefix(BOOSTER)
+    }
+}
+
+impl Traffic {
+    /// The booster's id; none if it was not a booster that this came from.
+    pub(crate) fn booster(&self) -> Option<&str> {
+        self.source.strip_prefix(BOOSTER)
+    }
+}
+
+/// How the name of a source begins that is a booster.
+const BOOSTER: &str = "booster ";
 
 /// What a source delivered was not what it was asked for.
 #[derive(Debug)]
@@ -222,7 +242,8 @@ impl<S: Supply> Sources<S> {
             LAST_PATIENCE
         };
         if !error.is_retryable || since >= self.pause * patience {
-            slot.bypass(error.check, Report(error.source.as_ref()).to_string());
+            let reason = Report(error.source.as_ref()).to_string();
+            slot.bypass(error.check, error.reason, reason);
         } else {
             let pause = self.pause.saturating_mul(1 << strikes.min(8));
             sleep(
@@ -301,10 +322,10 @@ impl<S: Supply> Slot<S> {
             failed.check,
             Report(failed.source.as_ref())
         );
-        self.bypass(Some(failed.check), reason);
+        self.bypass(Some(failed.check), BypassReason::BadContent, reason);
     }
 
-    fn bypass(&self, check: Option<&'static str>, reason: String) {
+    fn bypass(&self, check: Option<&'static str>, code: BypassReason, reason: String) {
         let source = self.supply.name().to_owned();
         let mut state = self.lock();
         if state.bypass.is_none() {
@@ -312,6 +333,7 @@ impl<S: Supply> Slot<S> {
             state.bypass = Some(Bypass {
                 source,
                 check: check.map(str::to_owned),
+                code,
                 reason,
             });
         }
@@ -335,6 +357,7 @@ pub(crate) fn slow(what: &str, time: Duration) -> SupplyError {
         is_retryable: true,
         code: None,
         check: None,
+        reason: BypassReason::Timeout,
         source: format!("{what} {} seconds", time.as_secs()).into(),
     }
 }

@@ -9,6 +9,7 @@ use content::locator::Locator;
 use content::statement::{Deployment, Payload as _, Revision, Snapshot, Timestamp};
 use content::{Digest, FilesetName, PackId};
 use protocol::Code;
+use protocol::report::BypassReason;
 use thiserror::Error;
 
 /// Something small enough to be held in memory, all of which a source can be asked for.
@@ -99,6 +100,8 @@ pub(crate) struct SupplyError {
     pub(crate) code: Option<Code>,
     /// The check that its answer failed, if it gave one that is no answer.
     pub(crate) check: Option<&'static str>,
+    /// Why, in a word.
+    pub(crate) reason: BypassReason,
     /// What happened.
     #[source]
     pub(crate) source: Box<dyn Error + Send + Sync>,

@@ -30,7 +30,7 @@ pub(super) async fn ask(
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .process_group(0);
-    let mut group = Group::of(command.spawn().ok()?);
+    let mut group = Group::of(command.spawn().ok()?, None);
     let out = group.child.stdout.take()?;
     let mut said = Vec::new();
     let heard = async {

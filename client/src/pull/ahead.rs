@@ -9,7 +9,7 @@ use service::CancellationToken;
 use thiserror::Error;
 
 use super::{PullError, PullRequest, choose, choose_and_find, job};
-use crate::fetch::sources::{Sources, Traffic};
+use crate::fetch::sources::Traffic;
 use crate::pull::Stated;
 use crate::session::Session;
 
@@ -61,7 +61,7 @@ pub(crate) async fn install_ahead(
         Some(locator) => {
             let chosen = choose::sources(session, &request.sources, request.site.as_deref());
             // If something is missing after all, it is asked for.
-            let sources = Arc::new(Sources::new(chosen.map_err(PullError::Session)?));
+            let sources = chosen.map_err(PullError::Session)?;
             (sources, Stated::of(locator, statement))
         }
         None => {

@@ -112,6 +112,7 @@ fn is_body_at_fault(failure: &CallError) -> bool {
 /// What a report is about, in one of our own words.
 fn word(report: &Reported) -> &str {
     match &report.matter {
+        Matter::Bypass(_) => "bypass",
         Matter::Notice(notice) => &notice.kind,
         Matter::Refusal(refusal) => &refusal.reason,
     }

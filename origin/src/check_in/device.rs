@@ -7,7 +7,9 @@ use content::Digest;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use protocol::{CheckInAnswer, Code, Fault, Held};
+use service::Report;
 use tokio::time::{Instant, timeout};
+use tracing::error;
 
 use super::CheckIns;
 use crate::api::{Reply, fault, full, too_many};
@@ -43,7 +45,7 @@ impl CheckIns {
             self.metrics.checked_in("unchanged");
             return nothing();
         }
-        self.tell(id, standing, is_asked)
+        self.tell(id, standing, is_asked).await
     }
 
     /// `GET /v1/wait` of `peer`: an answer when something changes for it, or nothing.
@@ -82,19 +84,30 @@ impl CheckIns {
             }
         }
         let standing = self.manifests.standing(id).await;
-        self.tell(id, standing, false)
+        self.tell(id, standing, false).await
     }
 
-    fn tell(&self, id: &DeviceId, standing: Standing, inventory: bool) -> Reply {
+    async fn tell(&self, id: &DeviceId, standing: Standing, inventory: bool) -> Reply {
         self.metrics.checked_in("told");
         self.manifests.told(id);
         json(&CheckInAnswer {
             next_seconds: self.next_seconds(),
             manifest: standing.manifest,
-            boosters: Vec::new(),
+            boosters: self.near(id).await,
             commands: standing.commands,
             inventory,
         })
+    }
+
+    /// The boosters that the device `id` should ask. If they cannot be told, it chooses by itself.
+    async fn near(&self, id: &DeviceId) -> Vec<String> {
+        match self.documents.near(id).await {
+            Ok(near) => near,
+            Err(failure) => {
+                error!(error = %Report(&failure), "cannot tell a device which boosters to ask");
+                Vec::new()
+            }
+        }
     }
 
     /// When a device comes again: a tenth to either side, so that those who came together part.

@@ -5,7 +5,7 @@ pub mod drops;
 use certs::Identity;
 use content::Digest;
 use protocol::Reported;
-use protocol::report::{Direction, Matter, Refusal, Stage};
+use protocol::report::{Bypass, BypassReason, Direction, Matter, Refusal, Stage};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, query};
 
@@ -51,17 +51,52 @@ pub async fn raise(
     report: &Reported,
 ) -> Result<bool, LedgerError> {
     let known = query(
-        "UPDATE reports SET count = max(count, $3), last_at = max(last_at, $4) \
+        "UPDATE reports SET count = max(count, $3), last_at = max(last_at, $4), \
+         bytes = CASE WHEN bytes IS NULL THEN NULL ELSE max(bytes, coalesce($5, 0)) END \
          WHERE reporter = $1 AND id = $2",
     )
     .bind(reporter)
     .bind(&report.id)
     .bind(i64::try_from(report.count).unwrap_or(i64::MAX))
     .bind(report.last_at)
+    .bind(bypass_bytes(report))
     .execute(&mut *db)
     .await
     .map_err(failed("count a report"))?;
     Ok(known.rows_affected() > 0)
+}
+
+/// How often what `report` tells of is known to have happened, and how many bytes it has cost; both
+/// 0 if it is not there yet.
+///
+/// # Errors
+///
+/// Fails if the database does.
+pub async fn known(
+    db: &mut SqliteConnection,
+    reporter: &str,
+    report: &Reported,
+) -> Result<(u64, u64), LedgerError> {
+    let what = "look at a report";
+    let row = query("SELECT count, bytes FROM reports WHERE reporter = $1 AND id = $2")
+        .bind(reporter)
+        .bind(&report.id)
+        .fetch_optional(db)
+        .await
+        .map_err(failed(what))?;
+    let Some(row) = row else { return Ok((0, 0)) };
+    let count: i64 = value(&row, "count")?;
+    let bytes: Option<i64> = value(&row, "bytes")?;
+    let counted = |number| u64::try_from(number).unwrap_or_default();
+    Ok((counted(count), counted(bytes.unwrap_or_default())))
+}
+
+/// What a bypass cost, as it is kept; none for other reports.
+fn bypass_bytes(report: &Reported) -> Option<i64> {
+    match &report.matter {
+        Matter::Bypass(bypass) => Some(i64::try_from(bypass.bytes).unwrap_or(i64::MAX)),
+        Matter::Notice(_) | Matter::Refusal(_) => None,
+    }
 }
 
 /// Keeps `report`, which is not there yet.
@@ -78,12 +113,19 @@ pub async fn put(
     let (kind, detail, refusal) = match &report.matter {
         Matter::Refusal(refusal) => (REFUSAL, None, Some(refusal)),
         Matter::Notice(notice) => (&notice.kind[..], Some(&notice.detail), None),
+        Matter::Bypass(_) => (BYPASS, None, None),
     };
+    let bypass = match &report.matter {
+        Matter::Bypass(bypass) => Some(bypass),
+        Matter::Notice(_) | Matter::Refusal(_) => None,
+    };
+    let reason = bypass.map(|it| it.reason.as_str());
+    let party = bypass.map(|it| &it.booster);
     let sha256 = refusal.and_then(|it| Digest::from_hex(it.cert_sha256.as_deref()?).ok());
     query(
         "INSERT INTO reports (reporter, id, first_at, last_at, received_at, count, kind, detail, \
-         direction, stage, reason, possession_proved, remote, party, cert_sha256) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+         direction, stage, reason, possession_proved, remote, party, cert_sha256, bytes) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(reporter)
     .bind(&report.id)
@@ -95,11 +137,12 @@ pub async fn put(
     .bind(detail)
     .bind(refusal.map(|it| direction(it.direction)))
     .bind(refusal.map(|it| stage(it.stage)))
-    .bind(refusal.map(|it| &it.reason))
+    .bind(reason.or_else(|| refusal.map(|it| it.reason.as_str())))
     .bind(refusal.map(|it| it.possession_proved))
     .bind(refusal.map(|it| &it.remote))
-    .bind(refusal.and_then(|it| it.party.as_ref()))
+    .bind(party.or_else(|| refusal.and_then(|it| it.party.as_ref())))
     .bind(sha256.as_ref().map(|digest| &digest.as_raw()[..]))
+    .bind(bypass_bytes(report))
     .execute(&mut *db)
     .await
     .map_err(failed("keep a report"))?;
@@ -250,6 +293,13 @@ fn kept(row: &SqliteRow) -> Result<Kept, LedgerError> {
     let kind: &str = value(row, "kind")?;
     let matter = if kind == REFUSAL {
         Matter::Refusal(refusal(row)?)
+    } else if kind == BYPASS {
+        let bytes: Option<i64> = value(row, "bytes")?;
+        Matter::Bypass(Bypass {
+            booster: value::<Option<String>>(row, "party")?.unwrap_or_default(),
+            reason: BypassReason::from_word(value(row, "reason")?),
+            bytes: u64::try_from(bytes.unwrap_or_default()).unwrap_or_default(),
+        })
     } else {
         Matter::Notice(protocol::report::Notice {
             kind: kind.to_owned(),
@@ -315,3 +365,5 @@ fn stage(stage: Stage) -> &'static str {
 
 /// What `kind` says of a refusal. No notice is of that kind: its reporter would contradict itself.
 const REFUSAL: &str = "refusal";
+/// The same of a bypass.
+const BYPASS: &str = "bypass";

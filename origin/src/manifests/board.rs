@@ -101,6 +101,12 @@ impl Board {
         self.state().devices.entry(id.clone()).or_default().told = true;
     }
 
+    pub(super) fn forget_told(&self) {
+        for standing in self.state().devices.values_mut() {
+            standing.told = false;
+        }
+    }
+
     pub(super) fn command(&self, id: &DeviceId, number: u64, what: CommandKind) {
         let mut state = self.state();
         let commands = &mut state.devices.entry(id.clone()).or_default().commands;

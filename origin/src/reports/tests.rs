@@ -2,7 +2,7 @@
 
 use content::Digest;
 use protocol::Reported;
-use protocol::report::{Direction, Matter, Notice, Refusal, Stage};
+use protocol::report::{Bypass, BypassReason, Direction, Matter, Notice, Refusal, Stage};
 use service::metrics::Registry;
 
 use super::*;
@@ -126,6 +126,39 @@ async fn an_operator_sees_what_was_asked_for_the_newest_first() {
         &[],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_bypass_is_kept_with_its_bytes_and_counted_by_what_came_since() {
+    let bed = Bed::new().await;
+    let reports = reports(&bed);
+    let mut report = refusal(1, "revoked", b"cert");
+    for (count, bytes) in [(1, 100), (3, 150), (2, 120)] {
+        report.count = count;
+        report.matter = Matter::Bypass(Bypass {
+            booster: "b1".to_owned(),
+            reason: BypassReason::Timeout,
+            bytes,
+        });
+        let kept = reports.keep("client/one", &body(&[report.clone()])).await;
+        assert!(kept.unwrap());
+    }
+    for wanted in ["bypass", "timeout"] {
+        let query = Query {
+            reason: Some(wanted.to_owned()),
+            ..Query::default()
+        };
+        let listed = list(&reports, &query).await;
+        assert_eq!(listed.len(), 1, "{listed:?}");
+        assert_eq!((listed[0].count, listed[0].bytes), (3, Some(150)));
+        let told = listed[0].to_string();
+        assert!(
+            told.contains("went round booster b1: timeout, 150 B"),
+            "{told}"
+        );
+    }
+    let counted = reports.metrics.bypass_counts(BypassReason::Timeout);
+    assert_eq!(counted, (3, 150));
 }
 
 #[tokio::test]

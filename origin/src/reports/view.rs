@@ -54,12 +54,18 @@ pub struct ReportView {
     pub last_at: i64,
     /// How often.
     pub count: u64,
-    /// `refusal`, or the kind of a notice.
+    /// `refusal`, `bypass`, or the kind of a notice.
     pub kind: String,
     /// What a notice says.
     pub detail: Option<String>,
-    /// Why somebody was refused.
+    /// Why somebody was refused, or a booster was gone round.
     pub reason: Option<String>,
+    /// The booster that was gone round.
+    #[serde(default)]
+    pub booster: Option<String>,
+    /// Bytes that came from the origin instead.
+    #[serde(default)]
+    pub bytes: Option<u64>,
     /// `inbound` if it had called the reporter, `outbound` if the reporter had called it.
     pub direction: Option<String>,
     /// `handshake`, `registered` or `session`: how far it had come.
@@ -103,6 +109,8 @@ impl ReportView {
             kind: "refusal".to_owned(),
             detail: None,
             reason: None,
+            booster: None,
+            bytes: None,
             direction: None,
             stage: None,
             possession_proved: None,
@@ -117,6 +125,12 @@ impl ReportView {
                 view.detail = Some(harmless(&notice.detail));
             }
             Matter::Refusal(refusal) => view.take(refusal),
+            Matter::Bypass(bypass) => {
+                "bypass".clone_into(&mut view.kind);
+                view.reason = Some(bypass.reason.as_str().to_owned());
+                view.booster = Some(harmless(&bypass.booster));
+                view.bytes = Some(bypass.bytes);
+            }
         }
         view
     }
@@ -154,6 +168,10 @@ impl ReportView {
             let detail = self.detail.as_deref().unwrap_or_default();
             return format!("{}: {detail}", self.kind);
         };
+        if let Some(booster) = &self.booster {
+            let bytes = bytesize::ByteSize(self.bytes.unwrap_or_default());
+            return format!("went round booster {booster}: {reason}, {bytes} from the origin");
+        }
         let remote = self.remote.as_deref().unwrap_or_default();
         let whom = match self.direction.as_deref() {
             Some("outbound") => format!("turned from {remote}"),

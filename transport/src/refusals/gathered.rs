@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 
-use protocol::report::{Direction, Matter, Reported, Reports, Stage};
+use protocol::report::{BypassReason, Direction, Matter, Reported, Reports, Stage};
 
 /// What makes two reports the same.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Key {
+    Bypass {
+        booster: String,
+        reason: BypassReason,
+    },
     Notice {
         kind: String,
         detail: String,
@@ -50,6 +54,10 @@ struct Entry {
 impl Key {
     pub(super) fn new(matter: &Matter, network: String) -> Self {
         match matter {
+            Matter::Bypass(bypass) => Self::Bypass {
+                booster: bypass.booster.clone(),
+                reason: bypass.reason,
+            },
             Matter::Notice(notice) => Self::Notice {
                 kind: notice.kind.clone(),
                 detail: notice.detail.clone(),
@@ -104,6 +112,7 @@ impl Gathered {
         {
             entry.report.count = entry.report.count.saturating_add(1);
             entry.report.last_at = entry.report.last_at.max(now);
+            add_bytes(&mut entry.report.matter, &matter);
             if entry.given_up {
                 self.dropped = self.dropped.saturating_add(entry.give_up());
             }
@@ -218,6 +227,7 @@ impl Gathered {
                 let unheard = again.report.count - again.arrived;
                 report.count = report.count.saturating_add(unheard);
                 report.last_at = report.last_at.max(again.report.last_at);
+                add_bytes(&mut report.matter, &again.report.matter);
             }
             self.enter(key, report);
         }
@@ -231,6 +241,13 @@ impl Gathered {
             delivered: self.delivered,
             untold: self.dropped.saturating_sub(self.told),
         }
+    }
+}
+
+/// Adds to a bypass what another one of the same booster for the same reason has cost.
+fn add_bytes(matter: &mut Matter, more: &Matter) {
+    if let (Matter::Bypass(bypass), Matter::Bypass(more)) = (matter, more) {
+        bypass.bytes = bypass.bytes.saturating_add(more.bytes);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use protocol::report::BypassReason;
+
 use super::*;
 
 struct Bed {
@@ -67,6 +69,41 @@ fn the_same_certificate_from_the_same_network_is_one_report() {
 }
 
 #[test]
+fn what_a_booster_costs_that_is_gone_round_is_added_up() {
+    let bed = Bed::new();
+    let round = |booster: &str, reason, bytes| {
+        let booster = booster.to_owned();
+        bed.refusals.bypass(Bypass {
+            booster,
+            reason,
+            bytes,
+        });
+    };
+    round("b1", BypassReason::Timeout, 10);
+    round("b1", BypassReason::Timeout, 7);
+    round("b1", BypassReason::Resting, 5);
+    let arrived = bed.deliver().reports;
+    let told = arrived.iter().map(|report| match &report.matter {
+        Matter::Bypass(bypass) => (report.count, bypass.reason, bypass.bytes),
+        Matter::Notice(_) | Matter::Refusal(_) => panic!("{report:?}"),
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [
+            (2, BypassReason::Timeout, 17),
+            (1, BypassReason::Resting, 5)
+        ]
+    );
+    round("b1", BypassReason::Timeout, 3);
+    bed.pass(70);
+    let Matter::Bypass(again) = bed.deliver().reports.remove(0).matter else {
+        panic!("it is another matter")
+    };
+    assert_eq!(again.bytes, 20);
+}
+
+#[test]
 fn what_has_arrived_is_not_sent_again_and_its_counter_goes_on() {
     let bed = Bed::new();
     bed.refuse("10.0.0.1", 1, true);
@@ -78,7 +115,7 @@ fn what_has_arrived_is_not_sent_again_and_its_counter_goes_on() {
     assert_eq!((&again.id, again.count), (&first.id, 2));
     let cert = |report: &protocol::Reported| match &report.matter {
         Matter::Refusal(refusal) => refusal.cert.clone(),
-        Matter::Notice(_) => None,
+        Matter::Bypass(_) | Matter::Notice(_) => None,
     };
     assert!(cert(&first).is_some());
     assert_eq!(cert(&again), None, "it has the certificate");
@@ -112,7 +149,7 @@ fn what_tells_of_somebody_goes_before_what_tells_of_nobody() {
     let batch = bed.refusals.batch().unwrap();
     let proves = |report: &protocol::Reported| match &report.matter {
         Matter::Refusal(refusal) => refusal.possession_proved,
-        Matter::Notice(_) => false,
+        Matter::Bypass(_) | Matter::Notice(_) => false,
     };
     assert!(batch.reports.len() < 100, "not all fit into a body");
     assert!(proves(&batch.reports[0]));

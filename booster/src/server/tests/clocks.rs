@@ -51,7 +51,7 @@ impl Bed {
                 Matter::Notice(Notice { kind, detail }) if kind == "clock_skew" => {
                     Some(detail.clone())
                 }
-                Matter::Notice(_) | Matter::Refusal(_) => None,
+                Matter::Bypass(_) | Matter::Notice(_) | Matter::Refusal(_) => None,
             })
         };
         soon(async {

@@ -27,6 +27,7 @@ impl Hands {
                 program: self.files.script(script.digest),
                 item,
                 script,
+                mark: self.files.running(),
             };
             let ran = run(&call).await;
             let told = ran.end.told(script);
