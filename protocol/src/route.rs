@@ -131,6 +131,29 @@ impl Route {
             Self::Wait => "wait",
         }
     }
+
+    /// The methods that it takes, as `Allow` lists them (RFC 9110 §10.2.1).
+    #[must_use]
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Self::CheckIn
+            | Self::Enrol(_)
+            | Self::Inventory
+            | Self::Reenrol(_)
+            | Self::Relayed
+            | Self::Reports => "POST",
+            Self::Roster | Self::Wait => "GET",
+            Self::CaCerts
+            | Self::Crl(_)
+            | Self::Crls
+            | Self::Deployment
+            | Self::Hello
+            | Self::Pack(..)
+            | Self::Snapshot(_)
+            | Self::Statement(_)
+            | Self::Timestamp => "GET, HEAD",
+        }
+    }
 }
 
 impl fmt::Display for Route {

@@ -13,6 +13,7 @@ mod kills;
 mod lies;
 mod memory;
 mod offline;
+mod openapi;
 mod reports;
 mod rot;
 mod rotation;

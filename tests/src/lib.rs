@@ -6,6 +6,7 @@ pub mod desk;
 pub mod fixture;
 pub mod liar;
 pub mod link;
+pub mod openapi;
 pub mod scrape;
 pub mod testbed;
 pub mod tree;

@@ -94,7 +94,7 @@ impl Api {
             return Ok(());
         };
         let mut reply = self.refuse(&refusal);
-        stamp(&mut reply);
+        stamp(&mut reply, "");
         let kind = route.map_or("none", |route| route.kind());
         self.metrics.answered("enrol", kind, reply.status());
         Err(reply)
@@ -105,11 +105,14 @@ impl Api {
         if let Some(peer) = &request.peer {
             self.enrolment.seen(peer).await;
         }
-        let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
-            Ok(route) => (route.kind(), self.enrol_route(route, &request).await),
-            Err(_) => ("none", nowhere()),
+        let (kind, methods, mut reply) = match Route::parse(request.head.uri.path()) {
+            Ok(route) => {
+                let (kind, methods) = (route.kind(), route.methods());
+                (kind, methods, self.enrol_route(route, &request).await)
+            }
+            Err(_) => ("none", "", nowhere()),
         };
-        stamp(&mut reply);
+        stamp(&mut reply, methods);
         self.metrics.answered("enrol", kind, reply.status());
         reply
     }
@@ -117,11 +120,14 @@ impl Api {
     /// Answers on the content listener.
     pub async fn answer_content(&self, request: ContentRequest) -> Reply {
         self.enrolment.seen(&request.peer).await;
-        let (kind, mut reply) = match Route::parse(request.head.uri.path()) {
-            Ok(route) => (route.kind(), self.content_route(route, &request).await),
-            Err(_) => ("none", nowhere()),
+        let (kind, methods, mut reply) = match Route::parse(request.head.uri.path()) {
+            Ok(route) => {
+                let (kind, methods) = (route.kind(), route.methods());
+                (kind, methods, self.content_route(route, &request).await)
+            }
+            Err(_) => ("none", "", nowhere()),
         };
-        stamp(&mut reply);
+        stamp(&mut reply, methods);
         self.metrics.answered("content", kind, reply.status());
         reply
     }
@@ -330,10 +336,14 @@ fn not_allowed() -> Reply {
     ))
 }
 
-/// What every answer carries: nobody is to guess a body's type.
-fn stamp(reply: &mut Reply) {
+/// What every answer carries: nobody is to guess a body's type; and one to a wrong method, those
+/// that are right (RFC 9110 §15.5.6).
+fn stamp(reply: &mut Reply, methods: &'static str) {
+    let not_allowed = reply.status() == http::StatusCode::METHOD_NOT_ALLOWED;
+    let headers = reply.headers_mut();
     let name = http::header::X_CONTENT_TYPE_OPTIONS;
-    reply
-        .headers_mut()
-        .insert(name, HeaderValue::from_static("nosniff"));
+    headers.insert(name, HeaderValue::from_static("nosniff"));
+    if not_allowed {
+        headers.insert(http::header::ALLOW, HeaderValue::from_static(methods));
+    }
 }
