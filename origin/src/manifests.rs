@@ -88,7 +88,7 @@ impl Manifests {
             let page = table::page(&mut db, &after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.device.to_string();
-            page.iter().for_each(|made| board.made(made));
+            page.iter().for_each(|made| board.made(made, 0));
         }
         board.mark_due(&table::due(&mut db, u32::MAX).await?);
         for given in results::pending(&mut db).await? {

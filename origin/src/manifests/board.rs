@@ -22,6 +22,8 @@ pub struct Standing {
     pub told: bool,
     /// What it was asked to do and has not done.
     pub commands: Vec<Command>,
+    /// When it was last found due, by the board's count.
+    due_since: u64,
 }
 
 /// Why nobody is let wait.
@@ -46,6 +48,8 @@ pub(super) struct Board {
 struct State {
     closed: bool,
     devices: HashMap<DeviceId, Standing>,
+    /// How often devices were found due.
+    dues: u64,
     /// Of one device one at most: a later one takes the place of the one before.
     waiting: HashMap<DeviceId, oneshot::Sender<()>>,
 }
@@ -67,11 +71,16 @@ impl Board {
         held.map(|held| held.digest)
     }
 
-    /// Takes note of a manifest; who waits for it is told.
-    pub(super) fn made(&self, made: &Made) {
+    /// How often devices were found due until now.
+    pub(super) fn dues(&self) -> u64 {
+        self.state().dues
+    }
+
+    /// Takes note of a manifest that was made after `dues`; who waits for it is told.
+    pub(super) fn made(&self, made: &Made, dues: u64) {
         let mut state = self.state();
         let standing = state.devices.entry(made.device.clone()).or_default();
-        standing.due = false;
+        standing.due &= standing.due_since > dues;
         standing.manifest = Some(CurrentManifest {
             model: made.model,
             number: made.number,
@@ -80,20 +89,24 @@ impl Board {
         state.wake(&made.device);
     }
 
-    /// Takes note that what these go by is as it should be.
-    pub(super) fn unchanged(&self, ids: &[DeviceId]) {
+    /// Takes note that what these go by is as it should be after `dues`.
+    pub(super) fn unchanged(&self, ids: &[DeviceId], dues: u64) {
         let mut state = self.state();
         for id in ids {
             if let Some(standing) = state.devices.get_mut(id) {
-                standing.due = false;
+                standing.due &= standing.due_since > dues;
             }
         }
     }
 
     pub(super) fn mark_due(&self, ids: &[DeviceId]) {
         let mut state = self.state();
+        state.dues += 1;
+        let dues = state.dues;
         for id in ids {
-            state.devices.entry(id.clone()).or_default().due = true;
+            let standing = state.devices.entry(id.clone()).or_default();
+            standing.due = true;
+            standing.due_since = dues;
         }
     }
 
@@ -178,5 +191,24 @@ impl State {
             // One that went away is not missed.
             let _gone = waiter.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_falls_due_while_a_manifest_is_made_stays_due() {
+        let board = Board::default();
+        let id = DeviceId::new("one").unwrap();
+        let ids = std::slice::from_ref(&id);
+        board.mark_due(ids);
+        let before = board.dues();
+        board.mark_due(ids);
+        board.unchanged(ids, before);
+        assert!(board.standing(&id).due, "a commit came in between");
+        board.unchanged(ids, board.dues());
+        assert!(!board.standing(&id).due);
     }
 }

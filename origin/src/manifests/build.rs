@@ -134,6 +134,8 @@ impl Builder {
         let ids: Vec<DeviceId> = devices.iter().cloned().collect();
         let authority = self.inner.authority.clone();
         let mut tx = authority.ledger().write().await?;
+        // What is found due from here on may not be in what this transaction sees.
+        let dues = self.inner.board.dues();
         let model = models::current(&mut tx).await?;
         let world = match self.world.take().filter(|world| world.model == model) {
             Some(world) => world,
@@ -179,9 +181,9 @@ impl Builder {
             self.keep(highest).await?;
         }
         commit(tx).await?;
-        self.inner.board.unchanged(&ids);
+        self.inner.board.unchanged(&ids, dues);
         for (made, _) in &signed {
-            self.inner.board.made(made);
+            self.inner.board.made(made, dues);
             self.inner.rosters.touched(&made.device);
         }
         self.inner.metrics.manifests_built(signed.len() as u64);

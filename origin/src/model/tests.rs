@@ -396,6 +396,7 @@ async fn a_rollback_is_a_new_model_that_says_what_the_old_one_did() {
     estate.publish("b").await;
     let first = [&spec("a", 1)[..], "group/g", "association/a/group/all"];
     estate.commit(&first).await.unwrap();
+    assert_eq!(estate.holds(&one).await, ("a@1".to_owned(), 1));
     let second = ["-group/g", &spec("b", 1), "association/b/group/all"];
     estate.commit(&second).await.unwrap();
     assert_eq!(estate.holds(&one).await.0, "a@1 b@1");

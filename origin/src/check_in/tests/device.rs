@@ -237,5 +237,9 @@ async fn a_wait_ends_when_something_changes_for_the_device() {
     let reply = desk.branch.check_ins.wait(&desk.peer, &query).await;
     assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
     let reply = desk.branch.check_ins.wait(&desk.branch.peer, &query).await;
-    assert_eq!(reply.status(), StatusCode::FORBIDDEN, "a booster");
+    assert_eq!(
+        reply.status(),
+        StatusCode::BAD_REQUEST,
+        "a booster waits for its roster"
+    );
 }
