@@ -12,23 +12,22 @@ use certs::{IssuerId, Trust};
 use content::statement::{Deployment, Payload, Snapshot, Timestamp};
 use content::{Digest, FilesetName, PackId};
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use protocol::{
-    CRL_BYTES_MAX, CheckIn, CheckInAnswer, FAULT_BYTES_MAX, HELLO_BYTES_MAX, Hello, Reports, Route,
-};
+use http::{Method, Request, StatusCode};
+use protocol::{CRL_BYTES_MAX, CheckIn, CheckInAnswer, HELLO_BYTES_MAX, Hello, Reports, Route};
 use service::Clock;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::body::{Body, ReadBodyError, read_body};
-use crate::call::{CallError, Meter, retry_after};
-use crate::connect::{Connector, Judgement, Pace, Returnable};
+use crate::body::Body;
+use crate::call::{CallError, Meter};
+use crate::connect::{Connector, Judgement, Pace};
 use crate::refusals::Refusals;
 
 mod pack;
+mod reply;
 mod wait;
 
 pub use pack::PackBody;
+pub(crate) use reply::Reply;
 
 /// What calls to one party need.
 #[derive(Clone, Debug)]
@@ -421,63 +420,6 @@ impl fmt::Debug for Source {
             .field("expected", &self.settings.expected)
             .field("addresses", &self.addresses())
             .finish_non_exhaustive()
-    }
-}
-
-/// The head of an answer, and what its body comes over.
-pub(crate) struct Reply {
-    pub(crate) head: Response<Incoming>,
-    connection: Returnable,
-    idle: Duration,
-    meter: Arc<Meter>,
-}
-
-impl Reply {
-    /// The whole body, of at most `bytes_max` bytes.
-    pub(crate) async fn read(
-        self,
-        bytes_max: usize,
-        deadline: Instant,
-    ) -> Result<Bytes, CallError> {
-        let read = read_body(self.head.into_body(), bytes_max, self.idle);
-        // One deadline or the other.
-        let read = timeout_at(deadline, read).await;
-        match read.unwrap_or(Err(ReadBodyError::Silent)) {
-            Ok(bytes) => {
-                self.meter
-                    .other_bytes
-                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                self.connection.give_back();
-                Ok(bytes)
-            }
-            Err(ReadBodyError::Broken { source }) => {
-                Err(CallError::of_broken(source, self.connection.alert()))
-            }
-            Err(ReadBodyError::Silent) => {
-                self.connection.give_up();
-                Err(CallError::Timeout {
-                    step: "read the answer",
-                })
-            }
-            Err(ReadBodyError::TooLong { bytes_max }) => Err(CallError::TooLong {
-                bytes_max: bytes_max as u64,
-            }),
-        }
-    }
-
-    async fn into_fault(self, deadline: Instant) -> CallError {
-        let status = self.head.status();
-        let retry_after = retry_after(self.head.headers());
-        match self.read(FAULT_BYTES_MAX, deadline).await {
-            Ok(bytes) => CallError::of_status(status, &bytes, retry_after),
-            Err(CallError::TooLong { .. }) => CallError::bad(format!("status {status}")),
-            Err(error) => error,
-        }
-    }
-
-    /// Who answered.
-    pub(crate) fn peer(&self) -> Option<&certs::Peer> {
-        self.connection.peer()
     }
 }
 

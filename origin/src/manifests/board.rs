@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn what_falls_due_while_a_manifest_is_made_stays_due() {
         let board = Board::default();
-        let id = DeviceId::new("one").unwrap();
+        let id = "one".parse::<DeviceId>().unwrap();
         let ids = std::slice::from_ref(&id);
         board.mark_due(ids);
         let before = board.dues();
