@@ -214,9 +214,15 @@ async fn a_client_reports_whoever_stands_in_for_its_booster() {
     let report = client::pull(request, &bed.clock()).await.unwrap();
     assert_eq!(report.bypasses.len(), 1, "{:?}", report.bypasses);
 
-    let reports = of(&bed, "client/one", 1).await;
-    assert_eq!(reports.len(), 1, "{reports:?}");
-    let report = &reports[0];
+    // Whom it met, and that it went round the booster for that.
+    let mut reports = of(&bed, "client/one", 2).await;
+    reports.sort_by_key(|report| report.kind == "bypass");
+    let [report, bypass] = &reports[..] else {
+        panic!("{reports:?}");
+    };
+    assert_eq!(bypass.kind, "bypass");
+    assert_eq!(bypass.reason.as_deref(), Some("distrusted"));
+    assert_eq!(bypass.booster.as_deref(), Some("booster"));
     assert_eq!(report.direction.as_deref(), Some("outbound"));
     assert_eq!(report.reason.as_deref(), Some("wrong_eku"));
     assert_eq!(
