@@ -6,6 +6,7 @@
 //! it fetches, and is bounded in time, in requests and in whom it may reach.
 
 mod args;
+mod checker;
 mod churn;
 mod drain;
 mod fileset;

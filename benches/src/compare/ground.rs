@@ -193,17 +193,30 @@ impl Ground {
         let all = self.packs()?;
         // The index lies in packs of its own, which are small.
         let least = object.bytes.min(PART_BYTES) / 2;
+        let mut small = Vec::new();
         fs::create_dir_all(self.www())?;
         let mut file = fs::File::create(self.www().join(object.name))?;
         let (mut bytes, mut packs) = (0, Vec::new());
+        let mut add = |asked: String, pack: &[u8]| {
+            bytes += pack.len() as u64;
+            packs.push(asked);
+            file.write_all(pack)
+        };
         for asked in tools::packs(&self.client(), port, &fileset(object))? {
             let id = asked.rsplit_once('/').map_or("", |(_, id)| id);
             let pack = all.get(id).context("the origin has no such pack")?;
             let pack = fs::read(pack)?;
             if pack.len() as u64 > least {
-                bytes += pack.len() as u64;
-                file.write_all(&pack)?;
-                packs.push(asked);
+                add(asked, &pack)?;
+            } else {
+                small.push((asked, pack));
+            }
+        }
+        // A run of packs is all of them: who reads ahead would fetch what is left out. What is small
+        // comes last, since the first frame is to be one of content.
+        if object.bytes > PART_BYTES {
+            for (asked, pack) in small {
+                add(asked, &pack)?;
             }
         }
         let off = bytes as f64 / object.bytes as f64;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::args::Args;
-use super::drain::Checker;
+use super::checker::Checker;
 use super::fileset;
 use super::target::Target;
 

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use content::PackId;
-use content::frame::Frame;
-use content::pack::PackHeader;
 use http_body_util::BodyExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::args::Args;
+use super::checker::Checker;
 use super::target::Target;
 
 /// What so many clients do.
@@ -137,7 +136,7 @@ async fn client(
             };
             bytes += data.len() as u64;
             checker.take(data)?;
-            if first_frame.is_none() && checker.frames > 0 {
+            if first_frame.is_none() && checker.frames() > 0 {
                 let first = began.elapsed();
                 first_frame = Some(first);
                 if until == Until::FirstFrame {
@@ -172,90 +171,6 @@ fn is_silent_end(failure: &hyper::Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// Checks packs that come one after the other: their first frame, or all.
-pub(super) struct Checker {
-    buffer: Vec<u8>,
-    /// The next frame of the pack whose header has come.
-    frame: usize,
-    /// Frames that were good.
-    frames: u64,
-    header: Option<PackHeader>,
-    /// Packs that are still to come, the next one last.
-    packs: Vec<PackId>,
-    thorough: bool,
-}
-
-impl Checker {
-    pub(super) fn new(packs: &[PackId], thorough: bool) -> Self {
-        Self {
-            buffer: Vec::new(),
-            frame: 0,
-            frames: 0,
-            header: None,
-            packs: packs.iter().rev().copied().collect(),
-            thorough,
-        }
-    }
-
-    pub(super) fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        if self.is_content() {
-            return Ok(());
-        }
-        self.buffer.extend_from_slice(bytes);
-        while self.step()? {}
-        if self.is_content() {
-            self.buffer = Vec::new();
-        }
-        Ok(())
-    }
-
-    /// Checks the next thing in the buffer, if all of it is there.
-    fn step(&mut self) -> anyhow::Result<bool> {
-        if self.is_content() {
-            return Ok(false);
-        }
-        let Some(header) = &self.header else {
-            let Some(length) = PackHeader::length(&self.buffer)? else {
-                return Ok(false);
-            };
-            if self.buffer.len() < length {
-                return Ok(false);
-            }
-            let id = self.packs.pop().context("more came than all packs")?;
-            self.header = Some(PackHeader::verify(&self.buffer[..length], id)?);
-            self.frame = 0;
-            self.buffer.drain(..length);
-            return Ok(true);
-        };
-        let Some(info) = header.frames().get(self.frame) else {
-            self.header = None;
-            return Ok(!self.buffer.is_empty());
-        };
-        let length = info.stored_bytes as usize;
-        if self.buffer.len() < length {
-            return Ok(false);
-        }
-        Frame::verify(info, &self.buffer[..length])?;
-        self.buffer.drain(..length);
-        self.frame += 1;
-        self.frames += 1;
-        Ok(true)
-    }
-
-    /// Whether what still comes need not be looked at.
-    fn is_content(&self) -> bool {
-        !self.thorough && self.frames > 0
-    }
-
-    pub(super) fn finish(&self) -> anyhow::Result<()> {
-        ensure!(
-            !self.thorough || (self.packs.is_empty() && self.buffer.is_empty()),
-            "not all packs came whole"
-        );
-        Ok(())
-    }
 }
 
 /// By how much the slow one is ahead of the others.
