@@ -1,6 +1,6 @@
 //! Larder and programs of other people: curl, nginx, OpenSSL, strongSwan, GnuTLS, pkilint, sslyze,
-//! testssl.sh, SoftHSM2 with OpenSC, and NIST's test suite for certificates; and a second client,
-//! in Python.
+//! testssl.sh, SoftHSM2 with OpenSC, NIST's test suite for certificates, and schemathesis; and a
+//! second client, in Python.
 //!
 //! `.ci/interop-install` installs them. One that is missing is a failure, never a skip.
 
@@ -20,6 +20,7 @@ mod program;
 mod python;
 mod renewal;
 mod scanners;
+mod schemathesis;
 mod shop;
 mod softhsm;
 mod strongswan;

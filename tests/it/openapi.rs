@@ -1,5 +1,5 @@
 //! docs/openapi.yaml says what the code does: a route, a method or a code that one of them has and
-//! the other has not is found here.
+//! the other has not is found here. What listeners answer is asked in tests/interop.
 
 use std::collections::BTreeSet;
 
