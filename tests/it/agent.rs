@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use certs::Role;
@@ -19,16 +18,16 @@ use tests::testbed::{Party, Testbed, until};
 use tests::tree;
 
 /// An origin that a test speaks for, and one device.
-struct Scene {
-    bed: Testbed,
-    desk: Desk,
-    data: PathBuf,
-    link: Link,
+pub(crate) struct Scene {
+    pub(crate) bed: Testbed,
+    pub(crate) desk: Desk,
+    pub(crate) data: PathBuf,
+    pub(crate) link: Link,
     party: Party,
 }
 
 impl Scene {
-    async fn set() -> Self {
+    pub(crate) async fn set() -> Self {
         let nowhere = ([127, 0, 0, 1], 1).into();
         let link = Link::open(nowhere, Fate::Pass).await.unwrap();
         let bed = Testbed::start_at(&[link.address()]).await.unwrap();
@@ -51,7 +50,12 @@ impl Scene {
     async fn item(&self, fileset: &str, megabytes: usize, mode: InstallMode) -> Item {
         let folder = self.bed.path(&format!("{fileset}-{megabytes}"));
         fixture::tree(&folder, megabytes).unwrap();
-        let published = self.bed.publish(fileset, &folder).await.unwrap();
+        self.item_of(fileset, &folder, mode).await
+    }
+
+    /// Publishes a folder, and says where a device should have it.
+    pub(crate) async fn item_of(&self, fileset: &str, folder: &Path, mode: InstallMode) -> Item {
+        let published = self.bed.publish(fileset, folder).await.unwrap();
         let at = self.bed.origin().addresses().content.to_string();
         let origin = self.party.source(Role::Origin, "origin", at).unwrap();
         let current = fixture::current(&origin, self.party.trust(), fileset)
@@ -70,22 +74,22 @@ impl Scene {
         }
     }
 
-    fn target(&self, fileset: &str) -> PathBuf {
+    pub(crate) fn target(&self, fileset: &str) -> PathBuf {
         self.bed.path("installed").join(fileset)
     }
 
-    fn say(&self, items: &[&Item]) {
+    pub(crate) fn say(&self, items: &[&Item]) {
         let items = items.iter().map(|item| (*item).clone()).collect();
         self.desk.say(&self.bed, "one", items).unwrap();
     }
 
-    async fn start(&self) -> Agent {
+    pub(crate) async fn start(&self) -> Agent {
         let config = Config::with_data(self.data.clone());
         Agent::start(&config, &self.bed.clock()).await.unwrap()
     }
 
     /// Waits until the origin has heard that a fileset stands like that.
-    async fn hears(&self, fileset: &str, state: &str, revision: u64) -> String {
+    pub(crate) async fn hears(&self, fileset: &str, state: &str, revision: u64) -> String {
         let result = async || self.desk.result(fileset);
         let is_it = |result: &Option<(&str, u64, String)>| {
             result
@@ -115,7 +119,7 @@ fn files(folder: &Path) -> Option<BTreeMap<OsString, Vec<u8>>> {
     entries.map(|entry| read(entry.ok()?)).collect()
 }
 
-async fn stop(agent: Agent) {
+pub(crate) async fn stop(agent: Agent) {
     let _drained = agent.drain(Duration::from_secs(10)).await;
 }
 
@@ -232,70 +236,5 @@ async fn what_does_not_work_makes_way_for_what_did() {
         assert!(scene.is_merged("tools", 2));
         stop(agent).await;
         scene.bed.stop().await;
-    }
-}
-
-fn start_process(data: &Path) -> Child {
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_party"));
-    agent.args(["client", "run", "--data"]).arg(data);
-    agent
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    agent.spawn().unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_killed_at_any_moment_gets_there_and_never_shows_half_a_tree() {
-    let scene = Box::pin(Scene::set()).await;
-    let small = scene.item("tools", 1, InstallMode::Tree).await;
-    let large = scene.item("tools", 3, InstallMode::Tree).await;
-    let shared = [1, 2].map(|_| "extras");
-    let one = scene.item(shared[0], 1, InstallMode::Merge).await;
-    let other = scene.item(shared[1], 2, InstallMode::Merge).await;
-    let target = scene.target("tools");
-    let trees = [scene.bed.path("tools-1"), scene.bed.path("tools-3")];
-    let mut random = fastrand_like(7);
-    for kill in 0..12_u64 {
-        let (tools, extras) = if kill % 2 == 0 {
-            (&small, &one)
-        } else {
-            (&large, &other)
-        };
-        scene.say(&[tools, extras]);
-        let mut agent = start_process(&scene.data);
-        let heard = scene.desk.heard().len();
-        until(async || scene.desk.heard().len(), |now| *now > heard).await;
-        let begun = std::time::Instant::now();
-        let moment = Duration::from_millis(random() % 700);
-        until(async || begun.elapsed(), |elapsed| *elapsed >= moment).await;
-        agent.kill().unwrap();
-        agent.wait().unwrap();
-        let is_whole = trees
-            .iter()
-            .any(|tree| tree::compare(tree, &target).is_ok());
-        assert!(
-            is_whole || !target.exists(),
-            "half a tree after kill {kill}"
-        );
-    }
-    scene.say(&[&large, &other]);
-    let agent = scene.start().await;
-    scene.hears("tools", "active", large.revision.0).await;
-    scene.hears("extras", "active", other.revision.0).await;
-    scene.check_tree("tools", 3);
-    assert!(scene.is_merged("extras", 2));
-    stop(agent).await;
-    scene.bed.stop().await;
-}
-
-/// Numbers without order, the same each time (Marsaglia 2003).
-fn fastrand_like(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod agent;
+mod agent_kills;
 mod branch;
 mod chain;
 mod clocks;
