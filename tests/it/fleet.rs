@@ -18,8 +18,8 @@ use tests::tree;
 const DEVICES: [&str; 3] = ["one", "two", "three"];
 
 /// An origin, and what is published there.
-struct Scene {
-    bed: Testbed,
+pub(crate) struct Scene {
+    pub(crate) bed: Testbed,
 }
 
 impl Scene {
@@ -35,7 +35,7 @@ impl Scene {
     }
 
     /// Commits one key, and says how many devices it concerned.
-    async fn commit(&self, edits: &[(&str, Option<Value>)]) -> Committed {
+    pub(crate) async fn commit(&self, edits: &[(&str, Option<Value>)]) -> Committed {
         let edits: Vec<Edit> = edits
             .iter()
             .map(|(key, says)| Edit {
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     /// Waits until the origin has heard from `device` that it holds that revision.
-    async fn hears(&self, device: &str, revision: u64) -> Holds {
+    pub(crate) async fn hears(&self, device: &str, revision: u64) -> Holds {
         let admin = self.bed.admin();
         let holds = async || {
             let path = format!("/devices/{device}/holds");
@@ -82,13 +82,13 @@ impl Scene {
 }
 
 /// A device that is asked to check in now, and then keeps itself right.
-async fn start(scene: &Scene, data: &Path) -> Agent {
+pub(crate) async fn start(scene: &Scene, data: &Path) -> Agent {
     let config = Config::with_data(data.to_owned());
     let _told = client::check_in(&config, &scene.bed.clock()).await.unwrap();
     Agent::start(&config, &scene.bed.clock()).await.unwrap()
 }
 
-async fn stop(agent: Agent) {
+pub(crate) async fn stop(agent: Agent) {
     let _drained = agent.drain(Duration::from_secs(10)).await;
 }
 

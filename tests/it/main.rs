@@ -9,6 +9,7 @@ mod clocks;
 mod coalesce;
 mod fleet;
 mod heal;
+mod heal_modes;
 mod herd;
 mod kills;
 mod lies;
