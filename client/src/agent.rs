@@ -7,6 +7,7 @@
 //!                                files: written down before and after each act
 //! ```
 
+mod adopt;
 mod ended;
 mod files;
 mod hands;
@@ -29,6 +30,7 @@ pub use line::CheckInError;
 pub use run::Agent;
 pub use told::{AgentStatus, CheckedIn, FilesetStatus, check_in};
 
+pub(crate) use adopt::in_force;
 pub(crate) use told::{agent_status, of_sources};
 
 use crate::session::SessionError;

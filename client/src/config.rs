@@ -1,25 +1,32 @@
 //! The client's settings, and the file that an operator writes.
 
+mod delivered;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::config::{LoadError, Period};
+use content::statement::Item;
 use serde::Deserialize;
 use service::logs;
 
 use crate::choose::{ParseSourceError, SourceAddress};
+
+pub(crate) use delivered::Delivered;
 
 /// What the client is told: usable as it stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "Raw")]
 pub struct Config {
     approval_wait: Duration,
+    check_in_every: Duration,
     data: PathBuf,
     fields: PathBuf,
     grace: Duration,
     inventory_every: Duration,
     log_filter: String,
     log_format: logs::Format,
+    settings: String,
     site: Option<String>,
     sources: Vec<SourceAddress>,
     verify_every: Duration,
@@ -42,12 +49,14 @@ impl Config {
         let log = RawLog::default();
         Self {
             approval_wait: APPROVAL_WAIT,
+            check_in_every: Duration::ZERO,
             data,
             fields: FIELDS.into(),
             grace: Duration::ZERO,
             inventory_every: INVENTORY_EVERY,
             log_filter: log.filter,
             log_format: log.format,
+            settings: SETTINGS.to_owned(),
             site: None,
             sources: Vec::new(),
             verify_every: VERIFY_EVERY,
@@ -84,6 +93,17 @@ impl Config {
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.grace
+    }
+
+    /// How often the agent checks in, in seconds; none for as often as the origin says.
+    pub(crate) fn check_in_every(&self) -> Option<i64> {
+        let seconds = i64::try_from(self.check_in_every.as_secs()).ok()?;
+        Some(seconds).filter(|seconds| *seconds > 0)
+    }
+
+    /// The target of filesets that bring settings; none if no fileset may.
+    pub(crate) fn settings(&self) -> Option<&str> {
+        Some(&*self.settings).filter(|folder| !folder.is_empty())
     }
 
     /// How often the agent looks at everything that is active, in seconds; none for never.
@@ -143,8 +163,10 @@ struct Raw {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawAgent {
+    check_in_every: Period,
     fields: PathBuf,
     inventory_every: Period,
+    settings: String,
     verify_every: Period,
     verify_rate: bytesize::ByteSize,
 }
@@ -152,8 +174,10 @@ struct RawAgent {
 impl Default for RawAgent {
     fn default() -> Self {
         Self {
+            check_in_every: Period(Duration::ZERO),
             fields: FIELDS.into(),
             inventory_every: Period(INVENTORY_EVERY),
+            settings: SETTINGS.to_owned(),
             verify_every: Period(VERIFY_EVERY),
             verify_rate: bytesize::ByteSize(VERIFY_RATE),
         }
@@ -208,16 +232,15 @@ impl TryFrom<Raw> for Config {
                 "`agent.inventory_every` is {every}: want 0s or at least {min}"
             ));
         }
-        // The longest site that a deployment document holds.
-        if raw.site.len() > 63 {
-            return Err("`site` is longer than 63 bytes".to_owned());
+        let check_in_every = read_check_in(raw.agent.check_in_every)?;
+        let settings = raw.agent.settings;
+        if !settings.is_empty() && !Item::is_target(&settings) {
+            return Err(format!(
+                "`agent.settings` is {settings:?}: want an absolute path without . and .. in it"
+            ));
         }
-        if raw.sources.len() > SOURCES_MAX {
-            return Err(format!("`sources` names more than {SOURCES_MAX}"));
-        }
-        let sources = raw.sources.iter().map(|source| source.parse());
-        let sources: Result<_, ParseSourceError> = sources.collect();
-        let sources = sources.map_err(|error| format!("`sources`: {error}"))?;
+        let site = read_site(raw.site)?;
+        let sources = read_sources(&raw.sources)?;
         let grace = raw.trust.grace;
         if grace.0 > GRACE_MAX {
             let max = Period(GRACE_MAX);
@@ -225,13 +248,15 @@ impl TryFrom<Raw> for Config {
         }
         Ok(Self {
             approval_wait: raw.approval_wait.map_or(APPROVAL_WAIT, |wait| wait.0),
+            check_in_every,
             data: raw.data,
             fields: raw.agent.fields,
             grace: grace.0,
             inventory_every: every.0,
             log_filter: raw.log.filter,
             log_format: raw.log.format,
-            site: Some(raw.site).filter(|site| !site.is_empty()),
+            settings,
+            site,
             sources,
             verify_every: raw.agent.verify_every.0,
             verify_rate: raw.agent.verify_rate.0,
@@ -239,6 +264,41 @@ impl TryFrom<Raw> for Config {
     }
 }
 
+/// How often to check in; nothing for as often as the origin says.
+fn read_check_in(every: Period) -> Result<Duration, String> {
+    if !every.0.is_zero() && !(CHECK_IN_EVERY_MIN..=CHECK_IN_EVERY_MAX).contains(&every.0) {
+        let (min, max) = (Period(CHECK_IN_EVERY_MIN), Period(CHECK_IN_EVERY_MAX));
+        return Err(format!(
+            "`agent.check_in_every` is {every}: want 0s, or {min} to {max}"
+        ));
+    }
+    Ok(every.0)
+}
+
+/// A site; none if the text is empty.
+fn read_site(site: String) -> Result<Option<String>, String> {
+    // The longest that a deployment document holds.
+    if site.len() > 63 {
+        return Err("`site` is longer than 63 bytes".to_owned());
+    }
+    Ok(Some(site).filter(|site| !site.is_empty()))
+}
+
+fn read_sources(sources: &[String]) -> Result<Vec<SourceAddress>, String> {
+    if sources.len() > SOURCES_MAX {
+        return Err(format!("`sources` names more than {SOURCES_MAX}"));
+    }
+    let sources = sources.iter().map(|source| source.parse());
+    let sources: Result<_, ParseSourceError> = sources.collect();
+    sources.map_err(|error| format!("`sources`: {error}"))
+}
+
+/// The origin lets one device come so often at the most.
+const CHECK_IN_EVERY_MIN: Duration = Duration::from_secs(10);
+/// Whoever comes less often could not be asked for anything within a day.
+const CHECK_IN_EVERY_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Where filesets that bring settings have their target.
+const SETTINGS: &str = "/etc/larder/settings";
 /// The life of a signer's certificate, without which no timestamp counts.
 const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Where scripts for custom fields lie.

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use transport::{CallError, ContentJudge, Source, SourceSettings};
 
-use crate::agent::{FilesetStatus, of_sources};
+use crate::agent::{FilesetStatus, in_force, of_sources};
 use crate::choose::{Candidate, KnownBy, View};
 use crate::config::Config;
 use crate::fetch::off_the_runtime;
@@ -113,10 +113,14 @@ pub async fn why(
     fileset: Option<FilesetName>,
     clock: &Clock,
 ) -> Result<Why, PullError> {
-    let looked = {
+    let (looked, config) = {
         let (config, clock) = (config.clone(), clock.clone());
         let fileset = fileset.clone();
-        off_the_runtime(move || Looked::at(&config, fileset.as_ref(), &clock)).await??
+        let look = move || {
+            let looked = Looked::at(&config, fileset.as_ref(), &clock)?;
+            Ok::<_, PullError>((looked, in_force(&config)?))
+        };
+        off_the_runtime(look).await??
     };
     let view = View {
         document: looked.document.as_deref(),

@@ -19,6 +19,7 @@ mod openapi;
 mod reports;
 mod rot;
 mod rotation;
+mod settings;
 mod stolen;
 mod tidy;
 mod trust;

@@ -42,6 +42,16 @@ pub(crate) enum Outcome {
         /// Which.
         note: String,
     },
+    /// The settings that it brings are these.
+    Adopted {
+        /// What the file says.
+        text: String,
+    },
+    /// It is of no use, however often it is tried.
+    Unusable {
+        /// Why.
+        note: String,
+    },
     /// It could not be done.
     Failed {
         /// Why.
@@ -75,7 +85,15 @@ impl State {
     ) {
         self.doing = None;
         if let Some(holding) = self.filesets.get_mut(&act.fileset) {
+            let read = if let Outcome::Adopted { text } = &outcome {
+                holding.active.clone().zip(Some(text.clone()))
+            } else {
+                None
+            };
             holding.end(act.what, outcome, now, random);
+            if let Some((item, text)) = read {
+                self.adopt(&item, text);
+            }
         }
         self.settle(manifest, now);
     }
@@ -86,7 +104,8 @@ impl Holding {
         self.installing = None;
         match outcome {
             Outcome::BrokenOff => {}
-            Outcome::Done => self.done(what),
+            Outcome::Done | Outcome::Adopted { .. } => self.done(what),
+            Outcome::Unusable { note } => self.failed(what, &note, now, None),
             Outcome::Downloaded { locator, sources } => self.downloaded(locator, sources),
             Outcome::Installed { sources } => {
                 if let Some(aim) = &mut self.aim {
@@ -118,6 +137,10 @@ impl Holding {
             // The outcome of a download is another one; all the same, it is done.
             What::Download => self.reach(Reached::Downloaded),
             What::Install => self.installed(),
+            What::Adopt => {
+                self.reach(Reached::Adopted);
+                self.aim.iter_mut().for_each(|aim| aim.trials = 0);
+            }
             What::Confirm => {
                 self.reach(Reached::Done);
                 self.confirmed();
@@ -277,6 +300,7 @@ impl Holding {
             What::Run(_)
             | What::Download
             | What::Install
+            | What::Adopt
             | What::Confirm
             | What::GoBack
             | What::TakeAway
@@ -288,9 +312,8 @@ impl Holding {
 
     fn failed(&mut self, what: What, note: &str, now: i64, pause: Option<i64>) {
         match what {
-            What::Run(Stage::Activation | Stage::Postflight | Stage::Verification) => {
-                self.undo = self.unconfirmed;
-            }
+            What::Run(Stage::Activation | Stage::Postflight | Stage::Verification)
+            | What::Adopt => self.undo = self.unconfirmed,
             // Nothing is there to be put back: it has gone already.
             What::Run(Stage::PostUninstall) => {
                 self.leave_to(Left::Followed);
@@ -327,13 +350,18 @@ impl Holding {
         }
     }
 
+    /// What was installed does not do: it makes way, and is tried again later.
+    pub(super) fn turned_down(&mut self, what: What, note: &str, now: i64) {
+        let pause = self.script_pause(what);
+        self.failed(what, note, now, Some(pause));
+    }
+
     /// How long to wait after a script has failed, in seconds.
     fn script_pause(&self, what: What) -> i64 {
         match what {
             // The device goes to and fro between two revisions each time.
-            What::Run(Stage::Activation | Stage::Postflight | Stage::Verification) => {
-                doubled(SCRIPT_PAUSE, self.failures())
-            }
+            What::Run(Stage::Activation | Stage::Postflight | Stage::Verification)
+            | What::Adopt => doubled(SCRIPT_PAUSE, self.failures()),
             What::Run(_)
             | What::Download
             | What::Install

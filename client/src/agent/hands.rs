@@ -60,6 +60,7 @@ impl Hands {
             },
             What::Download => self.download(aimed, stop).await,
             What::Install => self.install(aimed, holding.ahead.as_ref()).await,
+            What::Adopt => self.adopt(active).await,
             What::Confirm => self.confirm(active).await,
             What::GoBack => self.go_back(active).await,
             What::TakeAway => self.take_away(holding.outgoing.as_ref().or(active)).await,
@@ -143,6 +144,18 @@ impl Hands {
             Ok(Outcome::Done)
         })
         .await
+    }
+
+    async fn adopt(&self, item: Option<&Kept>) -> Outcome {
+        let Some(item) = item else {
+            return Outcome::Done;
+        };
+        let target = std::path::PathBuf::from(&item.target);
+        match off_the_runtime(move || super::adopt::read(&target)).await {
+            Ok(Ok(text)) => Outcome::Adopted { text },
+            Ok(Err(note)) => Outcome::Unusable { note },
+            Err(error) => failed(&error),
+        }
     }
 
     async fn go_back(&self, item: Option<&Kept>) -> Outcome {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use content::Digest;
 use content::statement::{Manifest, Statement};
 use protocol::{CheckInAnswer, CommandKind, FilesetHeld, Held, Inventory};
-use service::Clock;
+use service::{Clock, Report};
 use tracing::{error, info, warn};
 
 use super::ended::Outcome;
@@ -15,7 +15,8 @@ use super::files::{Files, FilesError};
 use super::line::{CheckInError, Heard, held};
 use super::pace::Pace;
 use super::state::{Holding, InForce, State};
-use super::step::{Act, Next, next};
+use super::step::{Act, Next, What, earlier, next};
+use crate::config::Config;
 use crate::fetch::off_the_runtime;
 use crate::inventory::Stock;
 
@@ -33,6 +34,8 @@ pub(crate) struct Mind {
     pub(crate) stock: Stock,
     /// When the certificate is renewed again, as asked, after that has failed.
     renew_at: i64,
+    /// Whether the check-in that is under way began under settings that are on trial.
+    tries: bool,
 }
 
 impl Mind {
@@ -58,6 +61,7 @@ impl Mind {
             verify_every,
             stock: Stock::new(None, PathBuf::new()),
             renew_at: 0,
+            tries: false,
         };
         // It was kept before the state that names it.
         let known = mind.state.manifest.as_ref().map_or(0, |known| known.number);
@@ -77,8 +81,9 @@ impl Mind {
         self.clock.now()
     }
 
-    /// What is to be told to the origin.
-    pub(crate) fn held(&self) -> Held {
+    /// What is to be told to the origin by a check-in that begins now.
+    pub(crate) fn held(&mut self) -> Held {
+        self.tries = self.state.is_on_trial();
         let in_force = self.state.manifest.as_ref();
         Held {
             inventory: self.stock.digest(),
@@ -91,6 +96,21 @@ impl Mind {
         let all = self.state.filesets.iter();
         let held = all.filter_map(|(name, it)| Some((name.to_string(), it.settled()?)));
         held.take(Inventory::FILESETS_MAX).collect()
+    }
+
+    /// Goes by these settings from now on.
+    pub(crate) fn go_by_settings(&mut self, config: &Config) {
+        let now = self.now();
+        let every = config.verify_every();
+        if every != self.verify_every {
+            let planned = self.state.verify_at.filter(|_| every.is_some());
+            self.verify_every = every;
+            self.plan_verify(false);
+            self.state.verify_at = earlier(self.state.verify_at, planned);
+        }
+        self.stock.look_every(config.inventory_every());
+        let said = self.state.interval;
+        self.pace.set_own(config.check_in_every(), said, now);
     }
 
     /// Takes stock of the device, if it is time for that; whether it was.
@@ -155,13 +175,17 @@ impl Mind {
     /// Notes how `act` has ended.
     pub(crate) fn end(&mut self, act: &Act, outcome: Outcome) {
         match &outcome {
-            Outcome::Failed { note } | Outcome::Exit { note, .. } | Outcome::Damaged { note } => {
+            Outcome::Failed { note }
+            | Outcome::Exit { note, .. }
+            | Outcome::Damaged { note }
+            | Outcome::Unusable { note } => {
                 warn!(%act, %note, "failed");
             }
             Outcome::Done
             | Outcome::Downloaded { .. }
             | Outcome::Installed { .. }
             | Outcome::WentBack { .. }
+            | Outcome::Adopted { .. }
             | Outcome::BrokenOff => {
                 info!(%act, ?outcome, "ended");
             }
@@ -169,6 +193,9 @@ impl Mind {
         let (now, random) = (self.now(), fastrand::f64());
         if let Some(manifest) = &self.manifest {
             self.state.end(act, outcome, manifest, now, random);
+        }
+        if act.what == What::Adopt && self.state.is_on_trial() {
+            self.pace.has_news(now, random);
         }
         self.tell_soon();
     }
@@ -180,13 +207,21 @@ impl Mind {
         heard: Result<Heard, CheckInError>,
     ) -> Result<Option<CheckInAnswer>, CheckInError> {
         let (now, random) = (self.now(), fastrand::f64());
+        let tries = std::mem::take(&mut self.tries);
         let heard = match heard {
             Ok(heard) => heard,
             Err(failure) => {
                 self.pace.failed(failure.busy(), now, random);
+                // Who asks to be left alone has answered.
+                if tries && failure.busy().is_none() {
+                    self.tried(Some(&Report(&failure).to_string()));
+                }
                 return Err(failure);
             }
         };
+        if tries {
+            self.tried(None);
+        }
         self.state.told(&told.results, &told.done);
         let asks = heard.answer.as_ref().is_some_and(|it| it.inventory);
         self.stock
@@ -218,6 +253,17 @@ impl Mind {
         renewal.map(|(id, _)| *id)
     }
 
+    /// How a check-in went under settings that are on trial.
+    fn tried(&mut self, failure: Option<&str>) {
+        let now = self.now();
+        if let Some(manifest) = &self.manifest {
+            self.state.tried(failure, manifest, now);
+        }
+        if self.state.is_on_trial() {
+            self.pace.is_on_trial(now, fastrand::f64());
+        }
+    }
+
     /// The certificate could not be renewed: the command stays, and is tried again.
     pub(crate) fn renewal_failed(&mut self) {
         let pause = RENEW_PAUSE as f64 * (1.0 + fastrand::f64());
@@ -231,7 +277,7 @@ impl Mind {
         match off_the_runtime(move || files.put_state(&state)).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => {
-                error!(error = %service::Report(&failure), "cannot write down what is known");
+                error!(error = %Report(&failure), "cannot write down what is known");
             }
             Err(_) => warn!("cannot write down what is known: the program is ending"),
         }

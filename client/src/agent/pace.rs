@@ -7,6 +7,8 @@
 pub(crate) struct Pace {
     due: i64,
     interval: i64,
+    /// What the settings say, whatever the origin does.
+    own: Option<i64>,
     failures: u32,
 }
 
@@ -20,7 +22,18 @@ impl Pace {
         Self {
             due: now + spread as i64,
             interval: known.unwrap_or(INTERVAL),
+            own: None,
             failures: 0,
+        }
+    }
+
+    /// The settings say how often, in seconds, or leave it to the origin, which said `interval`
+    /// last.
+    pub(crate) fn set_own(&mut self, own: Option<i64>, interval: Option<u32>, now: i64) {
+        if own != self.own {
+            self.own = own;
+            self.interval = own.or_else(|| interval.map(bounded)).unwrap_or(INTERVAL);
+            self.due = self.due.min(now + self.interval);
         }
     }
 
@@ -32,7 +45,7 @@ impl Pace {
     /// The origin has answered: it said when to come again, or left it at what it said last. That
     /// is spread by a tenth: what it said to many at once shall not keep them together.
     pub(crate) fn answered(&mut self, next: Option<u32>, now: i64, random: f64) {
-        if let Some(next) = next {
+        if let Some(next) = next.filter(|_| self.own.is_none()) {
             self.interval = bounded(next);
         }
         self.failures = 0;
@@ -56,6 +69,12 @@ impl Pace {
             let soon = now + 1 + (random * NEWS_SPREAD as f64) as i64;
             self.due = self.due.min(soon);
         }
+    }
+
+    /// What is on trial is tried again soon, however long the interval is that it asks for.
+    pub(crate) fn is_on_trial(&mut self, now: i64, random: f64) {
+        let soon = now + (TRIAL_PAUSE as f64 * (0.5 + random / 2.0)) as i64;
+        self.due = self.due.min(soon);
     }
 
     /// Whoever lets us wait has something to say. Many may hear that at one time.
@@ -82,6 +101,9 @@ const INTERVAL_MIN: i64 = 2;
 const INTERVAL_MAX: i64 = 86_400;
 /// Over how many seconds the news of many are spread: they had the same reason.
 const NEWS_SPREAD: i64 = 10;
+/// How many seconds a trial of settings waits for its next check-in at the most: as long as a
+/// device waits by the origin's own default.
+const TRIAL_PAUSE: i64 = 120;
 /// Over how many seconds those come whom one word has woken. Manifests are made in batches, whose
 /// devices are woken one batch after the other; commands are not.
 const WAKE_SPREAD: i64 = 5;
@@ -158,6 +180,17 @@ mod tests {
         assert_eq!(pace.due(), 3308);
         pace.woken(3305, 0.9);
         assert_eq!(pace.due(), 3308, "it was sooner already");
+        // The settings say otherwise.
+        pace.set_own(Some(3600), Some(300), 3305);
+        assert_eq!(pace.due(), 3308);
+        pace.answered(Some(300), 3308, 0.5);
+        assert_eq!(pace.due(), 3308 + 3600);
+        pace.failed(None, 6908, 1.0);
+        pace.is_on_trial(6908, 1.0);
+        assert_eq!(pace.due(), 6908 + 120);
+        pace.set_own(None, Some(300), 6909);
+        pace.answered(None, 7028, 0.5);
+        assert_eq!(pace.due(), 7328);
         // The clock was a year ahead.
         pace.look(3308 - 365 * DAY);
         assert!(pace.due() < 3308 - 360 * DAY);

@@ -38,6 +38,7 @@ impl Agent {
     pub async fn start(config: &Config, clock: &Clock) -> Result<Self, AgentError> {
         let (hands, mind, line) = wake(config, clock).await?;
         let life = Life {
+            config: config.clone(),
             hands,
             mind,
             line,
@@ -77,13 +78,14 @@ pub(super) async fn wake(
     });
     let (session, files, mut mind) = opened.await.map_err(|_| AgentError::Stopped)??;
     mind.stock = Stock::new(config.inventory_every(), config.fields().to_owned());
+    mind.state.settings_at = config.settings().map(str::to_owned);
     let line = Line {
         origin: Arc::new(session.origin_source()?),
         judge: session.judge(),
         files: files.clone(),
         device: session.identity.name.id.to_string(),
     };
-    let hands = Hands {
+    let mut hands = Hands {
         courier: session.courier(),
         session,
         files,
@@ -91,7 +93,17 @@ pub(super) async fn wake(
         sources: config.sources().to_vec(),
         verify_rate: config.verify_rate(),
     };
+    go_by(config, &mut hands, &mut mind);
     Ok((hands, mind, line))
+}
+
+/// Has everybody go by `config`, and over it by the settings of a fileset that are in force.
+fn go_by(config: &Config, hands: &mut Hands, mind: &mut Mind) {
+    let config = mind.state.over(config);
+    hands.site = config.site().map(str::to_owned);
+    hands.sources = config.sources().to_vec();
+    hands.verify_rate = config.verify_rate();
+    mind.go_by_settings(&config);
 }
 
 /// Checks in once; what is heard is written down.
@@ -118,6 +130,8 @@ struct Talk {
 }
 
 struct Life {
+    /// What the device says itself, under all that a fileset says.
+    config: Config,
     hands: Hands,
     mind: Mind,
     line: Line,
@@ -128,6 +142,7 @@ impl Life {
     async fn live(mut self, stop: CancellationToken) {
         self.mind.keep().await;
         while !stop.is_cancelled() {
+            go_by(&self.config, &mut self.hands, &mut self.mind);
             let now = self.mind.now();
             self.wake.hold(&self.line, &self.mind);
             if self.mind.pace.due() <= now {
@@ -196,6 +211,7 @@ impl Life {
             mind,
             line,
             wake,
+            ..
         } = self;
         let break_off = CancellationToken::new();
         let outcome = {

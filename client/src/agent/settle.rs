@@ -35,6 +35,7 @@ impl State {
         self.review(manifest, now);
         self.filesets
             .retain(|name, holding| !holding.is_nothing(manifest.item(name).is_some()));
+        self.forget_settings();
         self.end_commands();
     }
 
@@ -127,6 +128,7 @@ impl Holding {
             reached: Reached::Begun,
             trouble: Trouble::default(),
             skipped: false,
+            trials: 0,
             sources: Vec::new(),
         });
     }

@@ -6,6 +6,7 @@ use content::{Digest, FilesetName};
 use protocol::{Command, CommandKind, FilesetHeld, FilesetResult, FilesetState, SourceBytes};
 use serde::{Deserialize, Serialize};
 
+use super::adopt::Adopted;
 use super::kept::Kept;
 use super::step::Act;
 use crate::guide::Guide;
@@ -40,6 +41,12 @@ pub(crate) struct State {
     pub(crate) filesets: BTreeMap<FilesetName, Holding>,
     /// What has been begun and may not have ended.
     pub(crate) doing: Option<Act>,
+    /// The target of filesets that bring settings, as the device has it; none if none may.
+    #[serde(default)]
+    pub(crate) settings_at: Option<String>,
+    /// The settings that they have brought.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) adopted: Vec<Adopted>,
 }
 
 /// Which manifest the agent goes by.
@@ -110,6 +117,9 @@ pub(crate) struct Aim {
     /// Whether a script has said that nothing need be done: it counts as installed.
     #[serde(default)]
     pub(crate) skipped: bool,
+    /// How many check-ins in a row have failed under the settings that it brings.
+    #[serde(default)]
+    pub(crate) trials: u32,
     /// Where its bytes came from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sources: Vec<SourceBytes>,
@@ -135,6 +145,10 @@ pub(crate) enum Reached {
     Followed,
     /// The verification scripts have run.
     Verified,
+    /// The settings that it brings are in force, on trial.
+    Adopted,
+    /// A check-in has worked under them.
+    Tried,
     /// It is confirmed.
     Done,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!  comes:  requirement ─ download ─ preflight ─ install ─ activation ─ postflight
 //!          ─ verification ─ confirm; what fails once installed: go back, again later
+//!          (what brings settings: verification ─ adopt ─ a check-in ─ confirm)
 //!  goes:   pre-uninstall ─ uninstall ─ post-uninstall ─ discard
 //! ```
 //!
@@ -43,6 +44,8 @@ pub(crate) enum What {
     Download,
     /// Put it in its place, and keep what was there.
     Install,
+    /// Read the settings that it brings, which are in force from then on.
+    Adopt,
     /// Let go of what was there before.
     Confirm,
     /// Put back what was there before.
@@ -63,6 +66,7 @@ impl fmt::Display for Act {
             What::Run(stage) => return write!(f, "{stage} scripts of {}", self.fileset),
             What::Download => "download",
             What::Install => "install",
+            What::Adopt => "adopt the settings of",
             What::Confirm => "confirm",
             What::GoBack => "go back with",
             What::TakeAway => "move",
@@ -149,7 +153,7 @@ fn rank(what: What, holding: &Holding) -> u8 {
         .as_ref()
         .is_some_and(|aim| aim.reached >= Reached::Installed);
     match what {
-        What::GoBack | What::Confirm => 0,
+        What::GoBack | What::Adopt | What::Confirm => 0,
         What::Run(Stage::Activation | Stage::Postflight | Stage::Verification) if installed => 0,
         What::Install => 1,
         What::Run(Stage::Requirement) => 4,
@@ -220,6 +224,10 @@ impl Look<'_> {
         if let Some(at) = aim.trouble.until(self.now) {
             return (None, Some(at).filter(|at| *at != i64::MAX));
         }
+        if aim.reached == Reached::Adopted {
+            // The next check-in decides.
+            return NOTHING;
+        }
         let what = self.after(aim);
         let may = match what {
             What::Download => !self.has_unasked_dependants(item),
@@ -227,6 +235,7 @@ impl Look<'_> {
                 phase == Phase::Active && self.blocker(item).is_none()
             }
             What::Run(_)
+            | What::Adopt
             | What::Confirm
             | What::GoBack
             | What::TakeAway
@@ -254,9 +263,11 @@ impl Look<'_> {
             (Reached::Installed, What::Run(Stage::Activation)),
             (Reached::Activated, What::Run(Stage::Postflight)),
             (Reached::Followed, What::Run(Stage::Verification)),
+            (Reached::Verified, What::Adopt),
         ];
         let has = |what: What| match what {
             What::Run(stage) => has_scripts(&aim.item, stage),
+            What::Adopt => self.state.is_settings(&aim.item),
             What::Download
             | What::Install
             | What::Confirm

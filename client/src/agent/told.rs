@@ -28,6 +28,8 @@ pub struct AgentStatus {
     pub doing: Option<String>,
     /// When everything is looked at next.
     pub verify_at: Option<i64>,
+    /// The fileset and the revision whose settings are in force; none if none are.
+    pub settings: Option<String>,
     /// How many results the origin has not heard.
     pub untold: usize,
     /// The filesets, by name.
@@ -65,6 +67,9 @@ pub(crate) fn agent_status(data: &Path, now: i64) -> Result<Option<AgentStatus>,
         model: state.manifest.as_ref().map(|manifest| manifest.model),
         doing: state.doing.as_ref().map(ToString::to_string),
         verify_at: state.verify_at,
+        settings: state
+            .in_force(state.settings_at.as_deref())
+            .map(|it| format!("{}@{}", it.item.fileset, it.item.revision.0)),
         untold: state.results.len(),
         filesets: filesets
             .map(|(name, holding)| fileset_status(name.to_string(), holding, now))
@@ -127,6 +132,9 @@ impl fmt::Display for AgentStatus {
         }
         if let Some(doing) = &self.doing {
             write!(f, "\n  under way    {doing}")?;
+        }
+        if let Some(settings) = &self.settings {
+            write!(f, "\n  settings     of {settings}")?;
         }
         for fileset in &self.filesets {
             write!(f, "\n  {fileset}")?;

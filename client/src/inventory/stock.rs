@@ -44,6 +44,11 @@ impl Stock {
         }
     }
 
+    /// Looks as often as that from now on.
+    pub(crate) fn look_every(&mut self, every: Option<i64>) {
+        self.every = every;
+    }
+
     /// The name of what would be sent.
     pub(crate) fn digest(&self) -> Option<Digest> {
         self.taken.as_ref().map(|taken| taken.digest)

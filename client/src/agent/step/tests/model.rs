@@ -56,7 +56,7 @@ impl World {
                 self.at.remove(&Self::place(kept));
             }
             What::Uninstall => drop(self.at.remove(&Self::place(active.unwrap()))),
-            What::Run(_) | What::Discard | What::Verify => {}
+            What::Run(_) | What::Adopt | What::Discard | What::Verify => {}
         }
         Outcome::Done
     }
