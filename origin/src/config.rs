@@ -1,5 +1,6 @@
 //! The origin's settings, and the file that an operator writes.
 
+mod check;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,8 @@ use protocol::PROTOCOL_VERSION;
 use serde::Deserialize;
 use service::logs;
 
+use check::{check_connections, check_every, check_interval, check_life, check_rate, check_retry};
+
 /// What the origin is told: usable as it stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "Raw")]
@@ -20,6 +23,7 @@ pub struct Config {
     certificates: Certificates,
     check_in_interval: Duration,
     smart_groups_every: Duration,
+    connections_max: usize,
     content: Listener,
     data: PathBuf,
     enrol: Enrol,
@@ -108,6 +112,7 @@ impl Config {
             },
             check_in_interval: RawCheckIn::default().interval.0,
             smart_groups_every: RawSmartGroups::default().every.0,
+            connections_max: RawContent::default().connections.into(),
             content: RawContent::default().into(),
             data,
             enrol: RawEnrol::default().into(),
@@ -145,6 +150,12 @@ impl Config {
     #[must_use]
     pub fn smart_groups_every(&self) -> Duration {
         self.smart_groups_every
+    }
+
+    /// Connections at a time on the listener for content; those beyond wait.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
     }
 
     /// The listener for content, over mutual TLS.
@@ -211,6 +222,7 @@ struct Raw {
 struct RawContent {
     listen: Listen,
     addresses: Vec<HostPort>,
+    connections: u16,
 }
 
 #[derive(Debug, Deserialize)]
@@ -276,6 +288,7 @@ impl Default for RawContent {
         Self {
             listen: everywhere(7443),
             addresses: Vec::new(),
+            connections: CONNECTIONS,
         }
     }
 }
@@ -362,6 +375,7 @@ impl TryFrom<Raw> for Config {
         if raw.enrol.pending_per_address_max > raw.enrol.pending_max {
             return Err("`enrol.pending_per_address_max` is over `enrol.pending_max`".to_owned());
         }
+        check_connections(raw.content.connections)?;
         check_interval(raw.check_in.interval)?;
         check_every(raw.smart_groups.every)?;
         check_retry(raw.enrol.retry_after)?;
@@ -382,6 +396,7 @@ impl TryFrom<Raw> for Config {
             },
             check_in_interval: raw.check_in.interval.0,
             smart_groups_every: raw.smart_groups.every.0,
+            connections_max: raw.content.connections.into(),
             content: raw.content.into(),
             data: raw.data,
             enrol: raw.enrol.into(),
@@ -430,46 +445,6 @@ impl From<RawLog> for Log {
     }
 }
 
-fn check_life(key: &str, life: Period) -> Result<(), String> {
-    if (LIFE_MIN..=LIFE_MAX).contains(&life.0) {
-        return Ok(());
-    }
-    let (min, max) = (Period(LIFE_MIN), Period(LIFE_MAX));
-    Err(format!("`{key}` is {life}: want {min} to {max}"))
-}
-
-fn check_every(every: Period) -> Result<(), String> {
-    let (min, max) = (Duration::from_secs(10), Duration::from_secs(86_400));
-    if (min..=max).contains(&every.0) {
-        return Ok(());
-    }
-    Err(format!("`smart_groups.every` is {every}: want 10s to 1d"))
-}
-
-fn check_interval(interval: Period) -> Result<(), String> {
-    // Below, a device would meet the bound of one check-in in ten seconds.
-    let (min, max) = (Duration::from_secs(15), Duration::from_secs(86_400));
-    if (min..=max).contains(&interval.0) {
-        return Ok(());
-    }
-    Err(format!("`check_in.interval` is {interval}: want 15s to 1d"))
-}
-
-fn check_retry(wait: Period) -> Result<(), String> {
-    let (min, max) = (Duration::from_secs(1), Duration::from_secs(86_400));
-    if (min..=max).contains(&wait.0) {
-        return Ok(());
-    }
-    Err(format!("`enrol.retry_after` is {wait}: want 1s to 1d"))
-}
-
-fn check_rate(key: &str, rate: u32) -> Result<(), String> {
-    if (1..=RATE_MAX).contains(&rate) {
-        return Ok(());
-    }
-    Err(format!("`{key}` is {rate}: want 1 to {RATE_MAX}"))
-}
-
 fn everywhere(port: u16) -> Listen {
     Listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())
 }
@@ -478,11 +453,7 @@ fn days(days: u64) -> Period {
     Period(Duration::from_secs(days * 86_400))
 }
 
-/// Shorter, and clocks that differ by minutes lock devices out.
-const LIFE_MIN: Duration = Duration::from_secs(3600);
-/// Longer, and a certificate that was lost track of is a danger for years.
-const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
-/// More than an origin answers.
-const RATE_MAX: u32 = 100_000;
+/// What a listener has if nothing else is said: see `transport::listen::Limits`.
+const CONNECTIONS: u16 = 4096;
 /// Shorter than a service manager's own patience (systemd: 90 s).
 const STOP_GRACE: Duration = Duration::from_secs(30);

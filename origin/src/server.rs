@@ -281,9 +281,11 @@ async fn open_doors(
     let kind = tls::Listener::Data {
         roles: ROLES.to_vec(),
     };
+    let mut open = settings(authority, &kind)?;
+    open.limits.connections_max = config.connections_max();
     let content = Listener::bind(
         config.content().listen,
-        settings(authority, &kind)?,
+        open,
         handle::content(Arc::clone(parts)),
         hearing(CONTENT),
     );

@@ -32,6 +32,10 @@ fn what_cannot_be_is_refused() {
         expect!["line 1: `check_in.interval` is 10s: want 15s to 1d"],
     );
     check(
+        "data = \"/d\"\n[content]\nconnections = 0",
+        expect!["line 1: `content.connections` is 0: want at least one"],
+    );
+    check(
         "data = \"d\"",
         expect![[r#"line 1: `data` is "d": want an absolute path"#]],
     );
