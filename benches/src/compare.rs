@@ -6,19 +6,19 @@
 //! the same round is what counts.
 
 mod args;
-mod child;
-mod gates;
+pub(crate) mod child;
+pub(crate) mod gates;
 mod ground;
 mod herd;
 mod link;
 mod lists;
 mod machine;
 mod memory;
-mod needs;
+pub(crate) mod needs;
 mod peers;
 mod point;
-mod proc;
-mod sandbox;
+pub(crate) mod proc;
+pub(crate) mod sandbox;
 mod soak;
 mod table;
 mod tools;
@@ -39,6 +39,8 @@ pub use peers::Kind;
 pub use soak::{Reading, Soaked};
 pub use table::{Report, Row, Sample};
 pub use tools::Tool;
+
+pub(crate) use ground::{free_port, noise, path};
 
 use ground::Ground;
 use herd::Kindred;

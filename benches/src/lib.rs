@@ -3,6 +3,7 @@
 //! how to read it is in the README.
 
 pub mod compare;
+pub mod fleet;
 pub mod load;
 pub mod revoked;
 pub mod rollout;

@@ -29,6 +29,7 @@ pub use summary::{Latency, Summary};
 
 pub(crate) use churn::{Churn, Phase};
 pub(crate) use drain::{Drained, Herd, Until, drain};
+pub(crate) use histogram::Histogram;
 pub(crate) use hold::hold;
 pub(crate) use process::CpuTime;
 use target::Target;

@@ -15,14 +15,14 @@ use super::proc;
 
 /// A program at work. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     log: PathBuf,
 }
 
 impl Running {
     /// Starts `program` on one CPU; what it says goes into `log`.
-    pub(super) fn start<I, S>(cpu: u32, program: &Path, args: I, log: &Path) -> anyhow::Result<Self>
+    pub(crate) fn start<I, S>(cpu: u32, program: &Path, args: I, log: &Path) -> anyhow::Result<Self>
     where
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
@@ -42,17 +42,17 @@ impl Running {
     }
 
     /// The id of the process that was started.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until something listens on `port` of loopback.
-    pub(super) fn listens(&mut self, port: u16, patience: Duration) -> anyhow::Result<()> {
+    pub(crate) fn listens(&mut self, port: u16, patience: Duration) -> anyhow::Result<()> {
         self.listens_at("127.0.0.1", port, patience)
     }
 
     /// The same, at another address.
-    pub(super) fn listens_at(
+    pub(crate) fn listens_at(
         &mut self,
         address: &str,
         port: u16,
@@ -62,7 +62,7 @@ impl Running {
     }
 
     /// Waits until it has said `text`.
-    pub(super) fn says(&mut self, text: &str, patience: Duration) -> anyhow::Result<()> {
+    pub(crate) fn says(&mut self, text: &str, patience: Duration) -> anyhow::Result<()> {
         self.until(patience, |running| running.said().contains(text))
     }
 
@@ -83,7 +83,7 @@ impl Running {
     }
 
     /// The end of what it said.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         quote(&fs::read(&self.log).unwrap_or_default())
     }
 
@@ -112,7 +112,7 @@ impl Drop for Running {
 }
 
 /// Runs `program` to its end on one CPU, and gives what it printed.
-pub(super) fn output<I, S>(
+pub(crate) fn output<I, S>(
     cpu: u32,
     program: &Path,
     args: I,

@@ -120,7 +120,7 @@ fn memory_ratio(held: &[Held], point: &str) -> Option<f64> {
 }
 
 /// Writes a table of the promises.
-pub(super) fn write(gates: &[Gate], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write(gates: &[Gate], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if gates.is_empty() {
         return Ok(());
     }

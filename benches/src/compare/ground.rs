@@ -394,18 +394,18 @@ pub(super) fn identity_pem(place: &Path, data: &Path) -> anyhow::Result<PathBuf>
 }
 
 /// A port of loopback that nobody has.
-pub(super) fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// As text: we have chosen all paths ourselves, or they were typed.
-pub(super) fn path(path: &Path) -> anyhow::Result<&str> {
+pub(crate) fn path(path: &Path) -> anyhow::Result<&str> {
     path.to_str()
         .with_context(|| format!("cannot use {}: it is not UTF-8", path.display()))
 }
 
 /// Bytes that do not compress, the same for the same `seed`: xorshift64 (Marsaglia 2003).
-pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut noise: Vec<u8> = Vec::with_capacity(bytes + 8);
     while noise.len() < bytes {

@@ -26,7 +26,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) fn look(kinds: &[Kind]) -> Self {
+    pub(crate) fn look(kinds: &[Kind]) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let names = || info.lines().filter(|line| line.starts_with("model name"));
         let name = names().next().and_then(|line| line.split_once(": "));

@@ -9,15 +9,11 @@ use super::peers::Kind;
 use super::point::{Point, What};
 
 /// A program, and how to get it on Debian.
-type Need = (&'static str, &'static str);
+pub(crate) type Need = (&'static str, &'static str);
 
 /// Fails with all that is missing.
 pub(super) fn check(kinds: &[Kind], points: &[Point]) -> anyhow::Result<()> {
-    let mut needs = vec![
-        ("ip", "apt-get install iproute2"),
-        ("taskset", "apt-get install util-linux"),
-        ("unshare", "apt-get install util-linux"),
-    ];
+    let mut needs = BASE.to_vec();
     needs.extend(kinds.iter().flat_map(|kind| kind.needs()).copied());
     if points
         .iter()
@@ -26,6 +22,11 @@ pub(super) fn check(kinds: &[Kind], points: &[Point]) -> anyhow::Result<()> {
         needs.push(AB);
     }
     needs.dedup();
+    demand(&needs)
+}
+
+/// Fails with those of `needs` that are missing.
+pub(crate) fn demand(needs: &[Need]) -> anyhow::Result<()> {
     let missing: Vec<String> = needs
         .iter()
         .filter(|(name, _)| find(name).is_none())
@@ -45,4 +46,10 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
     programs.find(|program| program.is_file())
 }
 
+/// What every run takes.
+pub(crate) const BASE: [Need; 3] = [
+    ("ip", "apt-get install iproute2"),
+    ("taskset", "apt-get install util-linux"),
+    ("unshare", "apt-get install util-linux"),
+];
 const AB: Need = ("ab", "apt-get install apache2-utils");

@@ -42,7 +42,7 @@ pub(super) fn pss(pid: u32) -> anyhow::Result<u64> {
 
 /// The most that each of `pid` and its descendants has had in memory, added up (`VmHWM`,
 /// proc_pid_status(5)).
-pub(super) fn peak(pid: u32) -> anyhow::Result<u64> {
+pub(crate) fn peak(pid: u32) -> anyhow::Result<u64> {
     let of = |pid: u32| line_of(&format!("/proc/{pid}/status"), "VmHWM:");
     family(pid).into_iter().map(of).sum()
 }

@@ -15,7 +15,7 @@ use service::signal::Stop;
 /// # Errors
 ///
 /// Fails if the program cannot be started again.
-pub(super) fn enter(output: Output) -> anyhow::Result<()> {
+pub(crate) fn enter(output: Output) -> anyhow::Result<()> {
     let flags = flags();
     let probe = Command::new("unshare")
         .args(&flags)
@@ -44,8 +44,8 @@ fn flags() -> Vec<&'static str> {
     flags
 }
 
-/// Brings loopback up, allows as many open files as may be, and goes to the CPU of the load.
-pub(super) fn prepare(output: Output) -> anyhow::Result<()> {
+/// Brings loopback up, and allows as many open files as may be.
+pub(crate) fn prepare(output: Output) -> anyhow::Result<()> {
     // In the network that was there before it is up.
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Counts durations in buckets that are at most 1/64 (1.6 %) wide, whatever their size.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     buckets: Vec<u64>,
     count: u64,
     longest: Duration,
 }
 
 impl Histogram {
-    pub(super) fn record(&mut self, took: Duration) {
+    pub(crate) fn record(&mut self, took: Duration) {
         let bucket = bucket(micros(took));
         if self.buckets.len() <= bucket {
             self.buckets.resize(bucket + 1, 0);
@@ -21,7 +21,7 @@ impl Histogram {
         self.longest = self.longest.max(took);
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         if self.buckets.len() < other.buckets.len() {
             self.buckets.resize(other.buckets.len(), 0);
         }
@@ -32,16 +32,16 @@ impl Histogram {
         self.longest = self.longest.max(other.longest);
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    pub(super) fn longest(&self) -> Duration {
+    pub(crate) fn longest(&self) -> Duration {
         self.longest
     }
 
     /// The time within which `share` (0 to 1) of all were done; zero if there were none.
-    pub(super) fn quantile(&self, share: f64) -> Duration {
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
         let wanted = (share * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (bucket, count) in self.buckets.iter().enumerate() {
