@@ -1,5 +1,6 @@
 //! What the booster answers: the content calls of the protocol, out of cache and catalogue.
 
+mod device;
 mod pack;
 mod reply;
 #[cfg(test)]
@@ -7,6 +8,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use certs::{IssuerId, Trust};
 use content::Digest;
 use content::statement::Statement;
@@ -24,7 +26,17 @@ use crate::cache::{Asker, Cache};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::metrics::Metrics;
 use crate::offline::Phase;
+use crate::roster::Rosters;
 use reply::Document;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct From {
+    /// For the cache.
+    pub(crate) asker: Asker,
+    /// The id of a client; none of a booster.
+    pub(crate) device: Option<String>,
+}
 
 /// Everything that the booster answers. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -35,19 +47,25 @@ pub(crate) struct Api {
     pub(crate) deployment: String,
     pub(crate) id: String,
     pub(crate) metrics: Metrics,
+    /// What holds for devices; none where there is no origin.
+    pub(crate) rosters: Option<Rosters>,
     pub(crate) trust: Arc<Trust>,
 }
 
 impl Api {
-    /// Answers a request of `asker`, whose certificate has been accepted, if it is `admitted`.
+    /// Answers a request of `from`, whose certificate has been accepted, if it is `admitted`.
     pub(crate) async fn answer(
         &self,
-        asker: Asker,
+        from: From,
         admitted: Result<Phase, Fault>,
         head: Parts,
+        body: Bytes,
     ) -> Response<Body> {
         let (kind, answered) = match (Route::parse(head.uri.path()), admitted) {
-            (Ok(route), Ok(phase)) => (route.kind(), self.route(route, &head, asker, phase).await),
+            (Ok(route), Ok(phase)) => {
+                let kind = route.kind();
+                (kind, self.to(&from, route, &head, body, phase).await)
+            }
             (Ok(route), Err(told)) => (route.kind(), Err(told)),
             (Err(_), Err(told)) => ("none", Err(told)),
             (Err(failure), Ok(_)) => {
@@ -69,13 +87,34 @@ impl Api {
         reply::count(response, metrics.response_bytes.with_label_values(&[kind]))
     }
 
+    /// Answers what `from` asks by `route`: what is for it alone, or else for everybody.
+    async fn to(
+        &self,
+        from: &From,
+        route: Route,
+        head: &Parts,
+        body: Bytes,
+        phase: Phase,
+    ) -> Result<Response<Body>, Fault> {
+        if let Some(answer) = self.for_device(from, &route, head, &body).await? {
+            return Ok(answer);
+        }
+        match self.route(&route, head, from.asker, phase).await {
+            Err(told) if told.code == Code::NotFound => {
+                let private = self.private(from, &route, phase).await;
+                private.ok_or(told)
+            }
+            answered => answered,
+        }
+    }
+
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "a new route is nothing here until somebody answers it"
     )]
     async fn route(
         &self,
-        route: Route,
+        route: &Route,
         head: &Parts,
         asker: Asker,
         phase: Phase,
@@ -84,15 +123,15 @@ impl Api {
             return Err(Fault::new(Code::MethodNotAllowed, "want GET or HEAD"));
         }
         match route {
-            Route::Crl(issuer) => self.crl(issuer, head),
+            Route::Crl(issuer) => self.crl(*issuer, head),
             Route::Deployment => self.deployment(head).await,
             Route::Hello => Ok(self.hello(head)),
-            Route::Pack(fileset, id) => self.pack(&fileset, id, head, asker, phase).await,
+            Route::Pack(fileset, id) => self.pack(fileset, *id, head, asker, phase).await,
             Route::Snapshot(digest) | Route::Statement(digest) => {
-                self.object(digest, head, phase).await
+                self.object(*digest, head, phase).await
             }
             Route::Timestamp => self.timestamp(head).await,
-            // Enrolment is relayed on a listener of its own, and check-ins go to the origin.
+            // Enrolment is relayed on a listener of its own; what else there is goes to the origin.
             _ => Err(Fault::new(Code::NotFound, "nothing is at this path")),
         }
     }

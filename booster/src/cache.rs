@@ -114,7 +114,7 @@ struct Shared {
     metrics: CacheMetrics,
     /// Says when what nobody waits for must leave the line.
     must_yield: OnceLock<MustYield>,
-    objects: SingleFlight<(Digest, usize), Option<Bytes>>,
+    objects: SingleFlight<(Key, usize), Option<Bytes>>,
     promotions: Arc<Promotions>,
     spawner: Spawner,
     /// Who knows what standing a pack has that has just come.
@@ -304,6 +304,8 @@ impl Cache {
     pub fn rank(&self, pack: impl Fn(PackId) -> Standing, object: impl Fn(Digest) -> Standing) {
         self.shared.store.rank(|key| match key.kind {
             Kind::Object => object(key.digest),
+            // Only what holds now is ever asked for; the rest goes by its last use.
+            Kind::Private => Standing::Current,
             Kind::Pack | Kind::Partial => pack(PackId(key.digest)),
             Kind::Quarantined => Standing::Superseded,
         });

@@ -23,6 +23,7 @@ use raw::{Raw, RawCache, RawContent, RawEnrol, RawLog, RawOps, RawRevocation, Ra
 pub struct Config {
     boosters: bool,
     cache: Limits,
+    check_ins: bool,
     connections_max: usize,
     content: Listener,
     crl_grace: Duration,
@@ -130,6 +131,12 @@ impl Config {
         }
     }
 
+    /// Whether devices check in and wait here.
+    #[must_use]
+    pub fn check_ins(&self) -> bool {
+        self.check_ins
+    }
+
     /// Whether other boosters may fetch here.
     #[must_use]
     pub fn boosters(&self) -> bool {
@@ -220,6 +227,7 @@ impl Config {
             addresses,
             connections,
             boosters,
+            check_ins,
         } = raw.content;
         let content = Listener {
             listen: listen.0,
@@ -243,6 +251,7 @@ impl Config {
                 free_percent_min: raw.cache.free_percent,
                 ..Limits::default()
             },
+            check_ins,
             connections_max: usize::from(connections),
             content,
             crl_grace: raw.revocation.grace.0,

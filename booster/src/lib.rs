@@ -16,6 +16,7 @@ pub mod pins;
 mod prefetch;
 mod renewal;
 mod revocation;
+mod roster;
 pub mod server;
 mod single;
 pub mod status;

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub revocation_state: IntGaugeVec,
     /// Bytes of bodies sent, by `route`.
     pub response_bytes: IntCounterVec,
+    /// Those of what is done for devices.
+    pub roster: RosterMetrics,
     /// Calls to the origin, by `outcome`: `all` or `failed`.
     pub upstream_calls: IntCounterVec,
     /// Bytes of bodies received from the origin, by `kind`: `pack` or `other`.
@@ -116,6 +118,7 @@ impl Metrics {
                 &["state"],
             )?,
             response_bytes,
+            roster: RosterMetrics::register(registry)?,
             upstream_calls: counters("upstream_calls_total", "Calls to the origin", "outcome")?,
             upstream_bytes: counters(
                 "upstream_bytes_total",
@@ -139,6 +142,36 @@ impl Metrics {
 /// Raises `counter` to `now`, which something else has counted.
 pub(crate) fn carry_over(counter: &IntCounter, now: u64) {
     counter.inc_by(now.saturating_sub(counter.get()));
+}
+
+/// The numbers of what is done for devices. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct RosterMetrics {
+    /// Check-ins of devices by how they were answered: `unchanged` or `told` from the roster,
+    /// `passed_on`, `refused`, or `failed` because the origin is out of reach.
+    pub check_ins: IntCounterVec,
+    /// Devices on the roster.
+    pub devices: IntGauge,
+    /// When the origin signed it, in Unix seconds; 0 if there is none.
+    pub issued: IntGauge,
+}
+
+impl RosterMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        Ok(Self {
+            check_ins: registry.counters("check_ins_total", "Check-ins of devices", &["answer"])?,
+            devices: registry.gauge("roster_devices", "Devices on the roster")?,
+            issued: registry.gauge(
+                "roster_issued_timestamp_seconds",
+                "When the roster was signed",
+            )?,
+        })
+    }
 }
 
 /// The numbers of the line to the origin. Cloning shares them.

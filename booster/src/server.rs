@@ -29,6 +29,7 @@ use crate::cache::{Cache, StoreError};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::roster::Rosters;
 use crate::status::Status;
 use parts::Parts;
 
@@ -45,6 +46,7 @@ pub struct Booster {
     metrics: Metrics,
     ops: Ops,
     relay: Relay,
+    rosters: Rosters,
     /// None if its socket could not be made: everything else works without it.
     admin: Option<UnixServer>,
     tasks: Tasks,
@@ -85,7 +87,8 @@ impl Booster {
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, BindError> {
         let tasks = Tasks::new();
         let parts = Box::pin(Parts::make(&config, &clock, &tasks)).await?;
-        let listener = parts.listen(&config).await?;
+        let rosters = parts.follow_rosters(&config, &tasks).await;
+        let listener = parts.listen(&config, &rosters).await?;
         let relay = parts.relay(config.enrol().listen).await?;
         let (health, registry) = (Health::new(), parts.registry.clone());
         let ops = Ops::bind(config.ops(), health.clone(), registry)
@@ -120,6 +123,7 @@ impl Booster {
             metrics,
             ops,
             relay,
+            rosters,
             tasks,
         })
     }
@@ -191,6 +195,7 @@ impl Booster {
         let deadline = Instant::now() + grace;
         let left = || deadline.saturating_duration_since(Instant::now());
         self.health.stopping();
+        self.rosters.close();
         // The listener first: its requests wait for fills, so these must go on until then.
         let (listener, relay) = tokio::join!(self.listener.drain(grace), self.relay.drain(grace));
         let mut drained = listener.and(relay);

@@ -20,6 +20,7 @@ pub(crate) mod script;
 mod settle;
 mod state;
 mod step;
+mod through;
 mod told;
 mod wake;
 

@@ -112,6 +112,29 @@ impl KnownBy {
     }
 }
 
+impl<'v> View<'v> {
+    /// What `session` knows, with `guide`.
+    pub(crate) fn of(
+        session: &'v Session,
+        wanted: &'v [SourceAddress],
+        site: Option<&'v str>,
+        guide: &'v Guide,
+    ) -> Self {
+        let document = session.document.as_deref();
+        let origin = document.map_or(session.identity.joined.origin.as_str(), |document| {
+            document.origin.id.as_str()
+        });
+        Self {
+            document,
+            origin,
+            wanted,
+            site,
+            guide,
+            now: session.clock.now(),
+        }
+    }
+}
+
 impl View<'_> {
     /// Everybody, in the order in which they are asked, and then those who are not.
     pub(crate) fn candidates(&self) -> Vec<Candidate> {
@@ -226,18 +249,7 @@ pub(crate) fn sources(
     wanted: &[SourceAddress],
     site: Option<&str>,
 ) -> Result<Shared<Net>, SessionError> {
-    let document = session.document.as_deref();
-    let origin = document.map_or(session.identity.joined.origin.as_str(), |document| {
-        document.origin.id.as_str()
-    });
-    let view = View {
-        document,
-        origin,
-        wanted,
-        site,
-        guide: &session.guide,
-        now: session.clock.now(),
-    };
+    let view = View::of(session, wanted, site, &session.guide);
     let (mut nets, mut resting) = (Vec::new(), Vec::new());
     for candidate in view.candidates() {
         if let Some(why) = candidate.left_out {

@@ -29,6 +29,7 @@ pub struct Config {
     settings: String,
     site: Option<String>,
     sources: Vec<SourceAddress>,
+    through_boosters: bool,
     verify_every: Duration,
     verify_rate: u64,
 }
@@ -59,6 +60,7 @@ impl Config {
             settings: SETTINGS.to_owned(),
             site: None,
             sources: Vec::new(),
+            through_boosters: true,
             verify_every: VERIFY_EVERY,
             verify_rate: VERIFY_RATE,
         }
@@ -80,6 +82,12 @@ impl Config {
     #[must_use]
     pub fn sources(&self) -> &[SourceAddress] {
         &self.sources
+    }
+
+    /// Whether the agent checks in at boosters before it asks the origin.
+    #[must_use]
+    pub fn through_boosters(&self) -> bool {
+        self.through_boosters
     }
 
     /// How long enrolment waits for an operator.
@@ -167,6 +175,7 @@ struct RawAgent {
     fields: PathBuf,
     inventory_every: Period,
     settings: String,
+    through_boosters: bool,
     verify_every: Period,
     verify_rate: bytesize::ByteSize,
 }
@@ -178,6 +187,7 @@ impl Default for RawAgent {
             fields: FIELDS.into(),
             inventory_every: Period(INVENTORY_EVERY),
             settings: SETTINGS.to_owned(),
+            through_boosters: true,
             verify_every: Period(VERIFY_EVERY),
             verify_rate: bytesize::ByteSize(VERIFY_RATE),
         }
@@ -258,6 +268,7 @@ impl TryFrom<Raw> for Config {
             settings,
             site,
             sources,
+            through_boosters: raw.agent.through_boosters,
             verify_every: raw.agent.verify_every.0,
             verify_rate: raw.agent.verify_rate.0,
         })

@@ -24,6 +24,7 @@ pub use index::AssembleError;
 pub(crate) use index::Kept;
 pub(crate) use job::Stated;
 
+use crate::agent::of_sources;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::choose::{self, SourceAddress};
 use crate::fetch::FetchError;
@@ -211,7 +212,15 @@ async fn pull_as(session: &mut Session, request: PullRequest) -> Result<PullRepo
 
 async fn open(data: &Path, grace: Duration, clock: &Clock) -> Result<Session, PullError> {
     let (data, clock) = (data.to_owned(), clock.clone());
-    Ok(crate::fetch::off_the_runtime(move || Session::open(&data, grace, &clock)).await??)
+    let open = move || {
+        let mut session = Session::open(&data, grace, &clock)?;
+        // Whom the origin named for this device at its last check-in. A pull can do without.
+        if let Ok((Some(guide), _)) = of_sources(&data, None, clock.now()) {
+            session.guide.named = guide.named;
+        }
+        Ok::<_, SessionError>(session)
+    };
+    Ok(crate::fetch::off_the_runtime(open).await??)
 }
 
 /// What is to be done for `request`, of which the origin has `stated` the revision.

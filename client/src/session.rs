@@ -212,6 +212,12 @@ impl Session {
         Source::new(settings).map_err(|source| SessionError::Tls { source })
     }
 
+    /// Calls to an enrolment listener of the origin that show our certificate: through relays of
+    /// boosters too, for who has no other way.
+    pub(crate) fn known_source(&self) -> Result<Source, SessionError> {
+        self.enrol_source(Some(&self.identity.cell))
+    }
+
     /// Calls to an enrolment listener of the origin, showing `own`.
     fn enrol_source(&self, own: Option<&Arc<CertCell>>) -> Result<Source, SessionError> {
         let mut addresses = self.identity.joined.addresses.clone();

@@ -25,4 +25,4 @@ pub use chunk::{Chunk, ChunkRef, ChunkRun, Mismatch};
 pub use digest::{ChunkId, Digest, Hasher, PackId, ParseDigestError};
 pub use name::{FilesetName, ParseNameError, RevisionNumber};
 pub use path::{EntryPath, PathError};
-pub use roster::{Roster, RosterEntry, RosterProof};
+pub use roster::{Roster, RosterEntry, RosterProof, RosterTree};

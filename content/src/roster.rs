@@ -28,6 +28,13 @@ pub struct Roster {
     entries: Vec<RosterEntry>,
 }
 
+/// A roster with all hashes of its tree, so that a proof costs a look at each level.
+#[derive(Clone, Debug)]
+pub struct RosterTree {
+    roster: Roster,
+    levels: Vec<Vec<Digest>>,
+}
+
 /// One entry, and how it hangs from the root.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RosterProof {
@@ -71,20 +78,7 @@ impl Roster {
     /// The root of the tree.
     #[must_use]
     pub fn root(&self) -> Digest {
-        self.climb(usize::MAX).0
-    }
-
-    /// The entry of `device` with its way to the root, under the envelope of the head `head`.
-    #[must_use]
-    pub fn proof(&self, device: &str, head: &[u8]) -> Option<RosterProof> {
-        let at = self.place(device)?;
-        let (_, path) = self.climb(at);
-        Some(RosterProof {
-            head: head.to_vec(),
-            entry: self.entries.get(at)?.clone(),
-            at: at as u64,
-            path,
-        })
+        root(&self.levels())
     }
 
     /// The CBOR form.
@@ -135,26 +129,58 @@ impl Roster {
         self.entries.binary_search_by(by).ok()
     }
 
-    /// The root, and the hashes beside the way of the leaf `at`. A node without a neighbour goes up
-    /// as it is.
-    fn climb(&self, mut at: usize) -> (Digest, Vec<Digest>) {
+    /// The hashes of the tree from the leaves up. A node without a neighbour goes up as it is.
+    fn levels(&self) -> Vec<Vec<Digest>> {
+        let mut levels = Vec::new();
         let mut level: Vec<Digest> = self.entries.iter().map(leaf).collect();
-        let mut path = Vec::new();
         while level.len() > 1 {
-            if let Some(beside) = level.get(at ^ 1) {
-                path.push(*beside);
-            }
-            level = level
-                .chunks(2)
-                .map(|pair| match pair {
-                    [left, right] => node(left, right),
-                    alone => alone[0],
-                })
-                .collect();
+            let above = level.chunks(2).map(|pair| match pair {
+                [left, right] => node(left, right),
+                alone => alone[0],
+            });
+            let above = above.collect();
+            levels.push(std::mem::replace(&mut level, above));
+        }
+        levels.push(level);
+        levels
+    }
+}
+
+impl RosterTree {
+    /// Computes the hashes: two for each device, which takes milliseconds for the longest roster.
+    #[must_use]
+    pub fn new(roster: Roster) -> Self {
+        let levels = roster.levels();
+        Self { roster, levels }
+    }
+
+    /// The roster.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        root(&self.levels)
+    }
+
+    /// The entry of `device` with its way to the root, under the envelope of the head `head`.
+    #[must_use]
+    pub fn proof(&self, device: &str, head: &[u8]) -> Option<RosterProof> {
+        let place = self.roster.place(device)?;
+        let (mut at, mut path) = (place, Vec::new());
+        for level in &self.levels {
+            path.extend(level.get(at ^ 1));
             at /= 2;
         }
-        let root = level.first().copied();
-        (root.unwrap_or_else(|| Digest::of(b"")), path)
+        Some(RosterProof {
+            head: head.to_vec(),
+            entry: self.roster.entries.get(place)?.clone(),
+            at: place as u64,
+            path,
+        })
     }
 }
 
@@ -270,6 +296,12 @@ fn take(fields: &mut Fields<'_>) -> Result<RosterEntry, CborError> {
     })
 }
 
+/// The hash at the top. That of no device at all is the hash of nothing.
+fn root(levels: &[Vec<Digest>]) -> Digest {
+    let top = levels.last().and_then(|level| level.first());
+    top.copied().unwrap_or_else(|| Digest::of(b""))
+}
+
 fn leaf(entry: &RosterEntry) -> Digest {
     let mut writer = Writer::map(1);
     writer.u64(ENTRY);
@@ -315,10 +347,11 @@ mod tests {
     fn each_entry_of_a_roster_of_any_size_hangs_from_its_root_and_no_other_does() {
         for count in (0..20).chain([64, 100]) {
             let roster = Roster::new((0..count).map(entry).collect());
-            let root = roster.root();
+            let (root, tree) = (roster.root(), RosterTree::new(roster.clone()));
+            assert_eq!(tree.root(), root);
             assert_eq!(Roster::decode(&roster.encode()), Ok(roster.clone()));
             for at in 0..count {
-                let proof = roster.proof(&entry(at).device, b"head").unwrap();
+                let proof = tree.proof(&entry(at).device, b"head").unwrap();
                 assert_eq!(RosterProof::decode(&proof.encode()), Ok(proof.clone()));
                 assert!(proof.holds(&root, count), "{at} of {count}");
                 let bad = |edit: &dyn Fn(&mut RosterProof)| {
@@ -336,7 +369,7 @@ mod tests {
                     bad(&|proof| proof.entry = entry((at + 1) % count));
                 }
             }
-            assert_eq!(roster.proof("d999", b"head"), None);
+            assert_eq!(tree.proof("d999", b"head"), None);
         }
     }
 

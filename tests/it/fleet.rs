@@ -224,3 +224,32 @@ async fn a_booster_that_is_gone_round_is_left_alone_and_told_of_with_what_it_cos
     );
     stop(agent).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_by_hand_asks_the_booster_that_the_origin_has_named() {
+    let bed = Testbed::start().await.unwrap();
+    let boosters = [
+        bed.booster("b1").await.unwrap(),
+        bed.booster("b2").await.unwrap(),
+    ];
+    let scene = Scene { bed };
+    assert_eq!(scene.publish("tools", 1).await, 1);
+    let mut asked = Vec::new();
+    for device in ["one", "two", "three", "four", "five", "six"] {
+        let data = scene.bed.enrol_client(device).await.unwrap();
+        let (config, clock) = (Config::with_data(data.clone()), scene.bed.clock());
+        client::check_in(&config, &clock).await.unwrap();
+        let named = client::why(&config, None, &clock).await.unwrap();
+        let target = scene.bed.path(&format!("{device}-tools"));
+        let pulled = async || scene.bed.pull(&data, "tools", &target).await;
+        let report = until(pulled, Result::is_ok).await.unwrap();
+        let first = report.sources.iter().find(|it| it.pack_bytes > 0).unwrap();
+        assert_eq!(Some(&first.source), named.decision.as_ref(), "{device}");
+        asked.push(first.source.clone());
+    }
+    // The document lists b1 first, for everybody.
+    assert!(asked.iter().any(|it| it == "booster b2"), "{asked:?}");
+    for booster in boosters {
+        let _drained = booster.drain(Duration::from_secs(5)).await;
+    }
+}

@@ -16,6 +16,7 @@ mod lies;
 mod memory;
 mod offline;
 mod openapi;
+mod relay;
 mod reports;
 mod rot;
 mod rotation;

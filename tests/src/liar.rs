@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use certs::Role;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use protocol::{Code, Fault, Hello, PROTOCOL_VERSION, Route};
 use transport::{Body, Fetched, Listener, Source, respond};
 
@@ -26,6 +26,8 @@ pub enum Lie {
     OldTimestamp(Bytes),
     /// Serves this instead of each pack.
     OtherPack(Bytes),
+    /// Says at each check-in that nothing has changed, and proves it by this.
+    Proof(Bytes),
     /// Ends each pack in its middle.
     Truncate,
 }
@@ -51,6 +53,9 @@ impl Liar {
             let deployment = deployment.clone();
             async move {
                 let lie = lie.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if matches!(lie, Lie::Proof(_)) && request.uri().path() == "/v1/check-in" {
+                    return respond::status(StatusCode::NO_CONTENT);
+                }
                 match answer(&lie, &origin, &deployment, request.uri().path()).await {
                     Ok(bytes) => Response::new(Body::full(bytes)),
                     Err(error) => respond::fault(&Fault::new(Code::NotFound, error.to_string())),
@@ -130,7 +135,8 @@ fn instead(lie: &Lie, route: &Route) -> Option<Bytes> {
     match (lie, route) {
         (Lie::OldTimestamp(old), Route::Timestamp)
         | (Lie::OldSnapshot(old), Route::Snapshot(_))
-        | (Lie::OldRevision(old), Route::Statement(_)) => Some(old.clone()),
+        | (Lie::OldRevision(old), Route::Statement(_))
+        | (Lie::Proof(old), Route::Roster) => Some(old.clone()),
         (_, _) => None,
     }
 }
@@ -144,7 +150,11 @@ fn twisted(lie: &Lie, mut pack: Vec<u8>) -> Bytes {
         }
         Lie::Truncate => pack.truncate(pack.len() / 2),
         Lie::OtherPack(other) => return other.clone(),
-        Lie::None | Lie::OldRevision(_) | Lie::OldSnapshot(_) | Lie::OldTimestamp(_) => {}
+        Lie::None
+        | Lie::OldRevision(_)
+        | Lie::OldSnapshot(_)
+        | Lie::OldTimestamp(_)
+        | Lie::Proof(_) => {}
     }
     pack.into()
 }

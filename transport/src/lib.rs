@@ -24,7 +24,7 @@ pub use call::{CallError, Meter};
 pub use connect::{Pace, Stranger};
 pub use hear::hear;
 pub use io::Traffic;
-pub use judge::ContentJudge;
+pub use judge::{ContentJudge, DeviceJudge};
 pub use listen::{Handshake, HandshakeSink, ListenSettings, Listener, Refused, Session};
 pub use refusals::Refusals;
 pub use relay::{Relay, RelaySettings};

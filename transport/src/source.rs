@@ -22,6 +22,7 @@ use crate::call::{CallError, Meter};
 use crate::connect::{Connector, Judgement, Pace};
 use crate::refusals::Refusals;
 
+mod fleet;
 mod pack;
 mod reply;
 mod wait;
@@ -260,7 +261,7 @@ impl Source {
     }
 
     /// Posts JSON.
-    async fn post(
+    pub(crate) async fn post(
         &self,
         route: &Route,
         body: Vec<u8>,

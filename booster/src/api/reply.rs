@@ -67,6 +67,15 @@ pub(super) fn fault(told: &Fault) -> Response<Body> {
     response
 }
 
+/// What is told to somebody who should have used the method `allowed` (RFC 9110 §15.5.6).
+pub(super) fn wrong_method(allowed: &'static str) -> Response<Body> {
+    let told = Fault::new(Code::MethodNotAllowed, format!("want {allowed}"));
+    let mut response = fault(&told);
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
 /// Whether the asker has the state called `etag` (RFC 9110 §13.1.2: weak comparison).
 pub(super) fn has(head: &Parts, etag: &str) -> bool {
     let held = text(head, &IF_NONE_MATCH).unwrap_or_default();

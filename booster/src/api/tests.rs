@@ -16,6 +16,12 @@ use crate::catalogue::tests::Bed;
 use crate::catalogue::tests::author::{Author, Published};
 use crate::testing::{Fake, Wrong, entry, fileset, pack, soon};
 
+/// Nobody whose manifest bounds what it reads.
+const NOBODY: From = From {
+    asker: Asker::NOBODY,
+    device: None,
+};
+
 /// An API over a toy catalogue.
 struct Served {
     api: Api,
@@ -40,6 +46,7 @@ impl Served {
             deployment: "acme".to_owned(),
             id: "berlin".to_owned(),
             metrics: Metrics::register(&Registry::new("test")).unwrap(),
+            rosters: None,
             trust: trust(),
         };
         Self {
@@ -64,7 +71,7 @@ impl Served {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        soon(self.api.answer(Asker::NOBODY, Ok(self.phase), head)).await
+        soon(self.api.answer(NOBODY, Ok(self.phase), head, Bytes::new())).await
     }
 
     /// Holds an answer to its status, its headers, and the length and start of its body.

@@ -26,12 +26,25 @@ pub(crate) use views::{Glimpse, Total};
 pub enum Kind {
     /// A small object, whose name is the digest of its bytes.
     Object,
+    /// The same, but for those alone who are entitled to it: never given to whoever knows its name.
+    Private,
     /// A whole pack, whose name is the digest of its header.
     Pack,
     /// A pack of which only the first frames are there.
     Partial,
     /// What was found to be damaged, kept for whoever wants to know how. Never served.
     Quarantined,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Object,
+        Self::Private,
+        Self::Pack,
+        Self::Partial,
+        Self::Quarantined,
+    ];
 }
 
 /// Names a file of the cache.
@@ -83,7 +96,7 @@ pub struct Index {
     bytes_max: u64,
     /// Uses so far, of all files.
     count: u64,
-    files: [usize; 4],
+    files: [usize; Kind::ALL.len()],
     /// Bytes of the files that are pinned.
     pinned_bytes: u64,
 }
@@ -100,7 +113,7 @@ impl Index {
             bytes: 0,
             bytes_max,
             count: 0,
-            files: [0; 4],
+            files: [0; Kind::ALL.len()],
             pinned_bytes: 0,
         }
     }

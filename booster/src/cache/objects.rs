@@ -1,4 +1,5 @@
-//! Small objects, named by the digest of their bytes: in memory, on disk.
+//! Small objects, named by the digest of their bytes: in memory, on disk. Those that are for some
+//! devices alone are kept apart, so that knowing the name of one never is enough to get it.
 
 use std::sync::Arc;
 
@@ -13,7 +14,36 @@ use super::{Cache, Shared, off_runtime};
 impl Cache {
     /// The small object called `digest`, checked. None if it is not here.
     pub async fn object(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
-        let key = object_key(digest);
+        self.small(Kind::Object, digest, bytes_max).await
+    }
+
+    /// The private object called `digest`, checked: for whoever the caller has found to be entitled
+    /// to it. None if it is not here.
+    pub(crate) async fn private(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
+        self.small(Kind::Private, digest, bytes_max).await
+    }
+
+    /// Whether there is a small object of that name, as far as can be told without reading it.
+    #[must_use]
+    pub fn has_object(&self, digest: Digest) -> bool {
+        let kind = Kind::Object;
+        let key = Key { kind, digest };
+        self.shared.memory.get(key).is_some() || self.shared.store.contains(key)
+    }
+
+    /// Keeps a small object, whose digest the caller has checked. That there is no room for it on
+    /// disk is no failure.
+    pub async fn keep_object(&self, digest: Digest, bytes: Bytes) {
+        self.keep_small(Kind::Object, digest, bytes).await;
+    }
+
+    /// Keeps a private object in the same way.
+    pub(crate) async fn keep_private(&self, digest: Digest, bytes: Bytes) {
+        self.keep_small(Kind::Private, digest, bytes).await;
+    }
+
+    async fn small(&self, kind: Kind, digest: Digest, bytes_max: usize) -> Option<Bytes> {
+        let key = Key { kind, digest };
         if let Some(rope) = self.shared.memory.get(key) {
             return Some(rope.to_bytes());
         }
@@ -21,27 +51,19 @@ impl Cache {
             return None;
         }
         // Small is up to 64 MiB here: too much for each of many who ask at once to read it.
-        let read = self.shared.objects.run((digest, bytes_max), || {
+        let read = self.shared.objects.run((key, bytes_max), || {
             let shared = Arc::clone(&self.shared);
-            async move { shared.read_object(digest, bytes_max).await }
+            async move { shared.read_small(key, bytes_max).await }
         });
         read.await.flatten()
     }
 
-    /// Whether there is a small object of that name, as far as can be told without reading it.
-    #[must_use]
-    pub fn has_object(&self, digest: Digest) -> bool {
-        let key = object_key(digest);
-        self.shared.memory.get(key).is_some() || self.shared.store.contains(key)
-    }
-
-    /// Keeps a small object, whose digest the caller has checked. That there is no room for it on
-    /// disk is no failure.
-    pub async fn keep_object(&self, digest: Digest, bytes: Bytes) {
+    async fn keep_small(&self, kind: Kind, digest: Digest, bytes: Bytes) {
+        let key = Key { kind, digest };
         let rope = Arc::new(Rope::from(bytes.clone()));
-        self.shared.memory.put(object_key(digest), rope);
+        self.shared.memory.put(key, rope);
         let store = Arc::clone(&self.shared.store);
-        let put = off_runtime(move || store.put_object(digest, &bytes)).await;
+        let put = off_runtime(move || store.put_object(key, &bytes)).await;
         if let Some(Err(error)) = put {
             warn!(%error, "cannot keep a small object");
         }
@@ -49,20 +71,13 @@ impl Cache {
 }
 
 impl Shared {
-    /// The small object called `digest` out of its file, into memory too.
-    async fn read_object(&self, digest: Digest, bytes_max: usize) -> Option<Bytes> {
+    /// A small object out of its file, into memory too.
+    async fn read_small(&self, key: Key, bytes_max: usize) -> Option<Bytes> {
         let store = Arc::clone(&self.store);
-        let read = off_runtime(move || store.object(digest, bytes_max)).await;
+        let read = off_runtime(move || store.object(key, bytes_max)).await;
         let bytes = Bytes::from(read.flatten()?);
         let rope = Arc::new(Rope::from(bytes.clone()));
-        self.memory.put(object_key(digest), rope);
+        self.memory.put(key, rope);
         Some(bytes)
-    }
-}
-
-fn object_key(digest: Digest) -> Key {
-    Key {
-        kind: Kind::Object,
-        digest,
     }
 }

@@ -200,18 +200,14 @@ impl Store {
     }
 
     /// Keeps a small object, if there is room; false if not. Touches the disk.
-    pub(crate) fn put_object(self: &Arc<Self>, digest: Digest, bytes: &[u8]) -> io::Result<bool> {
-        let key = Key {
-            kind: Kind::Object,
-            digest,
-        };
+    pub(crate) fn put_object(self: &Arc<Self>, key: Key, bytes: &[u8]) -> io::Result<bool> {
         if self.contains(key) {
             return Ok(true);
         }
         if !self.room.may_try() {
             return Ok(false);
         }
-        let Ok(room) = self.reserve(digest, bytes.len() as u64, Errand::Somebody) else {
+        let Ok(room) = self.reserve(key.digest, bytes.len() as u64, Errand::Somebody) else {
             return Ok(false);
         };
         let serial = self.temporary.fetch_add(1, Ordering::Relaxed);
@@ -264,18 +260,15 @@ impl Store {
 
     /// Reads a small object and checks that it is what its name says. None if it is not there, not
     /// any more, or cannot be read for now. Touches the disk.
-    pub(crate) fn object(self: &Arc<Self>, digest: Digest, bytes_max: usize) -> Option<Vec<u8>> {
-        let lease = self.lease(Key {
-            kind: Kind::Object,
-            digest,
-        })?;
+    pub(crate) fn object(self: &Arc<Self>, key: Key, bytes_max: usize) -> Option<Vec<u8>> {
+        let lease = self.lease(key)?;
         if lease.found.bytes > bytes_max as u64 {
             return None;
         }
         let checked = fs::read(self.path(lease.key))
             .map_err(UnusableError::from)
             .and_then(|bytes| {
-                if Digest::of(&bytes) == digest {
+                if Digest::of(&bytes) == key.digest {
                     Ok(bytes)
                 } else {
                     Err(UnusableError::Bad)
@@ -410,6 +403,7 @@ impl Store {
         let hex = key.digest.hex();
         match key.kind {
             Kind::Object => self.folder.join(OBJECTS).join(&hex[..2]).join(hex),
+            Kind::Private => self.folder.join(PRIVATE).join(&hex[..2]).join(hex),
             Kind::Pack => self.folder.join(PACKS).join(&hex[..2]).join(hex),
             Kind::Partial => self.folder.join(PARTIAL).join(hex),
             Kind::Quarantined => self.folder.join(QUARANTINE).join(hex),
@@ -425,7 +419,7 @@ impl Store {
 
     /// Brings the gauges of files up to date: it counts them all.
     pub(crate) fn count_files(&self) {
-        for kind in [Kind::Object, Kind::Pack, Kind::Partial, Kind::Quarantined] {
+        for kind in Kind::ALL {
             let files = i64::try_from(self.index().files(kind)).unwrap_or(i64::MAX);
             let gauge = self.metrics.stored_files.with_label_values(&[name(kind)]);
             gauge.set(files);
@@ -457,6 +451,7 @@ impl Store {
 fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Object => "object",
+        Kind::Private => "private",
         Kind::Pack => "pack",
         Kind::Partial => "partial",
         Kind::Quarantined => "quarantined",
@@ -471,6 +466,7 @@ fn create_folder(path: &Path) -> io::Result<()> {
 const OBJECTS: &str = "objects";
 const PACKS: &str = "packs";
 const PARTIAL: &str = "partial";
+const PRIVATE: &str = "private";
 const QUARANTINE: &str = "quarantine";
 const TEMPORARY: &str = "temporary";
 

@@ -42,6 +42,7 @@ pub(super) struct RawContent {
     pub(super) addresses: Vec<HostPort>,
     pub(super) connections: u16,
     pub(super) boosters: bool,
+    pub(super) check_ins: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,6 +98,7 @@ impl Default for RawContent {
             addresses: Vec::new(),
             connections: 4096,
             boosters: false,
+            check_ins: true,
         }
     }
 }

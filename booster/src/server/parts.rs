@@ -4,21 +4,24 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use certs::Role;
 use certs::tls::{self};
+use content::statement::{Payload as _, Spoken};
 use member::{Data, Identity, Kind, Lock, Member, OpenError, Skew, skew};
+use protocol::{Code, Fault};
 use service::metrics::Registry;
 use service::{Clock, Report, Tasks};
 use tokio::time::timeout;
 use tracing::warn;
 use transport::{
-    ContentJudge, HandshakeSink, ListenSettings, Listener, Refusals, Refused, Relay, RelaySettings,
-    Session,
+    ContentJudge, HandshakeSink, ListenSettings, Listener, ReadBodyError, Refusals, Refused, Relay,
+    RelaySettings, Session, hear,
 };
 
 use super::BindError;
 use super::sources::{Places, Sources, apply};
-use crate::api::Api;
+use crate::api::{Api, From};
 use crate::cache::scrub::Scrubber;
 use crate::cache::{Asker, Cache, StoreError, off_runtime};
 use crate::catalogue::{self, AnyJudge, Catalogue};
@@ -29,6 +32,7 @@ use crate::offline::{Offline, Phase, Seen};
 use crate::pins::Pins;
 use crate::renewal::Renewal;
 use crate::revocation::Revocation;
+use crate::roster::{RosterParts, Rosters};
 use crate::upstream::Upstreams;
 use crate::wan::Wan;
 
@@ -154,8 +158,34 @@ impl Parts {
         }
     }
 
+    /// What holds for devices as far as the last run knew, followed from now on.
+    pub(super) async fn follow_rosters(&self, config: &Config, tasks: &Tasks) -> Rosters {
+        let identity = &self.identity;
+        let (rosters, outbox) = Rosters::open(RosterParts {
+            cache: self.cache.clone(),
+            clock: self.clock.clone(),
+            folder: self.data.state(),
+            id: identity.name.id.to_string(),
+            judge: AnyJudge(Arc::new(ContentJudge::new(Arc::clone(&identity.trust)))),
+            metrics: self.metrics.roster.clone(),
+            origin: Arc::clone(self.sources.content()),
+            spawner: tasks.spawner(),
+            speaks: config.check_ins(),
+            trust: Arc::clone(&identity.trust),
+        })
+        .await;
+        let followed = rosters.clone();
+        tasks.start("roster", |stop| followed.run(stop));
+        tasks.start("outbox", |stop| outbox.run(stop));
+        rosters
+    }
+
     /// Opens the listener for clients, as many at a time as `config` says.
-    pub(super) async fn listen(&self, config: &Config) -> Result<Listener, BindError> {
+    pub(super) async fn listen(
+        &self,
+        config: &Config,
+        rosters: &Rosters,
+    ) -> Result<Listener, BindError> {
         let (address, connections_max) = (config.content().listen, config.connections_max());
         let mut roles = vec![Role::Client];
         // Where they may, they fetch as a client does.
@@ -180,6 +210,7 @@ impl Parts {
             deployment: self.identity.name.deployment.to_string(),
             id: self.identity.name.id.to_string(),
             metrics: self.metrics.clone(),
+            rosters: Some(rosters.clone()),
             trust: Arc::clone(trust),
         });
         let sink = Arc::new(Hearing {
@@ -192,12 +223,24 @@ impl Parts {
             address,
             settings,
             move |request, session| {
-                let (head, _body) = request.into_parts();
+                let (head, body) = request.into_parts();
                 let (api, admitted) = (Arc::clone(&api), offline.admit(&session));
-                let asker = session.peer().map_or(Asker::NOBODY, |peer| {
-                    Asker::device(peer.identity().id.as_str())
-                });
-                async move { api.answer(asker, admitted, head).await }
+                let from = from(&session);
+                async move {
+                    let mut turn = match api.room(&from, &head) {
+                        // Of other bodies nothing is read.
+                        Ok(None) => return api.answer(from, admitted, head, Bytes::new()).await,
+                        Ok(Some(turn)) => turn,
+                        Err(told) => return api.answer(from, Err(told), head, Bytes::new()).await,
+                    };
+                    let heard = hear(body, Spoken::ENVELOPE_BYTES_MAX, BODY_IDLE);
+                    let (admitted, body) = match in_time(heard).await {
+                        Ok(body) => (admitted, body),
+                        Err(told) => (Err(told), Bytes::new()),
+                    };
+                    turn.heard();
+                    api.answer(from, admitted, head, body).await
+                }
             },
             sink,
         );
@@ -216,6 +259,26 @@ impl Parts {
         let settings = RelaySettings::new(Arc::new(targets));
         Ok(Relay::bind(address, settings).await?)
     }
+}
+
+/// Who asks over `session`.
+fn from(session: &Session) -> From {
+    let peer = session.peer();
+    From {
+        asker: peer.map_or(Asker::NOBODY, |peer| Asker::device(peer.id().as_str())),
+        device: peer
+            .filter(|peer| peer.role() == Role::Client)
+            .map(|peer| peer.id().to_string()),
+    }
+}
+
+/// A body, if it comes in time.
+async fn in_time(
+    heard: impl Future<Output = Result<Bytes, ReadBodyError>>,
+) -> Result<Bytes, Fault> {
+    let broken = || Fault::new(Code::TooLarge, "the body is too long, or broke off");
+    let heard = timeout(BODY_PATIENCE, heard).await;
+    heard.map_err(|_| broken())?.map_err(|_| broken())
 }
 
 /// Opens the cache, to be filled from the origin.
@@ -336,5 +399,9 @@ impl HandshakeSink for Hearing {
     }
 }
 
+/// How long a body may fall silent.
+const BODY_IDLE: Duration = Duration::from_secs(5);
+/// How long it may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a start may wait for the origin before it goes on without.
 const START_PATIENCE: Duration = Duration::from_secs(20);

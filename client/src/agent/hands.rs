@@ -14,6 +14,7 @@ use super::files::Files;
 use super::kept::Kept;
 use super::state::{Ahead, Holding};
 use super::step::{Act, What};
+use super::through::Through;
 use crate::choose::SourceAddress;
 use crate::fetch::off_the_runtime;
 use crate::fetch::sources::Traffic;
@@ -39,6 +40,8 @@ pub(crate) struct Hands {
     pub(crate) verify_rate: Option<u64>,
     /// What takes to the origin what is noted about others.
     pub(crate) courier: Courier,
+    /// The boosters that are asked for scripts before the origin.
+    pub(crate) through: Through,
 }
 
 impl Hands {

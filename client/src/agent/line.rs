@@ -1,15 +1,21 @@
 //! The agent's line to the origin: what is told, what is heard, and the manifest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use content::Digest;
 use content::statement::{Manifest, Payload as _, Statement, StatementError};
 use protocol::{CheckIn, CheckInAnswer, CurrentManifest, Held};
+use service::Report;
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
 use transport::{CallError, ContentJudge, Source};
 
 use super::files::{Files, FilesError};
 use super::state::{InForce, State};
+use super::through::{Booster, Doubt, Through};
+use super::wake::WHOLE;
 use crate::fetch::off_the_runtime;
 
 /// What a check-in needs.
@@ -23,6 +29,8 @@ pub(crate) struct Line {
     pub(crate) files: Files,
     /// What this device is called.
     pub(crate) device: String,
+    /// The boosters that are asked before the origin.
+    pub(crate) through: Through,
 }
 
 /// What came of a check-in.
@@ -32,6 +40,8 @@ pub(crate) struct Heard {
     pub(crate) answer: Option<CheckInAnswer>,
     /// The manifest to go by from now on, if it is a new one; it is kept already.
     pub(crate) manifest: Option<Statement<Manifest>>,
+    /// A booster has answered, out of a roster, which names no boosters, or for the origin.
+    pub(crate) through: bool,
 }
 
 /// What a device that knows `state` and has the manifest `in_force` at hand has to tell.
@@ -58,36 +68,166 @@ impl Line {
             booster: None,
             held: Some(held),
         };
-        let answered = self.origin.check_in(&check_in).await;
+        let (trusted, shunned) = self.through.boosters();
+        for booster in &trusted {
+            match self.check_in_through(booster, &check_in, has, least).await {
+                Ok(heard) => return Ok(heard),
+                Err(Doubt::Call(source)) if self.through.puts_off(&source) => {
+                    return Err(CheckInError::Call { source });
+                }
+                Err(_) => {}
+            }
+        }
+        let failure = match self.check_in_at_origin(&check_in, has, least).await {
+            Err(failure) if failure.is_out_of_reach() => failure,
+            checked => return checked,
+        };
+        // Better somebody who failed us lately than nobody: what holds is proved in any case.
+        for booster in &shunned {
+            let heard = self.check_in_through(booster, &check_in, has, least).await;
+            if let Ok(heard) = heard {
+                return Ok(heard);
+            }
+        }
+        Err(failure)
+    }
+
+    async fn check_in_at_origin(
+        &self,
+        check_in: &CheckIn,
+        has: Option<Digest>,
+        least: u64,
+    ) -> Result<Heard, CheckInError> {
+        self.through.answered_by(None);
+        let answered = self.origin.check_in(check_in).await;
         let answer = answered.map_err(|source| CheckInError::Call { source })?;
+        self.through.heard();
         let current = answer.as_ref().and_then(|answer| answer.manifest.as_ref());
         let manifest = match current {
             Some(current) if has != Some(current.digest) => {
                 check_number(current, has.is_some(), least)?;
-                Some(self.manifest(current).await?)
+                Some(self.manifest(&self.origin, current).await?)
             }
             Some(_) | None => None,
         };
-        Ok(Heard { answer, manifest })
+        Ok(Heard {
+            answer,
+            manifest,
+            through: false,
+        })
     }
 
-    /// Waits until something changes for a device that goes by `manifest`, made from `model`. None
-    /// if nothing did.
+    /// The same through `booster`, which is left alone for a while if it should be.
+    async fn check_in_through(
+        &self,
+        booster: &Booster,
+        check_in: &CheckIn,
+        has: Option<Digest>,
+        least: u64,
+    ) -> Result<Heard, Doubt> {
+        let checked = self.check_in_at(booster, check_in, has, least).await;
+        match &checked {
+            Ok(_) => {
+                self.through.answered_by(Some(&booster.source));
+                self.through.heard();
+                booster.forgive();
+            }
+            Err(doubt) => {
+                info!(booster = %booster.id, error = %Report(doubt), "goes round a booster");
+                if doubt.lasts() {
+                    booster.shun();
+                }
+            }
+        }
+        checked
+    }
+
+    /// What it says of our manifest counts as far as it is proved; a newer one proves itself.
+    async fn check_in_at(
+        &self,
+        booster: &Booster,
+        check_in: &CheckIn,
+        has: Option<Digest>,
+        least: u64,
+    ) -> Result<Heard, Doubt> {
+        let sealed = self.through.seal(check_in.encode())?;
+        let mut answer = booster.source.speak(sealed).await?;
+        let proved = self.through.proved(booster, &self.judge, least).await?;
+        if let Some(answer) = &mut answer {
+            answer.next_seconds = answer.next_seconds.min(proved.longest());
+        }
+        let told = answer.as_ref().and_then(|answer| answer.manifest.clone());
+        let newer = told.filter(|told| told.number > proved.entry.number);
+        let mut manifest = match newer {
+            Some(newer) => self.newer(&booster.source, &newer).await,
+            None => None,
+        };
+        if manifest.is_none()
+            && let Some(digest) = proved.entry.manifest
+            && has != Some(digest)
+        {
+            let current = CurrentManifest {
+                model: proved.entry.model,
+                number: proved.entry.number,
+                digest,
+            };
+            check_number(&current, has.is_some(), least)?;
+            manifest = Some(self.manifest(&booster.source, &current).await?);
+        }
+        Ok(Heard {
+            answer,
+            manifest,
+            through: true,
+        })
+    }
+
+    /// A manifest that is newer than the one on the roster, if it can be had: nobody has proved that
+    /// there is one.
+    async fn newer(
+        &self,
+        booster: &Source,
+        newer: &CurrentManifest,
+    ) -> Option<Statement<Manifest>> {
+        for source in [booster, &self.origin] {
+            match self.manifest(source, newer).await {
+                Ok(manifest) => return Some(manifest),
+                Err(failure) => {
+                    let error = Report(&failure);
+                    debug!(%error, "cannot get a manifest that is newer than the roster");
+                }
+            }
+        }
+        None
+    }
+
+    /// Waits until something changes for a device that goes by `manifest`, made from `model`: where
+    /// the last check-in was answered, and at the origin if that booster stops. None if nothing did.
     pub(crate) async fn wait(
         self,
         model: u64,
         manifest: Option<Digest>,
     ) -> Result<Option<CheckInAnswer>, CallError> {
+        if let Some(booster) = self.through.last() {
+            let begun = Instant::now();
+            match booster.wait(model, manifest.as_ref()).await {
+                Ok(None) if begun.elapsed() < WHOLE => debug!("a booster lets nobody wait"),
+                Err(error) => debug!(error = %Report(&error), "cannot wait at a booster"),
+                ended => return ended,
+            }
+            // Until the next check-in, which finds out who answers for us now.
+            sleep(LEAVE_MAX.mul_f64(fastrand::f64())).await;
+        }
         self.origin.wait(model, manifest.as_ref()).await
     }
 
     /// Fetches, verifies and keeps a manifest.
     async fn manifest(
         &self,
+        source: &Source,
         current: &CurrentManifest,
     ) -> Result<Statement<Manifest>, CheckInError> {
         let (digest, most) = (current.digest, Manifest::ENVELOPE_BYTES_MAX);
-        let fetched = self.origin.statement(&digest, most).await;
+        let fetched = source.statement(&digest, most).await;
         let envelope = fetched.map_err(|source| CheckInError::Fetch { source })?;
         // A manifest is judged at its own time.
         let manifest = Statement::<Manifest>::open_named(&envelope, digest, &self.judge, 0)
@@ -171,6 +311,14 @@ pub enum CheckInError {
 }
 
 impl CheckInError {
+    /// Whether somebody else may know better: nothing was heard from whom was asked.
+    fn is_out_of_reach(&self) -> bool {
+        let (Self::Call { source } | Self::Fetch { source }) = self else {
+            return false;
+        };
+        !matches!(source, CallError::Fault { .. })
+    }
+
     /// How long the origin asks to be left alone, in seconds.
     pub(crate) fn busy(&self) -> Option<i64> {
         let (Self::Call { source } | Self::Fetch { source }) = self else {
@@ -180,6 +328,9 @@ impl CheckInError {
         i64::try_from(wait.as_secs()).ok()
     }
 }
+
+/// How long those who waited at a booster that has stopped take to come to the origin.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// What this agent understands beyond the protocol's version.
 const CAPABILITIES: [&str; 3] = ["merge", "scripts", "tree"];

@@ -230,7 +230,10 @@ impl Mind {
         self.pace.answered(next, now, random);
         if let Some(answer) = &heard.answer {
             self.state.interval = Some(answer.next_seconds);
-            self.state.guide.named.clone_from(&answer.boosters);
+            // A roster names none: those whom the origin has named stay.
+            if !(heard.through && answer.boosters.is_empty()) {
+                self.state.guide.named.clone_from(&answer.boosters);
+            }
             for command in &answer.commands {
                 self.state.hear(command.clone());
             }

@@ -8,7 +8,7 @@ use protocol::CheckInAnswer;
 use service::{CancellationToken, Clock, Component, Drained, Report, Tasks};
 use tokio::time::sleep;
 use tracing::{info, warn};
-use transport::Source;
+use transport::{CallError, Source};
 
 use super::AgentError;
 use super::files::Files;
@@ -16,7 +16,9 @@ use super::hands::Hands;
 use super::line::{CheckInError, Heard, Line};
 use super::mind::Mind;
 use super::step::{Act, What};
+use super::through::Through;
 use super::wake::Wake;
+use crate::choose::View;
 use crate::config::Config;
 use crate::fetch::off_the_runtime;
 use crate::inventory::Stock;
@@ -84,8 +86,10 @@ pub(super) async fn wake(
         judge: session.judge(),
         files: files.clone(),
         device: session.identity.name.id.to_string(),
+        through: Through::new(&session, config.through_boosters()),
     };
     let mut hands = Hands {
+        through: line.through.clone(),
         courier: session.courier(),
         session,
         files,
@@ -116,6 +120,9 @@ pub(super) async fn check_in_once(
         warn!(error = %Report(&error), "cannot catch up with the deployment");
     }
     line.origin.set_addresses(hands.session.origin_addresses());
+    let (site, guide) = (hands.site.as_deref(), &mind.state.guide);
+    let view = View::of(&hands.session, &hands.sources, site, guide);
+    line.through.follow(&hands.session, &view);
     let held = mind.held();
     let heard = line.clone().check_in(held.clone(), mind.least()).await;
     let heard = mind.hear(&held, heard);
@@ -150,7 +157,11 @@ impl Life {
             } else if let Some(id) = self.mind.renewal() {
                 self.renew(id).await;
             } else if let Some(body) = self.mind.stock.wanted() {
-                send_inventory(&self.line.origin, &body, &stop).await;
+                let sent = send_inventory(&self.line.origin, &self.hands.session, &body);
+                tokio::select! {
+                    () = sent => {}
+                    () = stop.cancelled() => {}
+                }
             } else if let Some(act) = self.mind.next().act {
                 self.act(act, &stop).await;
             } else if self.take_stock(&stop).await {
@@ -265,12 +276,14 @@ impl Life {
     }
 }
 
-/// Sends what the origin has asked for. What does not arrive is asked for again.
-async fn send_inventory(origin: &Source, body: &[u8], stop: &CancellationToken) {
-    let sent = tokio::select! {
-        sent = origin.inventory(body.to_vec()) => sent,
-        () = stop.cancelled() => return,
-    };
+/// Sends what the origin has asked for, through its booster's relay if there is no other way. What
+/// does not arrive is asked for again.
+async fn send_inventory(origin: &Source, session: &Session, body: &[u8]) {
+    let mut sent = origin.inventory(body.to_vec()).await;
+    let is_answered = matches!(sent, Ok(()) | Err(CallError::Fault { .. }));
+    if !is_answered && let Ok(relayed) = session.known_source() {
+        sent = relayed.inventory(body.to_vec()).await;
+    }
     match sent {
         Ok(()) => info!(bytes = body.len(), "sent the inventory"),
         Err(error) => warn!(error = %Report(&error), "cannot send the inventory"),

@@ -226,6 +226,7 @@ impl fmt::Display for CheckedIn {
 /// does not answer.
 pub async fn check_in(config: &Config, clock: &Clock) -> Result<CheckedIn, AgentError> {
     let (mut hands, mut mind, line) = wake(config, clock).await?;
+    let before = mind.least();
     let heard = Box::pin(check_in_once(&mut hands, &mut mind, &line)).await;
     hands.session.tell_origin(&mut hands.courier).await;
     let answer = heard?;
@@ -234,5 +235,8 @@ pub async fn check_in(config: &Config, clock: &Clock) -> Result<CheckedIn, Agent
     let status = crate::fetch::off_the_runtime(move || agent_status(&data, now));
     let status = status.await.map_err(|_| AgentError::Stopped)??;
     let interval = mind.state.interval;
-    Ok(CheckedIn::new(answer, status.unwrap_or_default(), interval))
+    let mut told = CheckedIn::new(answer, status.unwrap_or_default(), interval);
+    // A booster that says nothing may prove all the same that something has changed.
+    told.unchanged &= mind.least() == before;
+    Ok(told)
 }

@@ -130,7 +130,7 @@ impl fmt::Debug for Wait {
 }
 
 /// What a wait lasts that nothing cuts short; the origin's last 55 s.
-const WHOLE: Duration = Duration::from_secs(30);
+pub(super) const WHOLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

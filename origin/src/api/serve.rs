@@ -164,9 +164,16 @@ impl Api {
                 Some(peer) => self.reported(head, peer, body).await,
                 None => fault(&Fault::new(Code::Forbidden, "reports need a certificate")),
             },
+            Route::Inventory if head.method != Method::POST => not_allowed(),
+            Route::Inventory => match peer {
+                Some(peer) => self.inventories.answer(peer, body).await,
+                None => fault(&Fault::new(
+                    Code::Forbidden,
+                    "an inventory needs a certificate",
+                )),
+            },
             // The rest is for those who have a certificate.
             Route::CheckIn
-            | Route::Inventory
             | Route::Pack(..)
             | Route::Relayed
             | Route::Roster

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use certs::{DeviceId, Peer, Role, Trust};
-use content::statement::{Judge, JudgeError, Spoken, Statement};
+use content::statement::{Spoken, Statement};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response};
 use http_body_util::BodyExt as _;
@@ -13,10 +13,12 @@ use protocol::{Code, Fault, Relayed, RelayedAnswer, RelayedAnswers, STATEMENT_TY
 use service::Report;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info};
+use transport::DeviceJudge;
 
 use super::CheckIns;
 use super::device::{WAIT, nothing};
 use crate::api::{Reply, fault, full, too_many};
+use crate::ledger::LedgerError;
 use crate::manifests::{RosterError, Sealed};
 
 /// The last that was heard of each device through boosters. It is gone after a restart: then what
@@ -58,7 +60,7 @@ impl CheckIns {
             return fault(&Fault::new(Code::BadRequest, "want ids of devices"));
         };
         if !joined.is_empty()
-            && let Err(failure) = self.manifests.join(peer.id(), &joined).await
+            && let Err(failure) = self.join(peer.id(), &joined).await
         {
             error!(error = %Report(&failure), "cannot put devices on a roster");
             return fault(&Fault::new(Code::Internal, "the origin cannot take that"));
@@ -74,6 +76,15 @@ impl CheckIns {
         let no_store = HeaderValue::from_static("no-store");
         reply.headers_mut().insert(CACHE_CONTROL, no_store);
         reply
+    }
+
+    /// Puts `devices` on the roster of `booster`, which has heard them.
+    async fn join(&self, booster: &DeviceId, devices: &[DeviceId]) -> Result<(), LedgerError> {
+        for id in self.manifests.join(booster, devices).await? {
+            // What it has to send, it says at a check-in of its own.
+            let _asked = self.inventories.heard(&id, None);
+        }
+        Ok(())
     }
 
     /// Opens the envelopes, off the runtime: each takes a quarter of a millisecond.
@@ -191,17 +202,11 @@ impl Heard {
 
 /// Opens what a device said: it is that device's word, whoever brought it.
 fn open(trust: &Arc<Trust>, envelope: &[u8], now: i64) -> Result<(Peer, Spoken), Fault> {
-    let judge = DeviceJudge {
-        trust,
-        who: Mutex::new(None),
-    };
+    let judge = DeviceJudge::new(Arc::clone(trust));
     let refused = |why: String| Fault::new(Code::Forbidden, why);
     let opened = Statement::<Spoken>::open(envelope, &judge, now);
     let spoken = opened.map_err(|failure| refused(Report(&failure).to_string()))?;
-    let who = judge
-        .who
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
+    let who = judge.signer();
     let who = who.ok_or_else(|| refused("nobody has signed it".to_owned()))?;
     if who.id().as_str() == spoken.device {
         Ok((who, spoken.into_payload()))
@@ -209,33 +214,6 @@ fn open(trust: &Arc<Trust>, envelope: &[u8], now: i64) -> Result<(Peer, Spoken),
         Err(refused(
             "it names another device than its signer".to_owned(),
         ))
-    }
-}
-
-/// Takes a device's own certificate for what it says.
-struct DeviceJudge<'a> {
-    trust: &'a Arc<Trust>,
-    who: Mutex<Option<Peer>>,
-}
-
-impl Judge for DeviceJudge<'_> {
-    fn deployment(&self) -> &str {
-        self.trust.deployment().as_str()
-    }
-
-    fn judge(
-        &self,
-        message: &[u8],
-        signature: &[u8],
-        chain: &[Vec<u8>],
-        at: i64,
-    ) -> Result<(), JudgeError> {
-        let peer = certs::signer::verify_client(self.trust, chain, message, signature, at);
-        let peer = peer.map_err(|source| JudgeError {
-            source: Box::new(source),
-        })?;
-        *self.who.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        Ok(())
     }
 }
 

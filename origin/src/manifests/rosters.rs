@@ -76,7 +76,8 @@ struct Kept {
 const HEAD_SECONDS: i64 = 600;
 /// How long one counts at most: as long as a timestamp.
 const LIFETIME_SECONDS: i64 = 86_400;
-/// Who was not named for so long has gone elsewhere. Boosters name all of theirs twice a day.
+/// Who was not named for so long has gone elsewhere. Boosters name each in every hour in which it
+/// comes, and devices come once a day at least.
 const FORGET: Duration = Duration::from_secs(36 * 3600);
 
 impl Rosters {
@@ -153,12 +154,17 @@ impl Default for Kept {
 }
 
 impl Manifests {
-    /// Takes note that `devices` come to `booster`, as far as they are clients of ours.
+    /// Takes note that `devices` come to `booster`, as far as they are clients of ours, and says who
+    /// these are.
     ///
     /// # Errors
     ///
     /// Fails if the ledger does.
-    pub async fn join(&self, booster: &DeviceId, devices: &[DeviceId]) -> Result<(), LedgerError> {
+    pub async fn join(
+        &self,
+        booster: &DeviceId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<DeviceId>, LedgerError> {
         let mut db = self.inner.authority.ledger().read().await?;
         let found = devices::doomed(&mut db, devices).await?;
         let is_ours = |it: &devices::Doomed| {
@@ -167,7 +173,7 @@ impl Manifests {
         let ours = found.into_iter().filter(is_ours).map(|it| it.id);
         let ours: Vec<DeviceId> = ours.collect();
         self.inner.rosters.join(booster, &ours, Instant::now());
-        Ok(())
+        Ok(ours)
     }
 
     /// The roster of `booster`, whose devices are to come every `every`: the one that was signed

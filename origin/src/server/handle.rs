@@ -56,7 +56,17 @@ pub(super) fn enrol(
                 return travelling(refusal);
             }
             let request = Request::from_parts(head, body);
-            let (head, body) = match whole(request, ENROL_BODY_BYTES_MAX).await {
+            // A device without another way sends its inventory through its booster's relay.
+            let room = match peer.as_ref().map(|peer| room(parts, &request, peer)) {
+                None => None,
+                Some(Ok(room)) => room,
+                Some(Err(refusal)) => return travelling(fault(&refusal)),
+            };
+            let most = match &room {
+                Some(_) => Inventory::BYTES_MAX,
+                None => ENROL_BODY_BYTES_MAX,
+            };
+            let (head, body) = match whole(request, most).await {
                 Ok(request) => request,
                 Err(refusal) => return travelling(fault(&refusal)),
             };

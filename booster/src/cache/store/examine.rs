@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use service::CancellationToken;
 use tracing::warn;
 
-use super::{Lease, OBJECTS, PACKS, Store, UnusableError};
+use super::{Lease, OBJECTS, PACKS, PRIVATE, Store, UnusableError};
 use crate::cache::index::{Key, Kind};
 
 /// What a look at a file came to.
@@ -67,7 +67,12 @@ impl Store {
     /// Touches the disk.
     pub(crate) fn shard(&self, shard: u8) -> io::Result<Vec<Key>> {
         let mut keys = Vec::new();
-        for (root, kind) in [(OBJECTS, Kind::Object), (PACKS, Kind::Pack)] {
+        let roots = [
+            (OBJECTS, Kind::Object),
+            (PRIVATE, Kind::Private),
+            (PACKS, Kind::Pack),
+        ];
+        for (root, kind) in roots {
             let folder = self.folder.join(root).join(format!("{shard:02x}"));
             let files = match fs::read_dir(folder) {
                 Ok(files) => files,
@@ -166,7 +171,7 @@ impl Lease {
                 look.read(stop, |piece| pack.extend_from_slice(piece))?;
                 check_pack(&pack, PackId(self.key.digest)).ok_or(Failure::Bad)
             }
-            Kind::Object => {
+            Kind::Object | Kind::Private => {
                 let mut hasher = Hasher::default();
                 look.read(stop, |piece| hasher.update(piece))?;
                 let is_good = hasher.finish() == self.key.digest;
@@ -353,7 +358,7 @@ mod tests {
             kind: Kind::Object,
             digest,
         };
-        store.put_object(digest, bytes).unwrap();
+        store.put_object(key, bytes).unwrap();
         let lost = store.lease(key).unwrap();
         store.index().insert(key, 5, true, 0);
         assert_eq!(store.set_aside(&lost), Aside::Replaced);

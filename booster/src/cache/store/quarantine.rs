@@ -18,7 +18,7 @@ impl Store {
             digest: key.digest,
         };
         self.opened.forget(key);
-        let is_kept = matches!(key.kind, Kind::Object | Kind::Pack);
+        let is_kept = matches!(key.kind, Kind::Object | Kind::Private | Kind::Pack);
         if !is_kept || fs::rename(self.path(key), self.path(aside)).is_err() {
             return self.remove_file(key);
         }

@@ -10,19 +10,20 @@ use content::durable::{self, Disk, RealDisk};
 use tracing::{info, warn};
 
 use super::uses::Uses;
-use super::{OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY, create_folder};
+use super::{OBJECTS, PACKS, PARTIAL, PRIVATE, QUARANTINE, TEMPORARY, create_folder};
 use crate::cache::index::{Index, Key, Kind};
 
 /// Reads the folders into `index`, says when what was last used, and removes what does not belong there.
 pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<Uses> {
     create_folder(folder)?;
     keep_layout(folder)?;
-    for name in [OBJECTS, PACKS, PARTIAL, QUARANTINE, TEMPORARY] {
+    for name in [OBJECTS, PACKS, PARTIAL, PRIVATE, QUARANTINE, TEMPORARY] {
         create_folder(&folder.join(name))?;
     }
     let clean = take_marker(folder)?;
     let mut found = Vec::new();
     spread(&folder.join(OBJECTS), Kind::Object, &mut found)?;
+    spread(&folder.join(PRIVATE), Kind::Private, &mut found)?;
     spread(&folder.join(PACKS), Kind::Pack, &mut found)?;
     files(&folder.join(PARTIAL), Kind::Partial, &mut found)?;
     files(&folder.join(QUARANTINE), Kind::Quarantined, &mut found)?;
@@ -44,6 +45,7 @@ pub(super) fn scan(folder: &Path, now: i64, index: &mut Index) -> io::Result<Use
         clean,
         packs = index.files(Kind::Pack),
         objects = index.files(Kind::Object),
+        private = index.files(Kind::Private),
         partial = index.files(Kind::Partial),
         bytes = index.bytes(),
         "opened the cache"
@@ -112,7 +114,7 @@ fn files(folder: &Path, kind: Kind, found: &mut Vec<Leftover>) -> io::Result<()>
         let name = file.file_name();
         let digest = name.to_str().and_then(|name| Digest::from_hex(name).ok());
         let in_place = |digest: &Digest| match kind {
-            Kind::Object | Kind::Pack => folder.ends_with(&digest.hex()[..2]),
+            Kind::Object | Kind::Private | Kind::Pack => folder.ends_with(&digest.hex()[..2]),
             Kind::Partial | Kind::Quarantined => true,
         };
         match digest.filter(in_place) {

@@ -95,7 +95,7 @@ impl Store {
         };
         Ok(match key.kind {
             Kind::Pack => glimpse.bytes + self.evict(partial).unwrap_or(0),
-            Kind::Object | Kind::Partial | Kind::Quarantined => glimpse.bytes,
+            Kind::Object | Kind::Private | Kind::Partial | Kind::Quarantined => glimpse.bytes,
         })
     }
 }

@@ -10,7 +10,8 @@ use certs::tls::{self, CertCell, Expected, Listener as Purpose};
 use certs::trust::Revocation;
 use certs::{Ca, CaKind, ContentSigner, Identity, Key, Peer, Role, Serial, Trust, csr, issue, key};
 use certs::{IssuerId, pkcs7};
-use content::statement::IssuerMinimum;
+use content::statement::{IssuerMinimum, RosterHead, Signature, seal};
+use content::{Digest, Roster};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use protocol::{CheckInAnswer, Hello, Join, Reports, Route, Token};
@@ -259,6 +260,37 @@ impl Shared {
         Device { cell, key, serial }
     }
 
+    fn roster(&self, peer: Option<&Peer>) -> Response<Body> {
+        let Some(peer) = peer else {
+            return respond::status(StatusCode::FORBIDDEN);
+        };
+        let roster = Roster::default();
+        let list = Digest::of(&roster.encode());
+        self.source.put(&Route::Statement(list), roster.encode());
+        let now = self.clock.now();
+        let head = RosterHead {
+            deployment: peer.identity().deployment.to_string(),
+            booster: peer.id().to_string(),
+            model: 0,
+            count: 0,
+            root: roster.root(),
+            list,
+            every: 120,
+            issued: now,
+            expires: now + DAY,
+        };
+        let signer = self.signer();
+        let sign = |message: &[u8]| {
+            Ok::<_, std::convert::Infallible>(Signature {
+                signature: signer.sign(message).unwrap(),
+                chain: signer.chain_der().to_vec(),
+                key_id: String::new(),
+            })
+        };
+        let sealed = seal(&head, sign).unwrap();
+        respond::bytes(StatusCode::OK, "application/octet-stream", sealed)
+    }
+
     fn signer(&self) -> ContentSigner {
         let key = Key::generate().unwrap();
         let chain = self.certify(Role::Signer, "signer", key.spki_der(), serial());
@@ -329,10 +361,11 @@ impl Shared {
                 };
                 self.pack(ask).await
             }
-            // Nobody is on a roster here, and only clients say what they are.
-            Route::Inventory | Route::Relayed | Route::Roster | Route::Wait => {
-                respond::status(StatusCode::NOT_FOUND)
-            }
+            // Nobody is on a roster here, and there is no model that would bound what they read.
+            Route::Roster => self.roster(peer),
+            Route::Relayed => ok(protocol::RelayedAnswers::default().encode()),
+            // Only clients say what they are.
+            Route::Inventory | Route::Wait => respond::status(StatusCode::NOT_FOUND),
             Route::Reports => {
                 self.reported.lock().unwrap().extend(Reports::decode(&body));
                 respond::status(StatusCode::NO_CONTENT)

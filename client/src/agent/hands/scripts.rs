@@ -1,5 +1,7 @@
 //! Scripts of filesets: fetched, run, and what they said kept.
 
+use std::sync::Arc;
+
 use content::Digest;
 use content::statement::{Item, Manifest, Script, Stage};
 use service::Report;
@@ -78,14 +80,24 @@ impl Hands {
             .catch_up()
             .await
             .map_err(|error| told(&error))?;
-        let source = self.session.origin_source().map_err(|error| told(&error))?;
+        let origin = self.session.origin_source();
+        let origin = Arc::new(origin.map_err(|error| told(&error))?);
+        let (boosters, _) = self.through.boosters();
+        let boosters = boosters.iter().map(|booster| Arc::clone(&booster.source));
         let most = script.bytes.min(Manifest::SCRIPT_BYTES_MAX);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let fetched = source.statement(&script.digest, most).await;
-        let bytes = fetched.map_err(|error| told(&error))?;
-        if Digest::of(&bytes) != script.digest {
-            return Err("it is not what the manifest names".to_owned());
+        let mut fetched = Err("there is nobody to ask".to_owned());
+        for source in boosters.chain([origin]) {
+            fetched = match source.statement(&script.digest, most).await {
+                Ok(bytes) if Digest::of(&bytes) == script.digest => Ok(bytes),
+                Ok(_) => Err("it is not what the manifest names".to_owned()),
+                Err(error) => Err(told(&error)),
+            };
+            if fetched.is_ok() {
+                break;
+            }
         }
+        let bytes = fetched?;
         let (files, digest) = (self.files.clone(), script.digest);
         let kept = off_the_runtime(move || files.put_script(digest, &bytes)).await;
         let kept = kept.map_err(|error| told(&error))?;

@@ -2,7 +2,7 @@
 
 use certs::Key;
 use content::statement::{RosterHead, Signature, Spoken, Statement, seal};
-use content::{Digest, Roster};
+use content::{Digest, Roster, RosterTree};
 use http_body_util::BodyExt as _;
 use protocol::{CheckIn, FilesetResult, FilesetState, Held, Relayed, RelayedAnswers};
 
@@ -159,6 +159,9 @@ async fn a_roster_says_what_holds_for_the_devices_of_its_booster_and_for_no_othe
     let [one, two] = [estate.enrol("one").await, estate.enrol("two").await];
     let joined = branch.passes_on(Vec::new(), &["one", "berlin", "nobody"]);
     assert_eq!(joined.await, [0; 0]);
+    let heard = |id| branch.check_ins.inventories.seen_at(id).is_some();
+    assert!(heard(one.id()), "its booster has heard it");
+    assert!(!heard(two.id()) && !heard(&id("nobody")));
     let (first, list) = branch.roster().await;
     assert_eq!((first.model, first.count), (0, 1), "clients of ours alone");
     assert_eq!(list.entry("one").unwrap().number, 0);
@@ -181,7 +184,7 @@ async fn a_roster_says_what_holds_for_the_devices_of_its_booster_and_for_no_othe
     let held = estate.manifests.standing(one.id()).await.manifest.unwrap();
     let entry = list.entry("one").unwrap();
     assert_eq!((entry.manifest, entry.number), (Some(held.digest), 1));
-    let proof = list.proof("one", b"").unwrap();
+    let proof = RosterTree::new(list).proof("one", b"").unwrap();
     assert!(proof.holds(&head.root, head.count));
     // Its booster reads its manifest, and not that of a device that never came to it.
     let get = async |digest| {

@@ -1,0 +1,436 @@
+//! Devices that speak through their booster: what crosses the line, what they may read, and what a
+//! booster cannot make them believe.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use booster::Booster;
+use certs::Role;
+use certs::keyfile;
+use client::CheckedIn;
+use content::statement::{Payload as _, Signature, Spoken, seal};
+use content::{Digest, RosterProof};
+use origin::inventory::view::InventoryView;
+use origin::manifests::view::Holds;
+use origin::model::calls::Reason;
+use origin::model::view::{Committed, DraftView, Edit};
+use protocol::{CheckIn, Code, FilesetResult, FilesetState, Held, Inventory, Relayed};
+use serde_json::{Value, json};
+use tests::fixture;
+use tests::liar::{Liar, Lie};
+use tests::link::{Fate, Link};
+use tests::scrape::metric;
+use tests::testbed::{CRL_POLL, Party, Testbed, until};
+use transport::{CallError, Source};
+
+/// An origin behind a link, with the filesets `tools` and `notes`.
+struct Scene {
+    bed: Testbed,
+    link: Link,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let nowhere = ([127, 0, 0, 1], 1).into();
+        let link = Link::open(nowhere, Fate::Pass).await.unwrap();
+        let bed = Testbed::start_at(&[link.address()]).await.unwrap();
+        link.lead_to(bed.origin().addresses().content);
+        for name in ["tools", "notes"] {
+            let folder = bed.path(name);
+            fixture::tree(&folder, 1).unwrap();
+            bed.publish(name, &folder).await.unwrap();
+        }
+        Self { bed, link }
+    }
+
+    /// Commits a model by which everybody holds `comes`, and no more what `goes`.
+    async fn commit(&self, comes: &str, goes: Option<&str>) -> u64 {
+        let target = self.bed.path("installed").join(comes);
+        let spec = json!({ "revision": 1, "target": target, "mode": "tree" });
+        let group = |name: &str| format!("association/{name}/group/all");
+        let mut edits = vec![
+            edit(&format!("fileset/{comes}"), Some(spec)),
+            edit(&group(comes), Some(json!({}))),
+        ];
+        edits.extend(goes.map(|goes| edit(&group(goes), None)));
+        let admin = self.bed.admin();
+        let _begun: DraftView = admin.post("/model/drafts/d/edits", &edits).await.unwrap();
+        let message = "a test".to_owned();
+        let reason = Reason { message };
+        let made: Committed = admin.post("/model/drafts/d/commit", &reason).await.unwrap();
+        made.model
+    }
+
+    async fn device(&self, id: &'static str) -> Device {
+        let data = self.bed.enrol_client(id).await.unwrap();
+        let join = self.bed.join(Role::Client).await.unwrap();
+        let party = Party::of(&data, &join, &self.bed.clock()).await.unwrap();
+        Device { id, data, party }
+    }
+
+    /// How often the origin was asked for that route.
+    async fn asked(&self, route: &str) -> u64 {
+        let (ops, label) = (self.bed.origin().addresses().ops, route_label(route));
+        let counted = metric(ops, "larder_origin_http_requests_total", &label).await;
+        counted.unwrap_or(0)
+    }
+
+    /// What the device of `data` hears at a check-in that knows no booster but `source`.
+    async fn check_in(&self, data: &Path, source: &str) -> CheckedIn {
+        let file = self.bed.path("check-in.toml");
+        std::fs::write(&file, format!("data = {data:?}\nsources = [{source:?}]\n")).unwrap();
+        let config = client::Config::load(&file).unwrap();
+        client::check_in(&config, &self.bed.clock()).await.unwrap()
+    }
+
+    /// What `device` says, sealed with the key of `signer`.
+    fn sealed(&self, device: &str, signer: &Device, counter: u64, held: Held) -> Vec<u8> {
+        let identity = signer.data.join("identity");
+        let key = keyfile::load(&identity.join("key.pem")).unwrap();
+        let chain = std::fs::read_to_string(identity.join("cert.pem")).unwrap();
+        let chain = certs::pem::to_certs(&chain).unwrap();
+        let check_in = CheckIn {
+            release: "test".to_owned(),
+            booster: None,
+            held: Some(held),
+        };
+        let spoken = Spoken {
+            deployment: self.bed.origin().authority().deployment().id.to_string(),
+            device: device.to_owned(),
+            run: [3; 16],
+            counter,
+            at: self.bed.clock().now(),
+            body: check_in.encode(),
+        };
+        let sign = |message: &[u8]| {
+            Ok::<_, std::convert::Infallible>(Signature {
+                signature: key.sign(message).unwrap(),
+                chain: chain.clone(),
+                key_id: String::new(),
+            })
+        };
+        let sealed = seal(&spoken, sign).unwrap();
+        assert!(sealed.len() <= Spoken::ENVELOPE_BYTES_MAX);
+        sealed
+    }
+}
+
+/// A device that has enrolled.
+struct Device {
+    id: &'static str,
+    data: PathBuf,
+    party: Party,
+}
+
+impl Device {
+    fn at(&self, booster: &Booster, id: &str) -> Source {
+        let address = booster.local_addr().to_string();
+        self.party.source(Role::Booster, id, address).unwrap()
+    }
+
+    /// Whether it gets the first pack of `fileset` from `source`.
+    async fn reads(&self, source: &Source, fileset: &str) -> Result<(), Option<Code>> {
+        let locator = fixture::locator(source, self.party.trust(), fileset).await;
+        let pack = locator.map_err(|_| None)?.packs[0].id;
+        let name = fileset.parse().unwrap();
+        let got = source.pack(&name, &pack, None, false).await;
+        got.map(drop).map_err(|error| code(&error))
+    }
+
+    /// Waits until it gets that of `fileset` from `source`.
+    async fn comes_to(&self, source: &Source, fileset: &str, expected: Result<(), Option<Code>>) {
+        let reads = async || self.reads(source, fileset).await;
+        let got = until(reads, |got| *got == expected).await;
+        assert_eq!(got, expected, "{fileset}");
+    }
+
+    /// What is proved to it once its manifest has that number.
+    async fn proof(&self, source: &Source, number: u64) -> RosterProof {
+        let ask = async || source.roster_proof().await.ok();
+        let is_it = |proof: &Option<RosterProof>| {
+            let proof = proof.as_ref();
+            proof.is_some_and(|proof| proof.entry.number == number)
+        };
+        until(ask, is_it).await.unwrap()
+    }
+}
+
+fn code(error: &CallError) -> Option<Code> {
+    if let CallError::Fault { fault, .. } = error {
+        Some(fault.code)
+    } else {
+        None
+    }
+}
+
+fn edit(key: &str, says: Option<Value>) -> Edit {
+    let key = key.to_owned();
+    Edit { key, says }
+}
+
+fn route_label(route: &str) -> String {
+    format!("route=\"{route}\"")
+}
+
+fn goes_by(manifest: Option<Digest>) -> Held {
+    Held {
+        model: 1,
+        manifest,
+        ..Held::default()
+    }
+}
+
+fn active(fileset: &str) -> Held {
+    let result = FilesetResult {
+        fileset: fileset.parse().unwrap(),
+        revision: 1,
+        state: FilesetState::Active,
+        at: 5,
+        note: String::new(),
+        sources: Vec::new(),
+    };
+    Held {
+        results: vec![result],
+        ..Held::default()
+    }
+}
+
+async fn stop(booster: Booster) {
+    let _drained = booster.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nothing_changes_the_origin_hears_of_no_device_behind_a_booster() {
+    let scene = Scene::set().await;
+    let booster = scene.bed.booster("b1").await.unwrap();
+    let ids = ["one", "two", "three", "four"];
+    let mut devices = Vec::new();
+    for id in ids {
+        devices.push(scene.device(id).await);
+    }
+    let at = devices[0].at(&booster, "b1");
+    // Its timestamp may be from before the publish for five seconds.
+    devices[0].comes_to(&at, "notes", Ok(())).await;
+    assert_eq!(scene.commit("tools", None).await, 1);
+    // The program's own check-ins, until it has heard what there is.
+    let here = format!("b1@{}", booster.local_addr());
+    for device in &devices {
+        let look = async || scene.check_in(&device.data, &here).await;
+        let told = until(look, |told| told.unchanged && told.manifest.is_some()).await;
+        assert_eq!(told.manifest, Some(1), "{}", device.id);
+    }
+    let routes = ["check-in", "relayed", "statement", "inventory"];
+    let counts = async || {
+        let mut counts = Vec::new();
+        for route in routes {
+            counts.push(scene.asked(route).await);
+        }
+        counts
+    };
+    let (before, waits) = (counts().await, scene.asked("wait").await);
+    let rosters = scene.asked("roster").await;
+    for round in 0..5 {
+        for device in &devices {
+            let told = scene.check_in(&device.data, &here).await;
+            assert!(told.unchanged, "{} in round {round}: {told:?}", device.id);
+        }
+    }
+    for (index, device) in devices.iter().enumerate() {
+        let source = device.at(&booster, "b1");
+        let manifest = device.proof(&source, 1).await.entry.manifest;
+        for counter in 0..20 {
+            let said = scene.sealed(device.id, device, counter, goes_by(manifest));
+            let answer = source.speak(said).await.unwrap();
+            assert!(answer.is_none(), "{index}: {answer:?}");
+        }
+    }
+    assert_eq!(counts().await, before, "{routes:?} were asked for");
+    // One wait for all of them: it ends every 55 seconds.
+    let ended = scene.asked("wait").await - waits;
+    assert!(ended <= 1, "{ended} waits have ended");
+    assert!(scene.asked("roster").await - rosters <= 1);
+    let ops = scene.bed.origin().addresses().ops;
+    let waiting = metric(ops, "larder_origin_devices_waiting", "").await;
+    assert_eq!(waiting.unwrap(), 0, "no device waits at the origin");
+    let ops = booster.addresses().ops;
+    let unchanged = "answer=\"unchanged\"";
+    let unchanged = metric(ops, "larder_booster_check_ins_total", unchanged).await;
+    assert!(unchanged.unwrap() >= 4 * (5 + 20));
+    stop(booster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_reads_at_a_booster_what_its_manifest_names_and_speaks_for_itself_alone() {
+    let scene = Scene::set().await;
+    let booster = scene.bed.booster("b1").await.unwrap();
+    let [one, two] = [scene.device("one").await, scene.device("two").await];
+    let (at, other) = (one.at(&booster, "b1"), two.at(&booster, "b1"));
+    // Nobody has asked for anything yet: its timestamp is from after the publish once it names it.
+    let known = async || {
+        fixture::locator(&at, one.party.trust(), "notes")
+            .await
+            .is_ok()
+    };
+    until(known, |known| *known).await;
+    assert_eq!(scene.commit("tools", None).await, 1);
+    let entry = one.proof(&at, 1).await.entry;
+    let fetched = booster.counted().upstream_pack_bytes;
+    assert_eq!(one.reads(&at, "notes").await, Err(Some(Code::Forbidden)));
+    let now = booster.counted().upstream_pack_bytes;
+    assert_eq!(now, fetched, "something was fetched for it");
+    assert_eq!(one.reads(&at, "tools").await, Ok(()));
+    // Its manifest comes from the booster, to it alone.
+    let manifest = entry.manifest.unwrap();
+    at.statement(&manifest, 1 << 20).await.unwrap();
+    assert!(other.statement(&manifest, 1 << 20).await.is_err());
+    // What holds from now on holds at the booster at once.
+    assert_eq!(scene.commit("notes", Some("tools")).await, 2);
+    one.comes_to(&at, "notes", Ok(())).await;
+    let denied = Err(Some(Code::Forbidden));
+    assert_eq!(one.reads(&at, "tools").await, denied);
+    // Nobody speaks for another, by whatever key; what a device says itself arrives.
+    let told = async |said: Vec<u8>| at.speak(said).await.map(drop).map_err(|it| code(&it));
+    let by_other = scene.sealed("two", &two, 1, active("notes"));
+    let by_own = scene.sealed("two", &one, 1, active("notes"));
+    assert_eq!(told(by_other).await, denied);
+    assert_eq!(told(by_own).await, denied);
+    let said = scene.sealed("one", &one, 1, active("notes"));
+    assert_eq!(told(said.clone()).await, Ok(()));
+    assert_eq!(told(said).await, denied, "it was said");
+    let admin = scene.bed.admin();
+    for (id, results) in [("one", 1), ("two", 0)] {
+        let path = format!("/devices/{id}/holds");
+        let holds: Holds = admin.get(&path).await.unwrap();
+        assert_eq!(holds.results.len(), results, "{id}");
+    }
+    stop(booster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_booster_knew_of_its_devices_outlives_its_restart_and_the_end_of_its_line() {
+    let scene = Scene::set().await;
+    let data = scene.bed.enrol_booster("b1").await.unwrap();
+    let config = booster::Config::on_loopback(data).with_crl_poll(CRL_POLL);
+    let booster = scene.bed.start_booster(config.clone(), "b1").await.unwrap();
+    let [one, two] = [scene.device("one").await, scene.device("two").await];
+    let at = one.at(&booster, "b1");
+    for name in ["tools", "notes"] {
+        one.comes_to(&at, name, Ok(())).await;
+    }
+    assert_eq!(scene.commit("tools", None).await, 1);
+    one.proof(&at, 1).await;
+    assert_eq!(one.reads(&at, "tools").await, Ok(()));
+    stop(booster).await;
+    scene.link.set(Fate::Down);
+    let booster = Booster::bind(config, scene.bed.clock()).await.unwrap();
+    let at = one.at(&booster, "b1");
+    assert_eq!(one.reads(&at, "tools").await, Ok(()));
+    assert_eq!(one.reads(&at, "notes").await, Err(Some(Code::Forbidden)));
+    // Who has never been here may have any manifest.
+    let at = two.at(&booster, "b1");
+    let unknown = two.reads(&at, "tools").await;
+    assert_eq!(unknown, Err(Some(Code::UpstreamUnavailable)));
+    stop(booster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booster_that_never_had_a_roster_gives_what_it_gets_from_the_booster_above_it() {
+    let scene = Scene::set().await;
+    assert_eq!(scene.commit("tools", None).await, 1);
+    let data = scene.bed.enrol_booster("hub").await.unwrap();
+    let config = booster::Config::on_loopback(data).with_crl_poll(CRL_POLL);
+    let hub = scene.bed.start_booster(config.with_boosters(), "hub");
+    let hub = hub.await.unwrap();
+    let one = scene.device("one").await;
+    let at = one.at(&hub, "hub");
+    one.comes_to(&at, "tools", Ok(())).await;
+    scene.link.set(Fate::Down);
+    let data = scene.bed.enrol_booster("branch").await.unwrap();
+    let parent = format!("hub@{}", hub.local_addr()).parse().unwrap();
+    let config = booster::Config::on_loopback(data).with_crl_poll(CRL_POLL);
+    let config = config.with_parents(vec![parent]);
+    let branch = Booster::bind(config, scene.bed.clock()).await.unwrap();
+    let at = one.at(&branch, "branch");
+    one.comes_to(&at, "tools", Ok(())).await;
+    // It proves nothing, and says so.
+    let proof = at.roster_proof().await.unwrap_err();
+    assert!(
+        matches!(&proof, CallError::Fault { fault, .. } if fault.code == Code::UpstreamUnavailable),
+        "{proof}"
+    );
+    // Once it hears from the origin, it goes by that.
+    scene.link.set(Fate::Pass);
+    let denied = Err(Some(Code::Forbidden));
+    one.comes_to(&at, "notes", denied).await;
+    stop(branch).await;
+    stop(hub).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booster_that_lies_of_manifests_and_reports_takes_nobody_in() {
+    let scene = Scene::set().await;
+    let booster = scene.bed.booster("b1").await.unwrap();
+    let [one, two] = [scene.device("one").await, scene.device("two").await];
+    assert_eq!(scene.commit("tools", None).await, 1);
+    let at = one.at(&booster, "b1");
+    let first = one.proof(&at, 1).await.encode();
+    let others = two.proof(&two.at(&booster, "b1"), 1).await.encode();
+    let address = scene.link.address().to_string();
+    let b1 = scene.bed.path("b1");
+    stop(booster).await;
+    // Whoever stole its key stands where it stood.
+    let join = scene.bed.join(Role::Client).await.unwrap();
+    let thief = Party::of(&b1, &join, &scene.bed.clock()).await.unwrap();
+    let origin = || {
+        thief
+            .source(Role::Origin, "origin", address.clone())
+            .unwrap()
+    };
+    let liar = Liar::start(&thief, origin()).await.unwrap();
+    let here = format!("b1@{}", liar.address());
+    let goes_by = async |device: &Device, lie: Vec<u8>| {
+        liar.set(Lie::Proof(lie.into()));
+        scene.check_in(&device.data, &here).await.manifest
+    };
+    // Another's proof, or one that was changed: the origin is asked.
+    assert_eq!(goes_by(&one, others.clone()).await, Some(1));
+    assert_eq!(goes_by(&two, first.clone()).await, Some(1));
+    // Within half an hour a booster can keep something new back.
+    assert_eq!(scene.commit("notes", Some("tools")).await, 2);
+    let admin = scene.bed.admin();
+    let made = async || admin.get::<Holds>("/devices/one/holds").await.unwrap();
+    until(made, |holds| holds.manifest == Some(2)).await;
+    assert_eq!(goes_by(&one, first.clone()).await, Some(1));
+    // Nobody who has heard of it goes back.
+    liar.set(Lie::None);
+    assert_eq!(scene.check_in(&two.data, &here).await.manifest, Some(2));
+    assert_eq!(goes_by(&two, others).await, Some(2));
+    scene.bed.pass(1801);
+    assert_eq!(goes_by(&one, first).await, Some(2));
+    // What a device said it cannot make up.
+    let forged = scene.sealed("one", &two, 1, active("notes"));
+    let relayed = Relayed {
+        messages: vec![String::from_utf8(forged).unwrap()],
+        joined: vec!["one".to_owned()],
+    };
+    let answers = origin().pass_on(&relayed).await.unwrap().answers;
+    assert_eq!(answers[0].status, 403, "{:?}", answers[0]);
+    let holds: Holds = admin.get("/devices/one/holds").await.unwrap();
+    assert!(holds.results.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inventory_comes_through_the_relay_to_the_enrolment_listener_too() {
+    let scene = Scene::set().await;
+    let booster = scene.bed.booster("b1").await.unwrap();
+    let one = scene.device("one").await;
+    let relay = booster.addresses().enrol.to_string();
+    let origin = one.party.source(Role::Origin, "origin", relay).unwrap();
+    let mut inventory = Inventory::default();
+    inventory.system.hostname = "one".to_owned();
+    origin.inventory(inventory.encode()).await.unwrap();
+    let admin = scene.bed.admin();
+    let shown: InventoryView = admin.get("/devices/one/inventory").await.unwrap();
+    assert_eq!(shown.inventory.system.hostname, "one");
+    stop(booster).await;
+}

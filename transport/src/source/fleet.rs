@@ -1,0 +1,90 @@
+//! Calls of a booster that speaks for its devices, and of a device that speaks through it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use content::statement::{Payload, RosterHead, Spoken};
+use content::{Digest, RosterProof};
+use http::StatusCode;
+use protocol::{CheckIn, CheckInAnswer, Relayed, RelayedAnswers, Route};
+use tokio::time::Instant;
+
+use super::{Source, finish};
+use crate::call::CallError;
+
+/// How long the origin may hold a wait.
+const WAIT: Duration = Duration::from_secs(60);
+
+impl Source {
+    /// `GET /v1/roster` of a booster: the envelope of the head of its roster.
+    ///
+    /// # Errors
+    ///
+    /// Says what came of the call.
+    pub async fn roster(&self) -> Result<Bytes, CallError> {
+        self.get(&Route::Roster, RosterHead::ENVELOPE_BYTES_MAX)
+            .await
+    }
+
+    /// `GET /v1/wait` of a booster that has the list called `held`: the envelope of another head
+    /// once there is one, or none if its time is over.
+    ///
+    /// # Errors
+    ///
+    /// Says what came of the call.
+    pub async fn wait_for_roster(&self, held: &Digest) -> Result<Option<Bytes>, CallError> {
+        let deadline = Instant::now() + WAIT + self.limits.call_timeout;
+        let path = format!("{}?roster={held}", Route::Wait);
+        let make = || finish(self.connector.request(&path), Bytes::new());
+        let reply = self.send(make, deadline).await?;
+        if reply.head.status() == StatusCode::NO_CONTENT {
+            return reply.read(0, deadline).await.map(|_| None);
+        }
+        let head = reply.read(RosterHead::ENVELOPE_BYTES_MAX, deadline).await?;
+        Ok(Some(head))
+    }
+
+    /// `POST /v1/relayed` of a booster: what became of each message.
+    ///
+    /// # Errors
+    ///
+    /// Says what came of the call.
+    pub async fn pass_on(&self, relayed: &Relayed) -> Result<RelayedAnswers, CallError> {
+        let deadline = Instant::now() + self.limits.call_timeout;
+        let reply = self
+            .post(&Route::Relayed, relayed.encode(), deadline)
+            .await?;
+        let bytes = reply.read(Relayed::BYTES_MAX, deadline).await?;
+        let answers = RelayedAnswers::decode(&bytes);
+        let answers = answers.filter(|it| it.answers.len() == relayed.messages.len());
+        answers.ok_or_else(|| CallError::bad("it is no answer to what was passed on"))
+    }
+
+    /// `POST /v1/check-in` of a device at a booster, with what it has sealed.
+    ///
+    /// # Errors
+    ///
+    /// Says what came of the call.
+    pub async fn speak(&self, sealed: Vec<u8>) -> Result<Option<CheckInAnswer>, CallError> {
+        debug_assert!(sealed.len() <= Spoken::ENVELOPE_BYTES_MAX);
+        let deadline = Instant::now() + self.limits.call_timeout;
+        let reply = self.post(&Route::CheckIn, sealed, deadline).await?;
+        if reply.head.status() == StatusCode::NO_CONTENT {
+            return reply.read(0, deadline).await.map(|_| None);
+        }
+        let bytes = reply.read(CheckIn::BYTES_MAX, deadline).await?;
+        let answer = CheckInAnswer::decode(&bytes);
+        let answer = answer.ok_or_else(|| CallError::bad("it is no answer to a check-in"))?;
+        Ok(Some(answer))
+    }
+
+    /// `GET /v1/roster` of a device at a booster: its entry with its proof, not yet judged.
+    ///
+    /// # Errors
+    ///
+    /// Says what came of the call.
+    pub async fn roster_proof(&self) -> Result<RosterProof, CallError> {
+        let bytes = self.get(&Route::Roster, RosterProof::BYTES_MAX).await?;
+        RosterProof::decode(&bytes).map_err(|error| CallError::bad(error.to_string()))
+    }
+}
