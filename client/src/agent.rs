@@ -14,6 +14,8 @@ mod hands;
 mod kept;
 mod line;
 mod mind;
+#[cfg(test)]
+mod outage;
 mod pace;
 mod run;
 pub(crate) mod script;

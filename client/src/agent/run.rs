@@ -304,7 +304,11 @@ async fn listen(talk: &mut Option<Talk>) -> Result<Heard, CheckInError> {
 }
 
 /// Takes note of how a check-in has ended; whether it brought another manifest.
-fn tell(checked: Result<Option<CheckInAnswer>, CheckInError>, wake: &mut Wake, is_new: bool) {
+pub(super) fn tell(
+    checked: Result<Option<CheckInAnswer>, CheckInError>,
+    wake: &mut Wake,
+    is_new: bool,
+) {
     match checked {
         Ok(answer) => {
             let asks = answer.is_some_and(|answer| !answer.commands.is_empty());
@@ -325,5 +329,5 @@ fn until(at: i64, now: i64) -> Duration {
 }
 
 /// Seconds are all that the clock tells: the end of one is not missed by more.
-const LOOK_MIN: Duration = Duration::from_millis(200);
+pub(super) const LOOK_MIN: Duration = Duration::from_millis(200);
 const LOOK_MAX: Duration = Duration::from_secs(30);

@@ -39,10 +39,12 @@ struct Wait {
     /// The manifest that the device went by when it began.
     manifest: Option<Digest>,
     begun: Instant,
-    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    answer: Waiting,
 }
 
-type Answer = Result<Option<CheckInAnswer>, CallError>;
+/// A wait that is under way.
+pub(super) type Waiting = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub(super) type Answer = Result<Option<CheckInAnswer>, CallError>;
 
 impl Wake {
     /// A check-in was answered; whether it brought anything.
@@ -57,6 +59,16 @@ impl Wake {
 
     /// Begins a wait for what changes what `mind` goes by, if none is held and one may be.
     pub(crate) fn hold(&mut self, line: &Line, mind: &Mind) {
+        let begin = |model, manifest| -> Waiting { Box::pin(line.clone().wait(model, manifest)) };
+        self.hold_by(begin, mind);
+    }
+
+    /// The same, where `begin` begins it, knowing the model and the manifest.
+    pub(super) fn hold_by(
+        &mut self,
+        begin: impl FnOnce(u64, Option<Digest>) -> Waiting,
+        mind: &Mind,
+    ) {
         let (model, manifest) = mind.goes_by();
         if self
             .wait
@@ -69,7 +81,7 @@ impl Wake {
             self.wait = Some(Wait {
                 manifest,
                 begun: Instant::now(),
-                answer: Box::pin(line.clone().wait(model, manifest)),
+                answer: begin(model, manifest),
             });
         }
     }
