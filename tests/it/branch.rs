@@ -1,26 +1,28 @@
 //! A branch whose only route is its booster.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use booster::Booster;
 use certs::Role;
 use member::{Due, EnrolError, EnrolRequest, Identity, Kind, enrol};
 use origin::fleet::DeviceView;
-use tests::testbed::{Testbed, until};
+use origin::inventory::view::InventoryView;
+use origin::manifests::view::Holds;
+use protocol::CommandKind;
+use serde_json::{Value, json};
+use tests::link::{Fate, Link};
+use tests::testbed::{CRL_POLL, Testbed, until};
 use tests::{fixture, tree};
-use tokio::net::TcpListener;
+
+use crate::fleet::{Scene, start, stop};
 
 const DAY: i64 = 86_400;
+/// Where nobody listens.
+const NOWHERE: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn devices_of_a_branch_enrol_are_vetted_and_renew_through_its_booster() {
-    // Where the deployment document says that the origin enrols, nobody in the branch gets through.
-    let nobody = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let wall = nobody.local_addr().unwrap();
-    drop(nobody);
-    let bed = Testbed::start_behind(&[], &[wall]).await.unwrap();
-    fixture::tree(&bed.path("tree"), 1).unwrap();
-    bed.publish("tools", &bed.path("tree")).await.unwrap();
-    // The booster knows a way of its own.
+/// A booster that knows a way of its own to the origin's enrolment listener.
+async fn booster_of(bed: &Testbed) -> Booster {
     let mut join = bed.join(Role::Booster).await.unwrap();
     join.addresses = vec![bed.origin().addresses().enrol.to_string()];
     let request = EnrolRequest {
@@ -28,9 +30,18 @@ async fn devices_of_a_branch_enrol_are_vetted_and_renew_through_its_booster() {
         ..EnrolRequest::new(Kind::Booster, bed.path("booster"), join)
     };
     enrol(request, &bed.clock(), |_| {}).await.unwrap();
-    let config =
-        booster::Config::on_loopback(bed.path("booster")).with_crl_poll(Duration::from_secs(1));
-    let booster = bed.start_booster(config, "booster").await.unwrap();
+    let config = booster::Config::on_loopback(bed.path("booster")).with_crl_poll(CRL_POLL);
+    bed.start_booster(config, "booster").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_a_branch_enrol_are_vetted_and_renew_through_its_booster() {
+    // Where the deployment document says that the origin enrols, nobody in the branch gets through.
+    let wall = [NOWHERE.into()];
+    let bed = Testbed::start_behind(&[], &wall).await.unwrap();
+    fixture::tree(&bed.path("tree"), 1).unwrap();
+    bed.publish("tools", &bed.path("tree")).await.unwrap();
+    let booster = booster_of(&bed).await;
 
     // A device asks through it, and waits until an operator approves.
     let mut join = bed.token(Role::Client, false).await.unwrap();
@@ -84,4 +95,91 @@ async fn devices_of_a_branch_enrol_are_vetted_and_renew_through_its_booster() {
     assert_eq!(identity.due(now, 0.0), Due::NotYet);
     until(async || relayed(), |count| *count > before).await;
     let _drained = booster.drain(Duration::from_secs(5)).await;
+}
+
+/// A branch whose booster is connected to the origin, where nobody else gets through any more.
+struct Branch {
+    scene: Scene,
+    booster: Booster,
+    /// The way to the origin's content listener: whoever is on it stays.
+    link: Link,
+}
+
+impl Branch {
+    async fn cut_off() -> Self {
+        let link = Link::open(NOWHERE.into(), Fate::Pass).await.unwrap();
+        let (content, enrol) = ([link.address()], [NOWHERE.into()]);
+        let bed = Testbed::start_behind(&content, &enrol).await.unwrap();
+        link.lead_to(bed.origin().addresses().content);
+        let booster = booster_of(&bed).await;
+        let scene = Scene { bed };
+        let branch = Self {
+            scene,
+            booster,
+            link,
+        };
+        // By now it has opened all connections that it needs.
+        let (bed, before) = (&branch.scene.bed, branch.device("before").await);
+        assert_eq!(branch.scene.publish("tools", 1).await, 1);
+        let pulled = bed.pull(&before, "tools", &bed.path("before-target")).await;
+        let sources = pulled.unwrap().sources;
+        assert_eq!(sources[0].source, "booster booster");
+        let issued = || branch.booster.metrics().roster.issued.get();
+        until(async || issued(), |issued| *issued > 0).await;
+        branch.link.set(Fate::Full);
+        branch
+    }
+
+    /// A device that has enrolled through the booster.
+    async fn device(&self, id: &str) -> PathBuf {
+        let bed = &self.scene.bed;
+        let mut join = bed.join(Role::Client).await.unwrap();
+        join.addresses = vec![self.booster.addresses().enrol.to_string()];
+        let request = EnrolRequest {
+            id: Some(id.parse().unwrap()),
+            ..EnrolRequest::new(Kind::Client, bed.path(id), join)
+        };
+        enrol(request, &bed.clock(), |_| {}).await.unwrap();
+        bed.path(id)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_another_way_is_kept_right_through_its_booster() {
+    let branch = Branch::cut_off().await;
+    let scene = &branch.scene;
+    let edits = [
+        ("fileset/tools", scene.spec(1)),
+        ("association/tools/group/all", Some(json!({}))),
+    ];
+    scene.commit(&edits).await;
+    let data = branch.device("one").await;
+    let agent = start(scene, &data).await;
+    // Its manifest, its packs, and its results.
+    scene.hears("one", 1).await;
+    let installed = scene.bed.path("installed");
+    tree::compare(&scene.published("tools", 1), &installed).unwrap();
+    // What it is, by the relay.
+    let admin = scene.bed.admin();
+    let inventory = async || {
+        let path = "/devices/one/inventory";
+        admin.get::<InventoryView>(path).await.ok()
+    };
+    until(inventory, Option::is_some).await;
+    // It hears of a command at once, and of a commit.
+    let verify = &CommandKind::Verify;
+    let asked = admin.post::<Value>("/devices/one/command", verify);
+    asked.await.unwrap();
+    let holds = async || admin.get::<Holds>("/devices/one/holds").await.unwrap();
+    let is_done = |holds: &Holds| holds.commands[0].done_at.is_some();
+    until(holds, is_done).await;
+    assert_eq!(scene.publish("tools", 2).await, 2);
+    scene.commit(&[("fileset/tools", scene.spec(2))]).await;
+    let holds = scene.hears("one", 2).await;
+    tree::compare(&scene.published("tools", 2), &installed).unwrap();
+    let from = holds.results.iter().flat_map(|it| &it.said.sources);
+    let from: Vec<&str> = from.map(|source| source.id.as_str()).collect();
+    assert_eq!(from, ["booster"]);
+    stop(agent).await;
+    let _drained = branch.booster.drain(Duration::from_secs(5)).await;
 }

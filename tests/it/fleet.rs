@@ -24,13 +24,13 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Publishes a tree of so many megabytes as the next revision.
-    async fn publish(&self, fileset: &str, megabytes: usize) -> u64 {
+    pub(crate) async fn publish(&self, fileset: &str, megabytes: usize) -> u64 {
         let folder = self.published(fileset, megabytes);
         fixture::tree(&folder, megabytes).unwrap();
         self.bed.publish(fileset, &folder).await.unwrap().revision
     }
 
-    fn published(&self, fileset: &str, megabytes: usize) -> PathBuf {
+    pub(crate) fn published(&self, fileset: &str, megabytes: usize) -> PathBuf {
         self.bed.path(&format!("{fileset}-{megabytes}"))
     }
 
@@ -59,7 +59,7 @@ impl Scene {
         made
     }
 
-    fn spec(&self, revision: u64) -> Option<Value> {
+    pub(crate) fn spec(&self, revision: u64) -> Option<Value> {
         // Each device has a root of its own; here all share one machine, and the paths differ.
         let target = self.bed.path("installed");
         Some(json!({ "revision": revision, "target": target, "mode": "tree" }))

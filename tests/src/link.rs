@@ -32,6 +32,8 @@ pub enum Fate {
     },
     /// No connection is accepted, and those that are open end.
     Down,
+    /// No connection is accepted, and those that are open go on.
+    Full,
 }
 
 impl Fate {
@@ -39,7 +41,7 @@ impl Fate {
     /// connections: 0 ends it, none has it wait.
     fn room(self, carried: u64, all: u64) -> Option<u64> {
         match self {
-            Self::Pass => Some(u64::MAX),
+            Self::Full | Self::Pass => Some(u64::MAX),
             Self::CutAfter { bytes } => Some(bytes.saturating_sub(carried)),
             Self::Down => Some(0),
             Self::Hold => None,
@@ -159,7 +161,7 @@ async fn accept(listener: TcpListener, target: watch::Receiver<SocketAddr>, line
     let mut links = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
         while links.try_join_next().is_some() {}
-        if *line.fate.borrow() != Fate::Down {
+        if !matches!(*line.fate.borrow(), Fate::Down | Fate::Full) {
             let target = *target.borrow();
             links.spawn(carry(near, target, line.clone()));
         }
