@@ -314,19 +314,14 @@ impl Connector {
         let io = TokioIo::new(Tap::new(paced, Arc::clone(&alert)));
         let broken = |error: hyper::Error| CallError::of_broken(error.into(), alert.get().copied());
         let sender = if self.http2 {
-            let streams = Streams::default();
+            let mut streams = Streams::default();
             let (sender, connection) = http2_builder(&streams)
                 .handshake(io)
                 .await
                 .map_err(broken)?;
             self.tasks.start_brief("http2", |stop| async move {
-                let spoken = async {
-                    note(connection.await);
-                    // Its last answer may not have reached whoever waits for it.
-                    streams.settle().await;
-                };
                 tokio::select! {
-                    () = spoken => {}
+                    ended = streams.drive(connection) => note(ended),
                     () = stop.cancelled() => {}
                 }
             });
@@ -461,7 +456,7 @@ mod tests {
     #[tokio::test]
     async fn b19_the_windows_we_grant_hold_what_is_under_way_on_a_long_fast_line() {
         let (ours, mut theirs) = duplex(1 << 16);
-        let streams = Streams::default();
+        let mut streams = Streams::default();
         let begun = http2_builder(&streams).handshake(TokioIo::new(ours)).await;
         let (sender, connection) = begun.unwrap();
         let _open = Sender::Http2(sender);
@@ -480,7 +475,7 @@ mod tests {
             }
         };
         tokio::select! {
-            ended = connection => panic!("{ended:?}"),
+            ended = streams.drive(connection) => panic!("{ended:?}"),
             read = timeout(SOON, read) => read.unwrap(),
         }
         let (stream, whole) = windows.unwrap();

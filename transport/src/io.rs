@@ -3,17 +3,18 @@
 mod batched;
 mod inline;
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use certs::tls::Capture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub(crate) use batched::{Batched, Driven};
@@ -165,58 +166,94 @@ fn note_sent(activity: &Activity, polled: &Poll<io::Result<usize>>) {
 
 /// Runs a handshake whose verifiers write into `capture`, whichever thread polls it.
 pub(crate) async fn captured<F: Future + Unpin>(capture: &Capture, mut handshake: F) -> F::Output {
-    std::future::poll_fn(|cx| capture.enter(|| Pin::new(&mut handshake).poll(cx))).await
+    poll_fn(|cx| capture.enter(|| Pin::new(&mut handshake).poll(cx))).await
 }
 
-/// Starts the tasks of one HTTP/2 connection, all of which end with it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OwnedExecutor(Arc<Mutex<JoinSet<()>>>);
+/// Starts what one HTTP/2 connection of a caller consists of.
+#[derive(Clone, Default)]
+pub(crate) struct OwnedExecutor(Arc<Mutex<Vec<Part>>>);
 
-impl<F> hyper::rt::Executor<F> for OwnedExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, task: F) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A set keeps what has finished until it is asked.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move { drop(task.await) });
+type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl OwnedExecutor {
+    fn started(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The streams of one HTTP/2 connection, which end when this is dropped. Tasks hold the executor
-/// and the executor holds them, so that dropping executors alone would end nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Streams(OwnedExecutor);
+impl<F> hyper::rt::Executor<F> for OwnedExecutor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, part: F) {
+        self.started().push(Box::pin(part));
+    }
+}
+
+/// The parts of one HTTP/2 connection of a caller, which end when this is dropped.
+///
+/// They take turns on one task. On tasks of their own, one part sends a request while another reads
+/// the answer and the farewell that comes with it; and when the first then looks whether the
+/// connection is still good, it sees the farewell and throws the answer away.
+#[derive(Default)]
+pub(crate) struct Streams {
+    executor: OwnedExecutor,
+    set: FuturesUnordered<Part>,
+}
 
 impl Streams {
     /// What starts them.
     pub(crate) fn executor(&self) -> OwnedExecutor {
-        self.0.clone()
+        self.executor.clone()
     }
 
-    /// Waits, once the connection has ended, until what had arrived before is handed on.
-    pub(crate) async fn settle(&self) {
-        let mut tasks = {
-            let mut tasks = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
+    /// Polls `connection`, which takes requests, and the parts that it starts; says how it ended
+    /// once the parts have ended too. When no more requests are taken, answers under way may still
+    /// come, for as long as a call may last.
+    pub(crate) async fn drive<C>(&mut self, connection: C) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let ended = {
+            let mut connection = pin!(connection);
+            let polled = poll_fn(|cx| {
+                let ended = connection.as_mut().poll(cx);
+                if ended.is_pending() {
+                    let _none_left = self.poll_parts(cx);
+                }
+                ended
+            });
+            polled.await
         };
-        let all = async { while tasks.join_next().await.is_some() {} };
-        // Those that are not done by then have nothing left to wait for: they end with the set.
-        let _late = timeout(SETTLE_MAX, all).await.is_err();
+        let rest = poll_fn(|cx| self.poll_parts(cx));
+        // Whoever waits for an answer gives up before that.
+        let _late = timeout(ANSWER_MAX, rest).await.is_err();
+        ended
+    }
+
+    /// Ready when there are none left.
+    fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.set.extend(self.executor.started().drain(..));
+            match self.set.poll_next_unpin(cx) {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) if self.executor.started().is_empty() => return Poll::Ready(()),
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 }
 
 impl Drop for Streams {
     fn drop(&mut self) {
-        let mut tasks = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.abort_all();
+        // They hold the executor, and the executor holds those that were never polled.
+        self.executor.started().clear();
     }
 }
 
-/// Without a connection there is nothing to wait for but a turn on the processor.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// For callers: no call lasts longer (`CallLimits::bulk_timeout`).
+const ANSWER_MAX: Duration = Duration::from_secs(1800);
 /// For callers. A line of 1 Gbit/s at 60 ms holds 8 MiB: smaller windows would leave it idle.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Four such streams at full speed.
@@ -224,3 +261,60 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Finds peers that vanished without a word.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http_body_util::BodyExt as _;
+    use hyper::client::conn::http2;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::body::Body;
+    use crate::testing::SOON;
+
+    /// Frames (RFC 9113 §6): settings, the head of an answer on stream 1 (":status: 200"), a farewell
+    /// that counts it in, and the rest of the answer.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEAD: &[u8] = &[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+    const FAREWELL: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    const REST: &[u8] = b"\0\0\x02\0\x01\0\0\0\x01ok";
+    /// What the head of a request on stream 1 looks like.
+    const ASKED: &[u8] = &[1, 5, 0, 0, 0, 1];
+
+    async fn hear(theirs: &mut DuplexStream, what: &[u8]) {
+        let mut heard = Vec::new();
+        while !heard.windows(what.len()).any(|part| part == what) {
+            assert!(theirs.read_buf(&mut heard).await.unwrap() > 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_under_way_outlives_its_servers_farewell() {
+        let (ours, mut theirs) = duplex(1 << 16);
+        let mut streams = Streams::default();
+        let begun = http2::Builder::new(streams.executor()).handshake(TokioIo::new(ours));
+        let (mut sender, connection) = begun.await.unwrap();
+        let get = || Request::get("https://x/").body(Body::empty()).unwrap();
+        let spoken = async {
+            let asked = sender.send_request(get());
+            let answered = async {
+                hear(&mut theirs, ASKED).await;
+                let said = [SETTINGS, HEAD, FAREWELL].concat();
+                theirs.write_all(&said).await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(asked, answered);
+            // Nothing more is to be had here, and whoever asks finds out.
+            sender.send_request(get()).await.unwrap_err();
+            sleep(Duration::from_secs(600)).await;
+            theirs.write_all(REST).await.unwrap();
+            let whole = answer.unwrap().into_body().collect();
+            timeout(SOON, whole).await.unwrap().unwrap()
+        };
+        let (ended, body) = tokio::join!(streams.drive(connection), spoken);
+        ended.unwrap();
+        assert_eq!(body.to_bytes(), "ok");
+    }
+}
