@@ -138,7 +138,7 @@ impl Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let output = args.output();
     let settings = args.settings()?;
-    logs::init(settings.log_format(), settings.log_filter())?;
+    let log = logs::init_keeping(settings.log_format(), settings.log_filter())?;
     let clock = Clock::system();
     match args.command {
         Command::Enrol { join, id } => {
@@ -176,7 +176,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             output.result(&checked.map_err(of_agent)?)?;
         }
         Command::Run => {
-            let agent = Agent::start(&settings, &clock).await;
+            let agent = Agent::start_logging(&settings, &clock, log).await;
             run_until_stopped(agent.map_err(of_agent)?, STOP_GRACE).await?;
         }
         Command::Status => {

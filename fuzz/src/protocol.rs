@@ -206,6 +206,7 @@ pub fn route_seeds() -> Vec<Vec<u8>> {
         Route::Enrol(EnrolRole::Booster),
         Route::Hello,
         Route::Inventory,
+        Route::Log,
         Route::Pack(tools, PackId(digest)),
         Route::Reenrol(EnrolRole::Client),
         Route::Snapshot(digest),

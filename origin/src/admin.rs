@@ -8,6 +8,7 @@
 //! | `POST /devices/ID/approve`, `…/deny` | decides about one |
 //! | `POST /devices/ID/revoke` | ends one |
 //! | `GET /devices/ID/inventory` | shows what one says of itself |
+//! | `GET /devices/ID/log` | shows the end of the log that it was asked for |
 //! | `GET /devices/ID/holds` | shows what one should hold, and what it said |
 //! | `POST /devices/ID/command` | asks something of one |
 //! | `POST /revocations` | ends many, or none |
@@ -116,6 +117,7 @@ impl Admin {
             },
             (&Method::GET, ["devices", id, "holds"]) => self.holds(id).await,
             (&Method::GET, ["devices", id, "inventory"]) => self.inventory(id).await,
+            (&Method::GET, ["devices", id, "log"]) => self.log(id).await,
             (&Method::POST, ["devices", id, "command"]) => {
                 let id = (*id).to_owned();
                 self.command(&id, request).await
@@ -187,6 +189,16 @@ impl Admin {
         }
     }
 
+    async fn log(&self, id: &str) -> Reply {
+        match id.parse::<DeviceId>() {
+            Ok(id) => match self.inventories.show_log(&id).await {
+                Ok(shown) => json(&shown),
+                Err(refusal) => fault(&refusal),
+            },
+            Err(error) => fault(&Fault::new(Code::BadRequest, error.to_string())),
+        }
+    }
+
     async fn find_inventories(&self, request: Request<RequestBody>) -> Reply {
         let wanted = match told(request, SMALL_BODY_BYTES_MAX).await {
             Ok(wanted) => wanted,
@@ -208,7 +220,7 @@ impl Admin {
             Err(refusal) => return fault(&refusal),
         };
         if what == CommandKind::Unknown {
-            return fault(&Fault::new(Code::BadRequest, "want verify or renew"));
+            return fault(&Fault::new(Code::BadRequest, "want verify, renew or log"));
         }
         match self.manifests.ask(&id, what).await {
             Ok(asked) => json(&asked),

@@ -2,6 +2,7 @@
 //! digest, and who names one that is not here is asked for it.
 
 mod board;
+pub mod log;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -47,6 +48,7 @@ struct Inner {
     board: Board,
     manifests: Manifests,
     metrics: Metrics,
+    log_pace: Pace,
     pace: Pace,
     room: Arc<Semaphore>,
 }
@@ -85,6 +87,7 @@ impl Inventories {
             board: Board::default(),
             manifests,
             metrics,
+            log_pace: Pace::new(STEP, BURST),
             pace: Pace::new(STEP, BURST),
             room: Arc::new(Semaphore::new(AT_ONCE)),
         };

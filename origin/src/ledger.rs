@@ -13,6 +13,7 @@ pub mod devices;
 pub mod drafts;
 pub mod filesets;
 pub mod inventories;
+pub mod logs;
 pub mod manifests;
 pub mod models;
 pub mod packs;

@@ -32,7 +32,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const VERSION_HEADER: &str = "larder-protocol";
 /// The most bytes of a path and query that a listener looks at.
 pub const TARGET_BYTES_MAX: usize = 512;
-/// The most bytes of a certificate request, or of any other body sent to an enrolment listener.
+/// The most bytes of a log that a device shows.
+pub const LOG_BYTES_MAX: usize = 256 << 10;
+/// The most bytes of a certificate request, or of any other short body sent to an enrolment listener.
 pub const ENROL_BODY_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of a fault's body.
 pub const FAULT_BYTES_MAX: usize = 4 << 10;

@@ -24,6 +24,8 @@ pub enum Route {
     Hello,
     /// A client says what it is.
     Inventory,
+    /// A client shows its log.
+    Log,
     /// A pack of a fileset.
     Pack(FilesetName, PackId),
     /// A new certificate for an old one (RFC 7030 §4.2.2).
@@ -97,6 +99,7 @@ impl Route {
             }
             ("hello", []) => Ok(Self::Hello),
             ("inventory", []) => Ok(Self::Inventory),
+            ("log", []) => Ok(Self::Log),
             ("relayed", []) => Ok(Self::Relayed),
             ("reports", []) => Ok(Self::Reports),
             ("roster", []) => Ok(Self::Roster),
@@ -120,6 +123,7 @@ impl Route {
             Self::Enrol(_) => "enrol",
             Self::Hello => "hello",
             Self::Inventory => "inventory",
+            Self::Log => "log",
             Self::Pack(..) => "pack",
             Self::Reenrol(_) => "reenrol",
             Self::Relayed => "relayed",
@@ -139,6 +143,7 @@ impl Route {
             Self::CheckIn
             | Self::Enrol(_)
             | Self::Inventory
+            | Self::Log
             | Self::Reenrol(_)
             | Self::Relayed
             | Self::Reports => "POST",
@@ -167,6 +172,7 @@ impl fmt::Display for Route {
             Self::Enrol(role) => write!(f, "/.well-known/est/{}/simpleenroll", role.label()),
             Self::Hello => f.write_str("/v1/hello"),
             Self::Inventory => f.write_str("/v1/inventory"),
+            Self::Log => f.write_str("/v1/log"),
             Self::Pack(name, id) => write!(f, "/v1/filesets/{name}/packs/{}", id.0.hex()),
             Self::Reenrol(role) => write!(f, "/.well-known/est/{}/simplereenroll", role.label()),
             Self::Relayed => f.write_str("/v1/relayed"),
@@ -242,6 +248,7 @@ mod tests {
             Route::Enrol(EnrolRole::Booster),
             Route::Hello,
             Route::Inventory,
+            Route::Log,
             Route::Pack("tools".parse().unwrap(), PackId(digest)),
             Route::Reenrol(EnrolRole::Client),
             Route::Relayed,
@@ -267,6 +274,7 @@ mod tests {
             enrol /.well-known/est/booster/simpleenroll
             hello /v1/hello
             inventory /v1/inventory
+            log /v1/log
             pack /v1/filesets/tools/packs/2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
             reenrol /.well-known/est/client/simplereenroll
             relayed /v1/relayed

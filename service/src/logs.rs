@@ -1,13 +1,18 @@
-//! Logs: to stderr, as text or JSON.
+//! Logs: to stderr, as text or JSON; and the end of them in memory, for who asks later.
+
+mod recent;
 
 use std::io::{self, IsTerminal as _};
 use std::str::FromStr;
 
 use serde::Deserialize;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+pub use recent::Recent;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
@@ -47,23 +52,49 @@ pub enum LogError {
 ///
 /// Fails if the filter cannot be read or logging was set up before.
 pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
-    let parsed = EnvFilter::builder()
+    let parsed = read(filter)?;
+    let set = tracing_subscriber::registry().with(shown(format).with_filter(parsed));
+    set.try_init().map_err(LogError::Twice)
+}
+
+/// Does the same, and keeps the last lines in memory, from the level `info` on whatever `filter`
+/// says.
+///
+/// # Errors
+///
+/// Fails as [`init`] does.
+pub fn init_keeping(format: Format, filter: &str) -> Result<Recent, LogError> {
+    let (parsed, recent) = (read(filter)?, Recent::default());
+    let lines = recent.clone();
+    let kept = fmt::layer()
+        .with_ansi(false)
+        .with_writer(move || lines.line());
+    let set = tracing_subscriber::registry()
+        .with(shown(format).with_filter(parsed))
+        .with(kept.with_filter(LevelFilter::INFO));
+    set.try_init().map_err(LogError::Twice)?;
+    Ok(recent)
+}
+
+fn read(filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::builder()
         .parse(filter)
         .map_err(|source| LogError::Filter {
             filter: filter.to_owned(),
             source,
-        })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(io::stderr);
-    let set = match format {
-        Format::Json => builder.json().flatten_event(true).finish().try_init(),
+        })
+}
+
+/// What goes to stderr.
+fn shown(format: Format) -> Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync> {
+    let layer = fmt::layer().with_writer(io::stderr);
+    match format {
+        Format::Json => layer.json().flatten_event(true).boxed(),
         Format::Text => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colour).finish().try_init()
+            layer.with_ansi(colour).boxed()
         }
-    };
-    set.map_err(LogError::Twice)
+    }
 }
 
 impl FromStr for Format {

@@ -1,12 +1,15 @@
 //! A branch whose only route is its booster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use booster::Booster;
 use certs::Role;
+use client::Config;
 use member::{Due, EnrolError, EnrolRequest, Identity, Kind, enrol};
 use origin::fleet::DeviceView;
+use origin::inventory::log::LogView;
 use origin::inventory::view::InventoryView;
 use origin::manifests::view::Holds;
 use protocol::CommandKind;
@@ -15,7 +18,7 @@ use tests::link::{Fate, Link};
 use tests::testbed::{CRL_POLL, Testbed, until};
 use tests::{fixture, tree};
 
-use crate::fleet::{Scene, start, stop};
+use crate::fleet::Scene;
 
 const DAY: i64 = 86_400;
 /// Where nobody listens.
@@ -144,6 +147,30 @@ impl Branch {
     }
 }
 
+/// An agent in a process of its own, which keeps its log. It ends with the test.
+struct Agent(Child);
+
+impl Agent {
+    fn start(data: &Path) -> Self {
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_party"));
+        agent.args(["client", "run", "--data"]).arg(data);
+        agent.stdin(Stdio::null());
+        agent.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(agent.spawn().unwrap())
+    }
+
+    fn stop(&mut self) {
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_without_another_way_is_kept_right_through_its_booster() {
     let branch = Branch::cut_off().await;
@@ -154,7 +181,10 @@ async fn a_device_without_another_way_is_kept_right_through_its_booster() {
     ];
     scene.commit(&edits).await;
     let data = branch.device("one").await;
-    let agent = start(scene, &data).await;
+    client::check_in(&Config::with_data(data.clone()), &scene.bed.clock())
+        .await
+        .unwrap();
+    let mut agent = Agent::start(&data);
     // Its manifest, its packs, and its results.
     scene.hears("one", 1).await;
     let installed = scene.bed.path("installed");
@@ -166,13 +196,16 @@ async fn a_device_without_another_way_is_kept_right_through_its_booster() {
         admin.get::<InventoryView>(path).await.ok()
     };
     until(inventory, Option::is_some).await;
-    // It hears of a command at once, and of a commit.
-    let verify = &CommandKind::Verify;
-    let asked = admin.post::<Value>("/devices/one/command", verify);
-    asked.await.unwrap();
-    let holds = async || admin.get::<Holds>("/devices/one/holds").await.unwrap();
-    let is_done = |holds: &Holds| holds.commands[0].done_at.is_some();
-    until(holds, is_done).await;
+    // It hears of commands at once, and of a commit.
+    for what in [CommandKind::Verify, CommandKind::Log] {
+        let asked = admin.post::<Value>("/devices/one/command", &what);
+        asked.await.unwrap();
+        let holds = async || admin.get::<Holds>("/devices/one/holds").await.unwrap();
+        let is_done = |holds: &Holds| holds.commands[0].done_at.is_some();
+        until(holds, is_done).await;
+    }
+    let log: LogView = admin.get("/devices/one/log").await.unwrap();
+    assert!(log.text.contains("act=download tools"), "{log}");
     assert_eq!(scene.publish("tools", 2).await, 2);
     scene.commit(&[("fileset/tools", scene.spec(2))]).await;
     let holds = scene.hears("one", 2).await;
@@ -180,6 +213,6 @@ async fn a_device_without_another_way_is_kept_right_through_its_booster() {
     let from = holds.results.iter().flat_map(|it| &it.said.sources);
     let from: Vec<&str> = from.map(|source| source.id.as_str()).collect();
     assert_eq!(from, ["booster"]);
-    stop(agent).await;
+    agent.stop();
     let _drained = branch.booster.drain(Duration::from_secs(5)).await;
 }

@@ -119,6 +119,7 @@ pub(crate) async fn answer(
         | Route::Crls
         | Route::Enrol(_)
         | Route::Inventory
+        | Route::Log
         | Route::Reenrol(_)
         | Route::Relayed
         | Route::Reports

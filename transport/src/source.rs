@@ -302,8 +302,22 @@ impl Source {
     ///
     /// Fails as every call does; see [`CallError`].
     pub async fn inventory(&self, body: Vec<u8>) -> Result<(), CallError> {
+        self.tell(&Route::Inventory, body).await
+    }
+
+    /// Shows the origin the end of this device's log: at most [`protocol::LOG_BYTES_MAX`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails as every call does; see [`CallError`].
+    pub async fn log(&self, text: String) -> Result<(), CallError> {
+        self.tell(&Route::Log, text.into_bytes()).await
+    }
+
+    /// Posts something to which there is no answer but that it is kept.
+    async fn tell(&self, route: &Route, body: Vec<u8>) -> Result<(), CallError> {
         let deadline = Instant::now() + self.limits.call_timeout;
-        let reply = self.post(&Route::Inventory, body, deadline).await?;
+        let reply = self.post(route, body, deadline).await?;
         match reply.head.status() {
             StatusCode::NO_CONTENT => reply.read(0, deadline).await.map(drop),
             status => Err(CallError::bad(format!("status {status}"))),
@@ -316,13 +330,7 @@ impl Source {
     ///
     /// Fails as every call does; see [`CallError`].
     pub async fn report(&self, reports: &Reports) -> Result<(), CallError> {
-        let deadline = Instant::now() + self.limits.call_timeout;
-        let body = reports.encode();
-        let reply = self.post(&Route::Reports, body, deadline).await?;
-        match reply.head.status() {
-            StatusCode::NO_CONTENT => reply.read(0, deadline).await.map(drop),
-            status => Err(CallError::bad(format!("status {status}"))),
-        }
+        self.tell(&Route::Reports, reports.encode()).await
     }
 
     /// Fetches `range` of a pack, or all of it. With `no_cache`, a cache is asked to verify

@@ -32,6 +32,8 @@ pub(crate) struct Mind {
     verify_every: Option<i64>,
     /// What the device says of itself; it keeps none until the agent's settings are known.
     pub(crate) stock: Stock,
+    /// When the log is sent again, as asked, after that has failed.
+    log_at: i64,
     /// When the certificate is renewed again, as asked, after that has failed.
     renew_at: i64,
     /// Whether the check-in that is under way began under settings that are on trial.
@@ -60,6 +62,7 @@ impl Mind {
             clock,
             verify_every,
             stock: Stock::new(None, PathBuf::new()),
+            log_at: 0,
             renew_at: 0,
             tries: false,
         };
@@ -248,12 +251,23 @@ impl Mind {
 
     /// A command to renew the certificate, if there is one, and it has not just failed.
     pub(crate) fn renewal(&self) -> Option<u64> {
-        if self.renew_at.min(self.now() + RENEW_PAUSE * 2) > self.now() {
+        self.asked(CommandKind::Renew, self.renew_at)
+    }
+
+    /// A command to show the log, if there is one, and it has not just failed.
+    pub(crate) fn log_wanted(&self) -> Option<u64> {
+        self.asked(CommandKind::Log, self.log_at)
+    }
+
+    /// A command of that kind, if there is one and it is tried again by now.
+    fn asked(&self, kind: CommandKind, again_at: i64) -> Option<u64> {
+        // A clock that was ahead holds up nothing for long.
+        if again_at.min(self.now() + COMMAND_PAUSE * 2) > self.now() {
             return None;
         }
         let mut commands = self.state.commands.iter();
-        let renewal = commands.find(|(_, kind)| **kind == CommandKind::Renew);
-        renewal.map(|(id, _)| *id)
+        let found = commands.find(|(_, what)| **what == kind);
+        found.map(|(id, _)| *id)
     }
 
     /// How a check-in went under settings that are on trial.
@@ -267,10 +281,25 @@ impl Mind {
         }
     }
 
+    /// A command is done, which is told soon.
+    pub(crate) fn command_done(&mut self, id: u64) {
+        self.state.command_done(id);
+        self.tell_soon();
+    }
+
     /// The certificate could not be renewed: the command stays, and is tried again.
     pub(crate) fn renewal_failed(&mut self) {
-        let pause = RENEW_PAUSE as f64 * (1.0 + fastrand::f64());
-        self.renew_at = self.now() + pause as i64;
+        self.renew_at = self.again_at();
+    }
+
+    /// The log could not be sent: likewise.
+    pub(crate) fn log_failed(&mut self) {
+        self.log_at = self.again_at();
+    }
+
+    fn again_at(&self) -> i64 {
+        let pause = COMMAND_PAUSE as f64 * (1.0 + fastrand::f64());
+        self.now() + pause as i64
     }
 
     /// Writes down what is known. That it cannot be is told and survived: what is on the disk is
@@ -351,8 +380,8 @@ impl Mind {
     }
 }
 
-/// How many seconds later at least a renewal is tried again.
-const RENEW_PAUSE: i64 = 300;
+/// How many seconds later at least a command is tried again that has failed.
+const COMMAND_PAUSE: i64 = 300;
 /// Over how many seconds after a start the first look is spread: a machine that starts has other
 /// things to do.
 const VERIFY_SPREAD: i64 = 1800;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::CheckInAnswer;
+use service::logs::Recent;
 use service::{CancellationToken, Clock, Component, Drained, Report, Tasks};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -38,12 +39,26 @@ impl Agent {
     /// Fails if the device has not enrolled, if another program is at work on its data folder, or
     /// if what lies there cannot be used. That the origin is out of reach is no reason.
     pub async fn start(config: &Config, clock: &Clock) -> Result<Self, AgentError> {
+        Self::start_logging(config, clock, Recent::default()).await
+    }
+
+    /// The same, which shows `log` if an operator asks for it.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Agent::start`] does.
+    pub async fn start_logging(
+        config: &Config,
+        clock: &Clock,
+        log: Recent,
+    ) -> Result<Self, AgentError> {
         let (hands, mind, line) = wake(config, clock).await?;
         let life = Life {
             config: config.clone(),
             hands,
             mind,
             line,
+            log,
             wake: Wake::default(),
         };
         let tasks = Tasks::new();
@@ -142,6 +157,8 @@ struct Life {
     hands: Hands,
     mind: Mind,
     line: Line,
+    /// The end of its log.
+    log: Recent,
     wake: Wake,
 }
 
@@ -156,6 +173,11 @@ impl Life {
                 self.check_in(&stop).await;
             } else if let Some(id) = self.mind.renewal() {
                 self.renew(id).await;
+            } else if let Some(id) = self.mind.log_wanted() {
+                tokio::select! {
+                    () = self.show_log(id) => {}
+                    () = stop.cancelled() => {}
+                }
             } else if let Some(body) = self.mind.stock.wanted() {
                 let sent = send_inventory(&self.line.origin, &self.hands.session, &body);
                 tokio::select! {
@@ -197,11 +219,30 @@ impl Life {
         }
     }
 
+    async fn show_log(&mut self, id: u64) {
+        let text = self.log.text();
+        let log = |source: Arc<Source>| {
+            let text = text.clone();
+            async move { source.log(text).await }
+        };
+        match tell_origin(&self.line.origin, &self.hands.session, log).await {
+            Ok(()) => {
+                info!(bytes = text.len(), "sent the log, as asked");
+                self.mind.command_done(id);
+            }
+            Err(error) => {
+                warn!(error = %Report(&error), "cannot send the log, as asked");
+                self.mind.log_failed();
+            }
+        }
+        self.mind.keep().await;
+    }
+
     async fn renew(&mut self, id: u64) {
         match self.hands.session.renew_now().await {
             Ok(()) => {
                 info!("renewed the certificate, as asked");
-                self.mind.state.command_done(id);
+                self.mind.command_done(id);
             }
             Err(error) => {
                 warn!(error = %Report(&error), "cannot renew the certificate, as asked");
@@ -276,15 +317,27 @@ impl Life {
     }
 }
 
-/// Sends what the origin has asked for, through its booster's relay if there is no other way. What
-/// does not arrive is asked for again.
-async fn send_inventory(origin: &Source, session: &Session, body: &[u8]) {
-    let mut sent = origin.inventory(body.to_vec()).await;
-    let is_answered = matches!(sent, Ok(()) | Err(CallError::Fault { .. }));
-    if !is_answered && let Ok(relayed) = session.known_source() {
-        sent = relayed.inventory(body.to_vec()).await;
+/// Tells the origin something, through a booster's relay if there is no other way.
+async fn tell_origin<F>(
+    origin: &Arc<Source>,
+    session: &Session,
+    tell: impl Fn(Arc<Source>) -> F,
+) -> Result<(), CallError>
+where
+    F: Future<Output = Result<(), CallError>>,
+{
+    let told = tell(Arc::clone(origin)).await;
+    let is_answered = matches!(told, Ok(()) | Err(CallError::Fault { .. }));
+    match session.known_source() {
+        Ok(relayed) if !is_answered => tell(Arc::new(relayed)).await,
+        Ok(_) | Err(_) => told,
     }
-    match sent {
+}
+
+/// Sends what the origin has asked for. What does not arrive is asked for again.
+async fn send_inventory(origin: &Arc<Source>, session: &Session, body: &[u8]) {
+    let inventory = |source: Arc<Source>| async move { source.inventory(body.to_vec()).await };
+    match tell_origin(origin, session, inventory).await {
         Ok(()) => info!(bytes = body.len(), "sent the inventory"),
         Err(error) => warn!(error = %Report(&error), "cannot send the inventory"),
     }

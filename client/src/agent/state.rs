@@ -223,7 +223,9 @@ impl State {
                 active.for_each(|holding| holding.check = true);
                 self.commands.insert(command.id, command.what);
             }
-            CommandKind::Renew => drop(self.commands.insert(command.id, command.what)),
+            CommandKind::Log | CommandKind::Renew => {
+                self.commands.insert(command.id, command.what);
+            }
             CommandKind::Unknown => self.command_done(command.id),
         }
     }

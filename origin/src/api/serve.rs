@@ -164,12 +164,12 @@ impl Api {
                 Some(peer) => self.reported(head, peer, body).await,
                 None => fault(&Fault::new(Code::Forbidden, "reports need a certificate")),
             },
-            Route::Inventory if head.method != Method::POST => not_allowed(),
-            Route::Inventory => match peer {
-                Some(peer) => self.inventories.answer(peer, body).await,
+            Route::Inventory | Route::Log if head.method != Method::POST => not_allowed(),
+            Route::Inventory | Route::Log => match peer {
+                Some(peer) => self.said(&route, peer, body).await,
                 None => fault(&Fault::new(
                     Code::Forbidden,
-                    "an inventory needs a certificate",
+                    "who says what it is needs a certificate",
                 )),
             },
             // The rest is for those who have a certificate.
@@ -199,16 +199,19 @@ impl Api {
                 let query = head.uri.query().unwrap_or_default();
                 self.check_ins.wait(peer, query).await
             }
-            Route::Inventory if head.method == Method::POST => {
-                self.inventories.answer(peer, body).await
+            Route::Inventory | Route::Log if head.method == Method::POST => {
+                self.said(&route, peer, body).await
             }
             Route::Relayed if head.method == Method::POST => {
                 self.check_ins.relayed(peer, body).await
             }
             Route::Roster if head.method == Method::GET => self.check_ins.roster(peer).await,
-            Route::CheckIn | Route::Inventory | Route::Relayed | Route::Roster | Route::Wait => {
-                not_allowed()
-            }
+            Route::CheckIn
+            | Route::Inventory
+            | Route::Log
+            | Route::Relayed
+            | Route::Roster
+            | Route::Wait => not_allowed(),
             Route::Statement(digest) if is_read(head) => {
                 statement::answer(&self.manifests, &*self.content, peer, digest, head).await
             }
@@ -232,6 +235,15 @@ impl Api {
         }
     }
 
+    /// What `peer` says of itself.
+    async fn said(&self, route: &Route, peer: &Peer, body: &Bytes) -> Reply {
+        if *route == Route::Log {
+            self.inventories.answer_log(peer, body).await
+        } else {
+            self.inventories.answer(peer, body).await
+        }
+    }
+
     async fn reported(&self, head: &Parts, peer: &Peer, body: &Bytes) -> Reply {
         if head.method == Method::POST {
             self.reports.answer(peer, body).await
@@ -252,6 +264,7 @@ impl Api {
             | Route::Crls
             | Route::Enrol(_)
             | Route::Inventory
+            | Route::Log
             | Route::Pack(..)
             | Route::Reenrol(_)
             | Route::Relayed

@@ -16,6 +16,7 @@ use service::Output;
 use super::Place;
 use crate::admin::{AdminClient, BODY_BYTES_MAX};
 use crate::fleet::{DeviceView, Devices, PAGE, REASONS, Revocation, RevokedAll, Verdict};
+use crate::inventory::log::LogView;
 use crate::ledger::devices::Stage;
 use crate::manifests::view::{CommandView, Holds};
 
@@ -36,9 +37,15 @@ pub(super) enum DeviceCommand {
     Command {
         /// Its name
         id: DeviceId,
-        /// Look at every file and heal (verify), or get a new certificate (renew)
+        /// Look at every file and heal (verify), get a new certificate (renew), or send the end
+        /// of its log (log)
         #[arg(value_parser = CommandKind::ALL.map(CommandKind::word))]
         what: String,
+    },
+    /// Show the end of a client's log, as it came after `device command ID log`
+    Log {
+        /// Its name
+        id: DeviceId,
     },
     /// Let a device have its certificate
     Approve {
@@ -93,6 +100,10 @@ pub(super) async fn run(
             let path = format!("/devices/{id}/command");
             let given: CommandView = admin.post(&path, &what).await?;
             return Ok(output.result(&given)?);
+        }
+        DeviceCommand::Log { id } => {
+            let shown: LogView = admin.get(&format!("/devices/{id}/log")).await?;
+            return Ok(output.result(&shown)?);
         }
         DeviceCommand::Approve { id } => (id, Verdict::Approve),
         DeviceCommand::Deny { id } => (id, Verdict::Deny),

@@ -1,7 +1,7 @@
 //! What is kept of devices, and who is asked.
 
 use http_body_util::BodyExt as _;
-use protocol::{Software, System};
+use protocol::{LOG_BYTES_MAX, Software, System};
 
 use super::*;
 use crate::ledger::devices::State;
@@ -27,6 +27,44 @@ async fn sends(estate: &Estate, peer: &Peer, body: Vec<u8>) -> StatusCode {
     let status = reply.status();
     let _body = reply.into_body().collect().await.unwrap();
     status
+}
+
+#[tokio::test]
+async fn the_last_log_of_a_client_is_kept_as_text_within_its_bounds() {
+    let estate = Estate::new().await;
+    let peer = estate.enrol("desk").await;
+    let logs = &estate.inventories;
+    let sends = async |text: &[u8]| logs.answer_log(&peer, &Bytes::copy_from_slice(text)).await;
+    let none = logs.show_log(peer.id()).await.unwrap_err();
+    assert_eq!(none.code, Code::NotFound, "{}", none.detail);
+    for (text, status) in [
+        (&b"one\n"[..], StatusCode::NO_CONTENT),
+        (b"two \x1b[31m\n", StatusCode::NO_CONTENT),
+        (b"not text: \xff", StatusCode::BAD_REQUEST),
+        (
+            &vec![b'x'; LOG_BYTES_MAX + 1],
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
+        (b"", StatusCode::NO_CONTENT),
+        (&vec![b'x'; LOG_BYTES_MAX], StatusCode::NO_CONTENT),
+    ] {
+        assert_eq!(sends(text).await.status(), status, "{} bytes", text.len());
+        if text.starts_with(b"two") {
+            let shown = logs.show_log(peer.id()).await.unwrap();
+            assert_eq!(shown.text, "two \u{1b}[31m\n");
+            let printed = shown.to_string();
+            assert!(printed.ends_with("\ntwo \u{fffd}[31m"), "{printed:?}");
+        }
+    }
+    let shown = logs.show_log(peer.id()).await.unwrap();
+    assert_eq!(shown.text.len(), LOG_BYTES_MAX);
+    let more = sends(b"more").await.status();
+    assert_eq!(more, StatusCode::TOO_MANY_REQUESTS);
+    estate.bed.decide("desk", State::Revoked).await;
+    assert_eq!(
+        logs.show_log(peer.id()).await.unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[tokio::test]

@@ -119,17 +119,18 @@ pub(super) fn content(
     }
 }
 
-/// Room for a long body, if it is an inventory: the other bodies are small.
+/// Room for a long body, if it is an inventory or a log: the other bodies are small.
 fn room(
     parts: &Parts,
     request: &Request<Incoming>,
     peer: &Peer,
 ) -> Result<Option<OwnedSemaphorePermit>, Fault> {
-    if peer.role() != Role::Client || Route::parse(request.uri().path()) != Ok(Route::Inventory) {
+    let route = Route::parse(request.uri().path());
+    if peer.role() != Role::Client || !matches!(route, Ok(Route::Inventory | Route::Log)) {
         return Ok(None);
     }
     let room = parts.api.inventories.enter();
-    let full = || Fault::new(Code::Busy, "as many inventories come as may");
+    let full = || Fault::new(Code::Busy, "as many inventories and logs come as may");
     room.ok_or_else(full).map(Some)
 }
 

@@ -171,6 +171,8 @@ pub enum CommandKind {
     Verify,
     /// Get a new certificate.
     Renew,
+    /// Show the end of the log.
+    Log,
     /// A word of a later protocol: it counts as done.
     #[serde(other)]
     Unknown,
@@ -178,7 +180,7 @@ pub enum CommandKind {
 
 impl CommandKind {
     /// Those that can be given.
-    pub const ALL: [Self; 2] = [Self::Verify, Self::Renew];
+    pub const ALL: [Self; 3] = [Self::Verify, Self::Renew, Self::Log];
 
     /// Its word, as it travels.
     #[must_use]
@@ -186,6 +188,7 @@ impl CommandKind {
         match self {
             Self::Verify => "verify",
             Self::Renew => "renew",
+            Self::Log => "log",
             Self::Unknown => "unknown",
         }
     }

@@ -365,7 +365,7 @@ impl Shared {
             Route::Roster => self.roster(peer),
             Route::Relayed => ok(protocol::RelayedAnswers::default().encode()),
             // Only clients say what they are.
-            Route::Inventory | Route::Wait => respond::status(StatusCode::NOT_FOUND),
+            Route::Inventory | Route::Log | Route::Wait => respond::status(StatusCode::NOT_FOUND),
             Route::Reports => {
                 self.reported.lock().unwrap().extend(Reports::decode(&body));
                 respond::status(StatusCode::NO_CONTENT)
