@@ -56,7 +56,7 @@ impl Api {
     /// Answers a request of `from`, whose certificate has been accepted, if it is `admitted`.
     pub(crate) async fn answer(
         &self,
-        from: From,
+        from: &From,
         admitted: Result<Phase, Fault>,
         head: Parts,
         body: Bytes,
@@ -64,7 +64,7 @@ impl Api {
         let (kind, answered) = match (Route::parse(head.uri.path()), admitted) {
             (Ok(route), Ok(phase)) => {
                 let kind = route.kind();
-                (kind, self.to(&from, route, &head, body, phase).await)
+                (kind, self.to(from, route, &head, body, phase).await)
             }
             (Ok(route), Err(told)) => (route.kind(), Err(told)),
             (Err(_), Err(told)) => ("none", Err(told)),

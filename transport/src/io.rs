@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use certs::tls::Capture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -164,6 +165,18 @@ fn note_sent(activity: &Activity, polled: &Poll<io::Result<usize>>) {
     }
 }
 
+/// Lets the kernel find out that the peer has vanished while nothing is sent, over either HTTP. Pings
+/// of HTTP/2 would find the same for a lock and a look at the clock with every frame. A peer that
+/// vanishes while something is on its way to it leaves an answer untaken, which has a bound of its
+/// own (`Limits::stall_timeout`).
+pub(crate) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_TIMEOUT / KEEP_ALIVE_PROBES)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    Ok(())
+}
+
 /// Runs a handshake whose verifiers write into `capture`, whichever thread polls it.
 pub(crate) async fn captured<F: Future + Unpin>(capture: &Capture, mut handshake: F) -> F::Output {
     poll_fn(|cx| capture.enter(|| Pin::new(&mut handshake).poll(cx))).await
@@ -261,6 +274,8 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Finds peers that vanished without a word.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A line may lose some.
+const KEEP_ALIVE_PROBES: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -283,6 +298,22 @@ mod tests {
     const REST: &[u8] = b"\0\0\x02\0\x01\0\0\0\x01ok";
     /// What the head of a request on stream 1 looks like.
     const ASKED: &[u8] = &[1, 5, 0, 0, 0, 1];
+
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_found_within_a_minute() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let stream = stream.unwrap();
+        keep_alive(&stream).unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        let (idle, every) = (
+            sockopt::tcp_keepidle(&stream),
+            sockopt::tcp_keepintvl(&stream),
+        );
+        let probes = sockopt::tcp_keepcnt(&stream).unwrap();
+        let found = idle.unwrap() + every.unwrap() * probes;
+        assert_eq!(found, KEEP_ALIVE_INTERVAL + KEEP_ALIVE_TIMEOUT);
+    }
 
     async fn hear(theirs: &mut DuplexStream, what: &[u8]) {
         let mut heard = Vec::new();

@@ -225,13 +225,13 @@ impl Parts {
             move |request, session| {
                 let (head, body) = request.into_parts();
                 let (api, admitted) = (Arc::clone(&api), offline.admit(&session));
-                let from = from(&session);
+                let from = session.keep(from);
                 async move {
                     let mut turn = match api.room(&from, &head) {
                         // Of other bodies nothing is read.
-                        Ok(None) => return api.answer(from, admitted, head, Bytes::new()).await,
+                        Ok(None) => return api.answer(&from, admitted, head, Bytes::new()).await,
                         Ok(Some(turn)) => turn,
-                        Err(told) => return api.answer(from, Err(told), head, Bytes::new()).await,
+                        Err(told) => return api.answer(&from, Err(told), head, Bytes::new()).await,
                     };
                     let heard = hear(body, Spoken::ENVELOPE_BYTES_MAX, BODY_IDLE);
                     let (admitted, body) = match in_time(heard).await {
@@ -239,7 +239,7 @@ impl Parts {
                         Err(told) => (Err(told), Bytes::new()),
                     };
                     turn.heard();
-                    api.answer(from, admitted, head, body).await
+                    api.answer(&from, admitted, head, body).await
                 }
             },
             sink,

@@ -29,8 +29,7 @@ use super::session::Session;
 use super::{Handshake, Refused, Shared};
 use crate::body::BoxError;
 use crate::io::{
-    Activity, Batched, Driven, InlineExecutor, InlineStreams, KEEP_ALIVE_INTERVAL,
-    KEEP_ALIVE_TIMEOUT, Watched, captured,
+    Activity, Batched, Driven, InlineExecutor, InlineStreams, Watched, captured, keep_alive,
 };
 use crate::places::Places;
 use crate::respond;
@@ -78,6 +77,9 @@ async fn converse(
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%remote, %error, "cannot set TCP_NODELAY");
+    }
+    if let Err(error) = keep_alive(&stream) {
+        debug!(%remote, %error, "cannot keep the connection alive");
     }
     let activity = Arc::new(Activity::new(&shared.metrics.traffic));
     let stream = Watched::new(stream, Arc::clone(&activity));
@@ -334,14 +336,11 @@ fn http1_builder() -> http1::Builder {
 fn http2_builder(shared: &Shared, streams: &InlineStreams) -> http2::Builder<InlineExecutor> {
     let mut builder = http2::Builder::new(streams.executor());
     builder
-        .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(shared.settings.limits.streams_max)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        .max_send_buf_size(SEND_BUFFER_BYTES);
     builder
 }
 

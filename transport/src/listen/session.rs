@@ -1,9 +1,10 @@
 //! Sessions: who is connected, and when that has to end.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct Session {
     given_up_max: u32,
     http2: bool,
     id: u64,
+    kept: OnceLock<Arc<dyn Any + Send + Sync>>,
     peer: Option<Peer>,
     remote: SocketAddr,
     /// Whether its end has been told of.
@@ -72,6 +74,15 @@ impl Session {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What the listener's handler wants to know with every request, made when it asks first. A
+    /// listener keeps one kind of thing: another one is made each time.
+    #[must_use]
+    pub fn keep<T: Any + Send + Sync>(&self, make: impl Fn(&Self) -> T) -> Arc<T> {
+        let kept = self.kept.get_or_init(|| Arc::new(make(self)));
+        let kept = Arc::clone(kept).downcast();
+        kept.unwrap_or_else(|_| Arc::new(make(self)))
     }
 
     /// Bytes received and sent over TCP so far.
@@ -264,6 +275,7 @@ impl Sessions {
             given_up_max: limits.given_up_max,
             http2,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            kept: OnceLock::new(),
             peer,
             remote,
             reported: AtomicBool::new(false),
@@ -371,3 +383,22 @@ const HOUSE_INTERVAL: Duration = Duration::from_millis(500);
 /// Within less than this, a peer that has more to ask for asks. Whoever did so keeps his buffers
 /// for as long again; to make them anew for each request would cost some hundredths of it.
 const REST_AFTER: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_kept_is_made_once() {
+        let remote = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (sessions, limits) = (Arc::new(Sessions::default()), Limits::default());
+        let registered = sessions.register(None, remote, true, &limits, Arc::default());
+        let session = registered.session();
+        let first = session.keep(|session| session.remote().to_string());
+        let again = session.keep(|_| String::from("another"));
+        assert_eq!(*first, "127.0.0.1:1");
+        assert!(Arc::ptr_eq(&first, &again));
+        // Of another kind, it is made for who asks.
+        assert_eq!(*session.keep(|_| 7), 7);
+    }
+}
