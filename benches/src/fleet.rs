@@ -13,6 +13,7 @@ mod enrol;
 mod ground;
 mod kept;
 mod page;
+mod relayed;
 mod report;
 mod rollout;
 mod site;
@@ -32,6 +33,7 @@ use crate::compare::{Machine, needs, sandbox};
 pub use args::{Args, Scene};
 pub use change::{Changed, Revoked};
 pub use kept::Kept;
+pub use relayed::Relayed;
 pub use report::{Report, Took};
 pub use rollout::{Rolled, SiteDone};
 pub use steady::Steady;
@@ -99,6 +101,14 @@ async fn play_all(args: &Args, output: Output, report: &mut Report) -> anyhow::R
             args.boosters
         ));
         report.rollout = Some(Box::pin(rollout::play(args, &ground)).await?);
+    }
+    if args.plays(Scene::Relayed) {
+        let devices = args.boosters * args.per_site;
+        output.note(format_args!(
+            "relayed: {devices} agents that check in at {} boosters, for {} s",
+            args.boosters, args.seconds
+        ));
+        report.relayed = Some(Box::pin(relayed::play(args, &ground)).await?);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use clap::{Parser, ValueEnum, value_parser};
 pub struct Args {
     /// What to play, by commas
     #[arg(long, value_enum, value_delimiter = ',',
-          default_values = ["kept", "steady", "change", "storm", "rollout"])]
+          default_values = ["kept", "steady", "change", "storm", "rollout", "relayed"])]
     pub scenes: Vec<Scene>,
 
     /// Devices that check in
@@ -100,6 +100,8 @@ pub enum Scene {
     Storm,
     /// A second revision for all devices behind boosters.
     Rollout,
+    /// Agents that check in at their boosters, while nothing changes: what the origin hears.
+    Relayed,
 }
 
 impl Args {
@@ -130,7 +132,7 @@ impl Args {
     /// Fails with the first of our own programs that the scenes need and that is not there.
     pub(super) fn demand_programs(&self) -> anyhow::Result<()> {
         self.program("larder-origin")?;
-        if self.plays(Scene::Rollout) {
+        if self.plays(Scene::Rollout) || self.plays(Scene::Relayed) {
             self.program("larder-booster")?;
         }
         Ok(())

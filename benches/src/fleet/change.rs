@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use origin::fleet::Revocation;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::args::Args;
@@ -138,7 +138,7 @@ async fn happen(
     few: usize,
 ) -> anyhow::Result<Script> {
     let began = Instant::now();
-    ground.commit(FILESET, 2, &[]).await?;
+    ground.commit(FILESET, 2, &[], json!({})).await?;
     let commit = (began.elapsed().as_secs_f64(), Instant::now());
     let began = Instant::now();
     let mut enrolled = enrol::many(ground, "n", u32::try_from(few)?).await?;

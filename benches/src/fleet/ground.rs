@@ -199,13 +199,14 @@ impl Ground {
         Ok(bytes)
     }
 
-    /// Says in a draft that every device holds that revision, looks at what that comes to, and
-    /// commits it.
+    /// Says in a draft that every device of `groups` holds that revision, as `association` says,
+    /// looks at what that comes to, and commits it. A later revision needs no groups.
     pub(super) async fn commit(
         &self,
         name: &str,
         revision: u64,
         groups: &[String],
+        association: Value,
     ) -> anyhow::Result<(Diff, Committed)> {
         let edit = |key: String, says: Value| Edit {
             key,
@@ -219,7 +220,8 @@ impl Ground {
                 if group != "all" {
                     edits.push(edit(format!("group/{group}"), json!({})));
                 }
-                edits.push(edit(format!("association/{name}/group/{group}"), json!({})));
+                let key = format!("association/{name}/group/{group}");
+                edits.push(edit(key, association.clone()));
             }
         }
         let admin = self.admin();
@@ -274,7 +276,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Metrics are brought up to date once a second.
 pub(super) const PAGE_LAG: Duration = Duration::from_millis(1500);
 /// What `check_in.interval` may be at least, in seconds.
-const INTERVAL_MIN: u32 = 15;
+pub(super) const INTERVAL_MIN: u32 = 15;
 /// Connections, so that every device can keep one.
 const MANY: u32 = 60_000;
 /// Connections, as the origin has them if nothing else is said.

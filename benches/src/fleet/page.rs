@@ -1,5 +1,6 @@
 //! Numbers off a metrics page.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
@@ -34,6 +35,26 @@ impl Page {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
+
+    /// What a metric says for each value of the label `by`, added up over all others.
+    pub(super) fn each(&self, name: &str, by: &str) -> BTreeMap<String, u64> {
+        let mut each = BTreeMap::new();
+        for line in self.0.lines() {
+            let Some(rest) = line.strip_prefix(name).and_then(|it| it.strip_prefix('{')) else {
+                continue;
+            };
+            let value = rest.split_once(&format!("{by}=\"")).map(|(_, value)| value);
+            let value = value.and_then(|value| value.split_once('"'));
+            let number = line
+                .rsplit(' ')
+                .next()
+                .and_then(|it| it.parse::<f64>().ok());
+            if let (Some((value, _)), Some(number)) = (value, number) {
+                *each.entry(value.to_owned()).or_default() += number as u64;
+            }
+        }
+        each
+    }
 }
 
 const PAGE_BYTES_MAX: u64 = 4 << 20;
@@ -51,5 +72,7 @@ mod tests {
         assert_eq!(page.sum("a", ""), 7.5);
         assert_eq!(page.sum("b", ""), 16.0);
         assert_eq!(page.sum("c", ""), 0.0);
+        let each = page.each("a", "kind").into_iter().collect::<Vec<_>>();
+        assert_eq!(each, [("x".to_owned(), 3), ("y".to_owned(), 4)]);
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::change::Changed;
 use super::kept::Kept;
+use super::relayed::Relayed;
 use super::rollout::Rolled;
 use super::steady::Steady;
 use super::storm::{First, Stormed};
@@ -33,6 +34,8 @@ pub struct Report {
     pub storm: Option<Stormed>,
     /// A roll-out behind boosters.
     pub rollout: Option<Rolled>,
+    /// Agents at their boosters.
+    pub relayed: Option<Relayed>,
     /// What was promised, held against that.
     pub gates: Vec<Gate>,
 }
@@ -71,13 +74,14 @@ impl Report {
             change: None,
             storm: None,
             rollout: None,
+            relayed: None,
             gates: Vec::new(),
         }
     }
 
     /// Whether anything was measured.
     pub(super) fn has_any(&self) -> bool {
-        self.first.is_some() || self.rollout.is_some()
+        self.first.is_some() || self.rollout.is_some() || self.relayed.is_some()
     }
 
     /// Holds what was measured against what was promised.
@@ -85,6 +89,7 @@ impl Report {
         let kept = self.kept.as_ref().map(|kept| kept.cpu_us_each);
         let steady = self.steady.as_ref().map(|steady| steady.latency_ms.p99);
         let line = self.rollout.as_ref().map(|rolled| rolled.line_ratio);
+        let relayed = self.relayed.as_ref();
         let promises = [
             (
                 "unchanged check-in over a kept connection: CPU in us",
@@ -100,6 +105,16 @@ impl Report {
                 "roll-out: bytes from the origin by new packs and boosters",
                 line,
                 1.02,
+            ),
+            (
+                "relayed: requests at the origin for a device while nothing changes",
+                relayed.map(|relayed| relayed.for_devices as f64),
+                0.0,
+            ),
+            (
+                "relayed: waits at the origin by boosters, in 55 s",
+                relayed.map(Relayed::waits_each),
+                1.0,
             ),
         ];
         let gates = promises.into_iter().filter_map(|(what, measured, gate)| {
@@ -123,7 +138,8 @@ impl Report {
             .is_none_or(|it| it.failed == 0 && it.news == 0);
         let change = self.change.as_ref().is_none_or(Changed::is_good);
         let rollout = self.rollout.as_ref().is_none_or(Rolled::is_good);
-        steady && change && rollout && (gates || !gates_count)
+        let relayed = self.relayed.as_ref().is_none_or(Relayed::is_good);
+        steady && change && rollout && relayed && (gates || !gates_count)
     }
 }
 
@@ -152,6 +168,7 @@ impl fmt::Display for Report {
             self.change.as_ref().map(ToString::to_string),
             self.storm.as_ref().map(ToString::to_string),
             self.rollout.as_ref().map(|rolled| format!("\n{rolled}")),
+            self.relayed.as_ref().map(|relayed| format!("\n{relayed}")),
         ];
         for part in parts.into_iter().flatten() {
             writeln!(f, "{part}")?;

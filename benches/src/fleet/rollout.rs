@@ -14,6 +14,7 @@ use member::Kind;
 use origin::manifests::view::Holds;
 use protocol::{FilesetResult, FilesetState, SourceBytes};
 use serde::Serialize;
+use serde_json::json;
 use service::Clock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -69,9 +70,9 @@ pub struct SiteDone {
 }
 
 /// A device behind a booster.
-struct Member {
+pub(super) struct Member {
     device: Device,
-    data: PathBuf,
+    pub(super) data: PathBuf,
     site: String,
     target: PathBuf,
 }
@@ -88,14 +89,14 @@ pub(super) async fn play(args: &Args, ground: &Ground) -> anyhow::Result<Rolled>
     let place = ground.content()?;
     let mut members = enrol_all(args, ground, &sites).await?;
     ground.publish(FILESET, args.megabytes, 101)?;
-    ground.commit(FILESET, 1, &sites).await?;
+    ground.commit(FILESET, 1, &sites, json!({})).await?;
     members = converge(members, &place, 1).await?;
     let (before, packs) = (lines(&boosters).await?, ground.pack_bytes()?);
     ground.publish(FILESET, args.megabytes, 102)?;
     let pack_bytes = ground.pack_bytes()? - packs;
     let at_origin = ground.content_bytes().await?;
     let began = Instant::now();
-    let (diff, made) = ground.commit(FILESET, 2, &[]).await?;
+    let (diff, made) = ground.commit(FILESET, 2, &[], json!({})).await?;
     ensure!(
         made.devices == members.len() as u64,
         "want all of {}",
@@ -137,9 +138,13 @@ async fn lines(boosters: &[Booster]) -> anyhow::Result<Vec<Line>> {
 }
 
 /// Enrols the devices of all sites, each as its own program would.
-async fn enrol_all(args: &Args, ground: &Ground, sites: &[String]) -> anyhow::Result<Vec<Member>> {
+pub(super) async fn enrol_all(
+    args: &Args,
+    ground: &Ground,
+    sites: &[String],
+) -> anyhow::Result<Vec<Member>> {
     let tls = Tls::new(ground)?;
-    std::fs::create_dir(ground.folder().join("targets"))?;
+    std::fs::create_dir_all(ground.folder().join("targets"))?;
     let mut members = Vec::new();
     for site in sites {
         let join = ground.join("client", site, args.per_site).await?;

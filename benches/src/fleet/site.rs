@@ -56,13 +56,18 @@ impl Booster {
 
     /// What it has had so far.
     pub(super) async fn line(&self) -> anyhow::Result<Line> {
-        let page = Page::read(self.ops).await?;
+        let page = self.page().await?;
         let bytes = |kind: &str| page.sum(UPSTREAM, &format!("kind=\"{kind}\""));
         Ok(Line {
             packs: bytes("pack"),
             other: bytes("other"),
             cpu: self.cpu()?.as_secs_f64(),
         })
+    }
+
+    /// Its metrics.
+    pub(super) async fn page(&self) -> anyhow::Result<Page> {
+        Page::read(self.ops).await
     }
 
     /// The processor's time that it has taken since it started.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -54,7 +55,8 @@ pub struct Stormed {
 /// Publishes and commits what all should hold, and lets everybody come.
 pub(super) async fn first(ground: &Ground, fleet: &mut Fleet) -> anyhow::Result<First> {
     ground.publish(FILESET, 1, 1)?;
-    ground.commit(FILESET, 1, &["all".to_owned()]).await?;
+    let all = ["all".to_owned()];
+    ground.commit(FILESET, 1, &all, json!({})).await?;
     let (before, cpu) = (ground.content_bytes().await?, ground.cpu()?);
     let began = Instant::now();
     let took = fleet.all_come(AT_A_TIME).await?;
