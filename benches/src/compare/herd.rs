@@ -34,6 +34,8 @@ pub struct Stampede {
     pub first_p50_seconds: f64,
     /// Seconds until 99 of a hundred had.
     pub first_p99_seconds: f64,
+    /// Seconds that the line took for what crossed it, but for the first and the last thousandth.
+    pub line_seconds: f64,
     /// Seconds until the last client had all.
     pub all_seconds: f64,
     /// Seconds that one curl took for the same bytes over the same line, without a cache.
@@ -62,7 +64,7 @@ impl fmt::Display for Stampede {
         write!(
             f,
             "round {} {:<22} {:<12} all {:.1} s ({:.3} of curl), first p99 {:.2} s (alone {:.2}), \
-             line {:.3}, peak {} MiB",
+             line {:.3} in {:.1} s, peak {} MiB",
             self.round,
             self.point,
             self.server,
@@ -71,6 +73,7 @@ impl fmt::Display for Stampede {
             self.first_p99_seconds,
             self.alone_first_seconds,
             self.line_ratio,
+            self.line_seconds,
             self.peak_bytes >> 20
         )?;
         match &self.first_failure {
@@ -118,10 +121,10 @@ pub(super) fn measure(
     link.limit(None)?;
     let server = Server::start(kind, ground, 0)?;
     link.limit(Some(kindred.mbit))?;
-    let before = (link.bytes()?, server.cpu()?);
-    let drained = tools::drain(ground, point, &server, &herd)?;
-    let line = link.bytes()? - before.0;
-    let cpu = server.cpu_since(before.1)?;
+    let before = server.cpu()?;
+    let (drained, carried) = link.watch(|| tools::drain(ground, point, &server, &herd))?;
+    let drained = drained?;
+    let cpu = server.cpu_since(before)?;
     let peak_bytes = server.peak()?;
     let (drained, failures) = sort(drained, object.bytes);
     if drained.is_empty() {
@@ -133,7 +136,8 @@ pub(super) fn measure(
         point: point.to_string(),
         server: kind,
         round,
-        line_ratio: line as f64 / object.bytes as f64,
+        line_ratio: carried.bytes as f64 / object.bytes as f64,
+        line_seconds: carried.within.as_secs_f64(),
         pack_ratio: server
             .pack_bytes()?
             .map(|got| got as f64 / object.bytes as f64),
@@ -213,17 +217,18 @@ pub(super) fn write(herds: &[Stampede], f: &mut fmt::Formatter<'_>) -> fmt::Resu
     }
     writeln!(
         f,
-        "\n| herd | server | all s | of curl | first p50, p99 s | p99 by alone | pack bytes | line \
-         bytes | CPU s | peak MiB | failed |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        "\n| herd | server | all s | line s | of curl | first p50, p99 s | p99 by alone | pack bytes \
+         | line bytes | CPU s | peak MiB | failed |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     )?;
     for herd in herds {
         let packs = herd.pack_ratio;
         writeln!(
             f,
-            "| {} | {} | {:.1} | {:.3} | {:.2}, {:.2} | {:.2} | {} | {:.3} | {:.1} | {} | {} |",
+            "| {} | {} | {:.2} | {:.2} | {:.3} | {:.2}, {:.2} | {:.2} | {} | {:.3} | {:.1} | {} | {} |",
             herd.point,
             herd.server,
             herd.all_seconds,
+            herd.line_seconds,
             herd.all_seconds / herd.curl_seconds,
             herd.first_p50_seconds,
             herd.first_p99_seconds,

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,15 @@ use super::child::Running;
 #[derive(Debug)]
 pub(super) struct Link {
     holder: Running,
+}
+
+/// What a line has carried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carried {
+    /// Headers included.
+    pub(super) bytes: u64,
+    /// How long it took for it, but for the first and the last thousandth.
+    pub(super) within: Duration,
 }
 
 impl Link {
@@ -71,6 +81,33 @@ impl Link {
         bytes.with_context(|| format!("cannot find {NEAR} in {path}"))
     }
 
+    /// Does `work`, and looks every ten milliseconds at what the line has carried meanwhile.
+    pub(super) fn watch<T>(&self, work: impl FnOnce() -> T) -> anyhow::Result<(T, Carried)> {
+        let (began, before) = (Instant::now(), self.bytes()?);
+        let (done, is_done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let looked = scope.spawn(move || {
+                let mut looks = Vec::new();
+                while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    looks.push((began.elapsed(), self.bytes()? - before));
+                }
+                anyhow::Ok(looks)
+            });
+            let worked = work();
+            let bytes = self.bytes()? - before;
+            drop(done);
+            let looks = looked.join().expect("looking at counters does not panic")?;
+            let at = |least: u64| {
+                let mut looks = looks.iter();
+                looks.find_map(|(at, carried)| (*carried >= least).then_some(*at))
+            };
+            let (first, last) = (at(bytes / 1000), at(bytes - bytes / 1000));
+            let ended = began.elapsed();
+            let within = last.unwrap_or(ended) - first.unwrap_or_default();
+            Ok((worked, Carried { bytes, within }))
+        })
+    }
+
     /// A program and its first arguments, so that what follows runs at the far end.
     pub(super) fn prefix(&self) -> (PathBuf, Vec<String>) {
         let args = ["-t", &self.pid(), "-n", "--"].map(str::to_owned);
@@ -111,6 +148,7 @@ fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
 
 /// Where the far end is.
 pub(super) const FAR_ADDRESS: &str = "10.231.0.2";
+const LOOK: Duration = Duration::from_millis(10);
 const FAR: &str = "far";
 const NEAR: &str = "near";
 const NEAR_ADDRESS: &str = "10.231.0.1";

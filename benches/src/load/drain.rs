@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::args::Args;
 use super::checker::Checker;
+use super::line::Line;
 use super::target::Target;
 
 /// What so many clients do.
@@ -42,7 +43,7 @@ pub(crate) enum Until {
 /// How it went for one client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drained {
-    /// From the start until its first frame had been checked, connecting included.
+    /// From the start, when all are connected, until its first frame had been checked.
     pub(crate) first_frame: Duration,
     /// Until it had all.
     pub(crate) all: Duration,
@@ -77,28 +78,24 @@ async fn timeout_of<T>(
 async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<anyhow::Result<Drained>>> {
     let target = Arc::new(Target::find(args).await?);
     let paths = Arc::new(args.paths()?);
+    // Handshakes would be those of one processor, where a branch has one for each client.
+    let mut lines = Vec::new();
+    for _ in 0..herd.clients {
+        lines.push(target.connect().await?);
+    }
     let mut clients = JoinSet::new();
     let mut slow = JoinSet::new();
     if let Some(pace) = herd.slow {
         let checker = Checker::new(&herd.packs, false);
-        slow.spawn(client(
-            Arc::clone(&target),
-            Arc::clone(&paths),
-            checker,
-            Some(pace),
-            herd.until,
-        ));
+        let line = target.connect().await?;
+        let paths = Arc::clone(&paths);
+        slow.spawn(client(line, paths, checker, Some(pace), herd.until));
         tokio::time::sleep(HEAD_START).await;
     }
     for number in 0..herd.clients {
         let checker = Checker::new(&herd.packs, number < herd.thorough);
-        clients.spawn(client(
-            Arc::clone(&target),
-            Arc::clone(&paths),
-            checker,
-            None,
-            herd.until,
-        ));
+        let line = lines.pop().context("each has a line of its own")?;
+        clients.spawn(client(line, Arc::clone(&paths), checker, None, herd.until));
     }
     let mut done = Vec::new();
     while let Some(client) = clients.join_next().await {
@@ -110,14 +107,13 @@ async fn run(args: &Args, herd: &Herd) -> anyhow::Result<Vec<anyhow::Result<Drai
 }
 
 async fn client(
-    target: Arc<Target>,
+    mut line: Line,
     paths: Arc<Vec<String>>,
     mut checker: Checker,
     pace: Option<u64>,
     until: Until,
 ) -> anyhow::Result<Drained> {
     let began = Instant::now();
-    let mut line = target.connect().await?;
     let (mut bytes, mut first_frame) = (0, None);
     for path in paths.iter() {
         let response = line.get(path).await?;
