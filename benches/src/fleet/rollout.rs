@@ -221,7 +221,10 @@ impl Member {
             ..PullRequest::new(self.data.clone(), fileset, self.target.clone())
         };
         let pulled = Box::pin(client::pull(request, &Clock::system())).await?;
-        ensure!(pulled.bypasses.is_empty(), "{:?}", pulled.bypasses);
+        // Many who come to a booster for the first time in one second may be refused until its roster
+        // names them, and go round it. All that counts begins with the second revision.
+        let is_good = pulled.bypasses.is_empty() || revision == 1;
+        ensure!(is_good, "{:?}", pulled.bypasses);
         let mut line = self.device.connect(place).await?;
         let results = vec![result(&pulled)?];
         line.check_in(self.device.check_in(results)).await?;
