@@ -434,3 +434,29 @@ async fn an_inventory_comes_through_the_relay_to_the_enrolment_listener_too() {
     assert_eq!(shown.inventory.system.hostname, "one");
     stop(booster).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_to_a_booster_for_the_first_time_is_not_refused_what_it_may_read() {
+    let scene = Scene::set().await;
+    assert_eq!(scene.commit("tools", None).await, 1);
+    let booster = scene.bed.booster("b1").await.unwrap();
+    let admin = scene.bed.admin();
+    let mut devices = Vec::new();
+    for id in ["one", "two", "three", "four"] {
+        devices.push(scene.device(id).await);
+        let path = format!("/devices/{id}/holds");
+        let made = async || admin.get::<Holds>(&path).await.unwrap();
+        until(made, |holds| holds.manifest.is_some()).await;
+    }
+    let first = &devices[0];
+    let at = first.at(&booster, "b1");
+    first.comes_to(&at, "tools", Ok(())).await;
+    for device in &devices[1..] {
+        // The booster has just asked, and told nobody of this one.
+        let denied = Err(Some(Code::Forbidden));
+        assert_eq!(first.reads(&at, "notes").await, denied);
+        let at = device.at(&booster, "b1");
+        assert_eq!(device.reads(&at, "tools").await, Ok(()), "{}", device.id);
+    }
+    stop(booster).await;
+}

@@ -9,7 +9,7 @@ use content::statement::{Payload as _, RosterHead, Statement};
 use content::{Digest, Roster, RosterTree};
 use protocol::Relayed;
 use service::{CancellationToken, Report};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use transport::Backoff;
 
@@ -21,8 +21,16 @@ use crate::cache::off_runtime;
 pub(super) struct Asked {
     /// Since when it is being asked.
     begun: Option<Instant>,
-    /// When it last was, and whether it answered.
-    ended: Option<(Instant, bool)>,
+    /// The last time that this came to an end.
+    last: Option<Last>,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    begun: Instant,
+    ended: Instant,
+    is_answered: bool,
 }
 
 /// The file of the last roster in the folder of the state: when it was judged to hold (8 bytes), the
@@ -91,22 +99,35 @@ impl Rosters {
         }
     }
 
-    /// Asks for the roster, unless that was done a moment ago. Whether we know what holds now.
+    /// Finds out what holds now, not what held a moment before somebody came to ask; however many
+    /// doubt, the origin is asked once in [`DOUBT_PAUSE`] at most. Whether we know.
     pub(super) async fn doubt(&self) -> bool {
+        let came = Instant::now();
+        let since = self.shared.asked().begun.map(|begun| begun.elapsed());
+        let patience = DOUBT_PATIENCE.saturating_sub(since.unwrap_or_default());
+        let knows = timeout(patience, self.know_since(came)).await;
+        knows.unwrap_or(false)
+    }
+
+    /// Asks until an answer says what held at `came` or later.
+    async fn know_since(&self, came: Instant) -> bool {
         let never = self.held().is_none();
-        let patience = {
-            let asked = self.shared.asked();
-            match (asked.begun, asked.ended) {
+        loop {
+            let last = self.shared.asked().last;
+            match last {
                 // Whoever does not know when it will know holds up nobody.
-                (_, Some((_, false))) if never => return false,
-                (_, Some((at, true))) if at.elapsed() < DOUBT_PAUSE => return true,
-                (_, Some((at, false))) if at.elapsed() < DOUBT_PAUSE_FAILED => return false,
-                (Some(begun), _) => DOUBT_PATIENCE.saturating_sub(begun.elapsed()),
-                (None, _) => DOUBT_PATIENCE,
+                Some(last) if !last.is_answered && never => return false,
+                Some(last) if !last.is_answered && last.ended.elapsed() < DOUBT_PAUSE_FAILED => {
+                    return false;
+                }
+                Some(last) if last.is_answered && last.begun >= came => return true,
+                Some(last) if last.is_answered => sleep_until(last.ended + DOUBT_PAUSE).await,
+                Some(_) | None => {}
             }
-        };
-        let asked = timeout(patience, self.ask()).await;
-        asked.is_ok_and(|asked| asked.is_ok())
+            if self.ask().await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// Asks for the roster, once for all who want that.
@@ -114,11 +135,16 @@ impl Rosters {
         let asked = self.shared.asks.run((), || {
             let this = self.clone();
             async move {
-                this.shared.asked().begun = Some(Instant::now());
+                let begun = Instant::now();
+                this.shared.asked().begun = Some(begun);
                 let refreshed = this.refresh().await;
                 *this.shared.asked() = Asked {
                     begun: None,
-                    ended: Some((Instant::now(), refreshed.is_ok())),
+                    last: Some(Last {
+                        begun,
+                        ended: Instant::now(),
+                        is_answered: refreshed.is_ok(),
+                    }),
                 };
                 refreshed.map_err(Arc::new)
             }
@@ -272,8 +298,8 @@ impl Shared {
 
     /// How long to wait before those who have come are told of.
     fn join_pause(&self) -> Duration {
-        let ended = self.asked().ended;
-        let since = ended.map_or(JOIN_SPACING, |(at, _)| at.elapsed());
+        let last = self.asked().last;
+        let since = last.map_or(JOIN_SPACING, |last| last.ended.elapsed());
         JOIN_SPACING.saturating_sub(since).max(JOIN_PAUSE)
     }
 }
