@@ -18,7 +18,7 @@ use service::Tasks;
 use tempfile::TempDir;
 
 use super::*;
-use crate::testing::{Fake, entry, fileset, metrics, soon};
+use crate::testing::{self, Fake, entry, fileset, metrics, soon};
 use crate::upstream::Upstream;
 
 /// A cache in a folder, with its sources and tasks.
@@ -112,10 +112,8 @@ async fn all(mut reader: Reader) -> Result<Vec<u8>, ReadError> {
 /// Without a memory tier, so that the disk is looked at.
 fn limits() -> Limits {
     Limits {
-        // Whatever else fills the disk of whoever runs this.
-        free_percent_min: 0,
         memory_bytes_max: 0,
-        ..Limits::default()
+        ..testing::limits()
     }
 }
 

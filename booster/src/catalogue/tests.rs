@@ -10,8 +10,8 @@ use service::Tasks;
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::{Asker, Extent, Limits};
-use crate::testing::{Fake, entry, fileset, metrics, pack, soon};
+use crate::cache::{Asker, Extent};
+use crate::testing::{Fake, entry, fileset, limits, metrics, pack, soon};
 use crate::upstream::Upstream;
 use author::{Author, ToyJudge};
 
@@ -92,7 +92,7 @@ impl Bed {
         let cache_folder = folder.path().join("cache");
         let cache = Cache::open(
             &cache_folder,
-            Limits::default(),
+            limits(),
             Arc::clone(&upstreams),
             tasks.spawner(),
             metrics(),

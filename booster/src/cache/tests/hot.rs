@@ -8,11 +8,11 @@ use crate::testing::pack;
 /// A cache with a memory tier, which has the pack on disk alone.
 async fn on_disk(folder: &TempDir, pack: &BuiltPack) -> Bed {
     let source = Fake::new("origin").with(&[pack]);
-    let bed = Bed::with(folder.path(), &[&source], Limits::default()).await;
+    let bed = Bed::with(folder.path(), &[&source], testing::limits()).await;
     assert_eq!(bed.get(pack).await, filled(true, false));
     bed.settled().await;
     bed.close().await;
-    Bed::with(folder.path(), &[&source], Limits::default()).await
+    Bed::with(folder.path(), &[&source], testing::limits()).await
 }
 
 fn in_memory(served: &Served) -> Option<&Arc<Rope>> {
