@@ -37,8 +37,10 @@ enum Access {
     Granted,
     /// Its manifest does not name it, or there is none.
     Denied,
-    /// The device is not on the roster, or its manifest cannot be had.
+    /// The device is not on the roster.
     Unknown,
+    /// Its manifest cannot be had.
+    Unread,
     /// There never was a roster.
     Untold,
 }
@@ -67,6 +69,10 @@ impl Rosters {
         match self.access(device, fileset).await {
             Access::Granted | Access::Untold => Ok(()),
             Access::Unknown if !asked => Err(out_of_reach()),
+            Access::Unread => Err(Fault::new(
+                Code::UpstreamUnavailable,
+                "the booster cannot get the manifest of this device",
+            )),
             Access::Denied | Access::Unknown => Err(Fault::new(
                 Code::Forbidden,
                 "the manifest of this device does not name that fileset",
@@ -91,7 +97,7 @@ impl Rosters {
         match self.named(device, manifest).await {
             Some(named) if named.filesets.contains(fileset) => Access::Granted,
             Some(_) => Access::Denied,
-            None => Access::Unknown,
+            None => Access::Unread,
         }
     }
 
