@@ -213,26 +213,23 @@ impl Manifests {
         peer: &Peer,
         digest: Digest,
     ) -> Result<Option<Vec<u8>>, LedgerError> {
-        let sealed = self.sealed(peer.id());
         let owner = match peer.role() {
-            Role::Client => Some(peer.id()),
-            Role::Booster => sealed.as_ref().and_then(|sealed| sealed.owner(&digest)),
+            Role::Client => Some(peer.id().clone()),
+            Role::Booster => self.owner(peer.id(), &digest),
             Role::Origin | Role::Signer => None,
         };
         let Some(owner) = owner.filter(|id| self.inner.board.manifest(id) == Some(digest)) else {
             return Ok(None);
         };
         let mut db = self.inner.authority.ledger().read().await?;
-        table::envelope(&mut db, owner, digest).await
+        table::envelope(&mut db, &owner, digest).await
     }
 
-    /// The list called `digest`, if it is that of the roster of the booster `peer`.
+    /// The list called `digest`, if it is that of one of the last rosters of the booster `peer`.
     #[must_use]
     pub fn list(&self, peer: &Peer, digest: Digest) -> Option<Vec<u8>> {
-        let sealed = self
-            .sealed(peer.id())
-            .filter(|_| peer.role() == Role::Booster)?;
-        (sealed.list == digest).then(|| sealed.bytes.clone())
+        let sealed = self.recent(peer.id(), |sealed| sealed.list == digest)?;
+        (peer.role() == Role::Booster).then(|| sealed.bytes.clone())
     }
 
     /// The script called `digest`, for a client whose manifest names it, or for its booster.

@@ -85,10 +85,11 @@ impl Rosters {
         };
         let origin = &self.shared.parts.origin;
         tokio::select! {
-            envelope = origin.wait_for_roster(&held.head.list) => {
-                let envelope = envelope.map_err(RosterError::from)?;
-                match envelope {
-                    Some(envelope) => self.take(envelope).await.map_err(Arc::new),
+            news = origin.wait_for_roster(&held.head.list) => {
+                // What it brings may be older than what somebody who doubted has been told
+                // meanwhile. One question at a time, and answers have an order.
+                match news.map_err(RosterError::from)? {
+                    Some(_) => self.ask().await,
                     None => Ok(()),
                 }
             }

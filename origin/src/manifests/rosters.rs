@@ -4,7 +4,7 @@
 //! Who comes where is known in memory alone: a booster says it again when it finds its devices
 //! missing, as after a start of ours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -66,8 +66,8 @@ struct State {
 struct Kept {
     /// Who comes, and when the booster last said so.
     devices: BTreeMap<DeviceId, Instant>,
-    /// What was signed last.
-    sealed: Option<Arc<Sealed>>,
+    /// What was signed, the last first: as [`SIGNED_MAX`] says.
+    signed: VecDeque<Arc<Sealed>>,
     /// Counts what may have changed since.
     changes: watch::Sender<u64>,
 }
@@ -79,6 +79,9 @@ const LIFETIME_SECONDS: i64 = 86_400;
 /// Who was not named for so long has gone elsewhere. Boosters name each in every hour in which it
 /// comes, and devices come once a day at least.
 const FORGET: Duration = Duration::from_secs(36 * 3600);
+/// Rosters of a booster whose lists are kept. It is given a head and asks for the list that this
+/// names; meanwhile its next wait may have had another one signed.
+const SIGNED_MAX: usize = 3;
 
 impl Rosters {
     /// Takes note that something else may hold for `id`.
@@ -147,7 +150,7 @@ impl Default for Kept {
     fn default() -> Self {
         Self {
             devices: BTreeMap::new(),
-            sealed: None,
+            signed: VecDeque::new(),
             changes: watch::Sender::new(0),
         }
     }
@@ -191,7 +194,7 @@ impl Manifests {
             let mut state = self.inner.rosters.state();
             let kept = state.boosters.entry(booster.clone()).or_default();
             let devices: Vec<DeviceId> = kept.devices.keys().cloned().collect();
-            (devices, kept.sealed.clone())
+            (devices, kept.signed.front().cloned())
         };
         let model = self.inner.model.load(Ordering::Relaxed);
         let (inner, id) = (Arc::clone(&self.inner), booster.clone());
@@ -229,7 +232,8 @@ impl Manifests {
             self.inner.metrics.roster_signed();
             let mut state = self.inner.rosters.state();
             if let Some(kept) = state.boosters.get_mut(booster) {
-                kept.sealed = Some(Arc::clone(&sealed));
+                kept.signed.truncate(SIGNED_MAX - 1);
+                kept.signed.push_front(Arc::clone(&sealed));
             }
         }
         Ok(sealed)
@@ -247,19 +251,25 @@ impl Manifests {
         self.inner.rosters.state().closed
     }
 
-    /// What was signed last for `booster`.
-    pub(super) fn sealed(&self, booster: &DeviceId) -> Option<Arc<Sealed>> {
+    /// The last roster that was signed for `booster` and of which that is true.
+    pub(super) fn recent(
+        &self,
+        booster: &DeviceId,
+        is_it: impl Fn(&Sealed) -> bool,
+    ) -> Option<Arc<Sealed>> {
         let state = self.inner.rosters.state();
-        state.boosters.get(booster)?.sealed.clone()
+        let mut signed = state.boosters.get(booster)?.signed.iter();
+        signed.find(|sealed| is_it(sealed)).cloned()
+    }
+
+    /// Whose manifest is called `digest`, of those on the last rosters of `booster`.
+    pub(super) fn owner(&self, booster: &DeviceId, digest: &Digest) -> Option<DeviceId> {
+        let names = |sealed: &Sealed| sealed.owners.contains_key(digest);
+        self.recent(booster, names)?.owners.get(digest).cloned()
     }
 }
 
 impl Sealed {
-    /// Whose manifest is called `digest`.
-    pub(super) fn owner(&self, digest: &Digest) -> Option<&DeviceId> {
-        self.owners.get(digest)
-    }
-
     /// The model in force when it was signed.
     #[must_use]
     pub fn model(&self) -> u64 {

@@ -186,6 +186,9 @@ async fn a_roster_says_what_holds_for_the_devices_of_its_booster_and_for_no_othe
     assert_eq!((entry.manifest, entry.number), (Some(held.digest), 1));
     let proof = RosterTree::new(list).proof("one", b"").unwrap();
     assert!(proof.holds(&head.root, head.count));
+    // Whoever was given the head before asks for its list now.
+    let before = estate.manifests.list(&branch.peer, first.list);
+    assert!(before.is_some() && first.list != head.list);
     // Its booster reads its manifest, and not that of a device that never came to it.
     let get = async |digest| {
         let got = estate.manifests.envelope(&branch.peer, digest).await;
