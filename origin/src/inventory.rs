@@ -27,7 +27,7 @@ use tracing::error;
 use crate::api::{Reply, fault, full, too_many};
 use crate::authority::Authority;
 use crate::ledger::inventories::{self as table, Stored};
-use crate::ledger::{LedgerError, commit, devices, smart};
+use crate::ledger::{LedgerError, Read, commit, devices, smart};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::model::Rule;
@@ -220,7 +220,6 @@ impl Inventories {
             Ok(rule) => rule,
             Err(error) => return Err(Fault::new(Code::BadRequest, Report(&error).to_string())),
         };
-        let failed = |error: LedgerError| Fault::new(Code::Internal, Report(&error).to_string());
         let mut db = self.inner.authority.ledger().read().await.map_err(failed)?;
         let page = smart::page(&mut db, &wanted.after, view::PAGE, true).await;
         let page = page.map_err(failed)?;
@@ -249,12 +248,7 @@ impl Inventories {
     ///
     /// Fails if there is no such device, if nothing has come from it, or if the ledger does.
     pub async fn show(&self, id: &DeviceId) -> Result<InventoryView, Fault> {
-        let failed = |error: LedgerError| Fault::new(Code::Internal, Report(&error).to_string());
-        let mut db = self.inner.authority.ledger().read().await.map_err(failed)?;
-        if devices::find(&mut db, id).await.map_err(failed)?.is_none() {
-            let told = format!("cannot find a device called {id}");
-            return Err(Fault::new(Code::NotFound, told));
-        }
+        let mut db = self.of(id).await?;
         let Some(stored) = table::find(&mut db, id).await.map_err(failed)? else {
             let told = format!("cannot show an inventory of {id}: none has come");
             return Err(Fault::new(Code::NotFound, told));
@@ -267,6 +261,21 @@ impl Inventories {
             inventory: stored.unpack().map_err(failed)?,
         })
     }
+
+    /// The ledger, if there is a device `id` in it.
+    async fn of(&self, id: &DeviceId) -> Result<Read, Fault> {
+        let mut db = self.inner.authority.ledger().read().await.map_err(failed)?;
+        if devices::find(&mut db, id).await.map_err(failed)?.is_none() {
+            let told = format!("cannot find a device called {id}");
+            return Err(Fault::new(Code::NotFound, told));
+        }
+        Ok(db)
+    }
+}
+
+/// The ledger has failed, as operators are told.
+fn failed(error: LedgerError) -> Fault {
+    Fault::new(Code::Internal, Report(&error).to_string())
 }
 
 fn nothing() -> Reply {

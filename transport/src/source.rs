@@ -284,8 +284,12 @@ impl Source {
     ///
     /// Fails as every call does; see [`CallError`].
     pub async fn check_in(&self, check_in: &CheckIn) -> Result<Option<CheckInAnswer>, CallError> {
+        self.say(check_in.encode()).await
+    }
+
+    /// `POST /v1/check-in`, and what is answered to it.
+    async fn say(&self, body: Vec<u8>) -> Result<Option<CheckInAnswer>, CallError> {
         let deadline = Instant::now() + self.limits.call_timeout;
-        let body = check_in.encode();
         let reply = self.post(&Route::CheckIn, body, deadline).await?;
         if reply.head.status() == StatusCode::NO_CONTENT {
             return reply.read(0, deadline).await.map(|_| None);

@@ -10,11 +10,11 @@ use service::Report;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::{Inventories, KeepError, nothing};
+use super::{Inventories, KeepError, failed, nothing};
 use crate::api::{Reply, fault, too_many};
 use crate::fleet::time;
+use crate::ledger::commit;
 use crate::ledger::logs::{self as table, StoredLog};
-use crate::ledger::{LedgerError, commit, devices};
 
 /// The end of a device's log.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -87,12 +87,7 @@ impl Inventories {
     ///
     /// Fails if there is no such device, if no log has come from it, or if the ledger does.
     pub async fn show_log(&self, id: &DeviceId) -> Result<LogView, Fault> {
-        let failed = |error: LedgerError| Fault::new(Code::Internal, Report(&error).to_string());
-        let mut db = self.inner.authority.ledger().read().await.map_err(failed)?;
-        if devices::find(&mut db, id).await.map_err(failed)?.is_none() {
-            let told = format!("cannot find a device called {id}");
-            return Err(Fault::new(Code::NotFound, told));
-        }
+        let mut db = self.of(id).await?;
         let Some(stored) = table::find(&mut db, id).await.map_err(failed)? else {
             let told = format!(
                 "cannot show a log of {id}: none has come; ask for it: device command {id} log"

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use content::statement::{Payload, RosterHead, Spoken};
 use content::{Digest, RosterProof};
 use http::StatusCode;
-use protocol::{CheckIn, CheckInAnswer, Relayed, RelayedAnswers, Route};
+use protocol::{CheckInAnswer, Relayed, RelayedAnswers, Route};
 use tokio::time::Instant;
 
 use super::{Source, finish};
@@ -67,15 +67,7 @@ impl Source {
     /// Says what came of the call.
     pub async fn speak(&self, sealed: Vec<u8>) -> Result<Option<CheckInAnswer>, CallError> {
         debug_assert!(sealed.len() <= Spoken::ENVELOPE_BYTES_MAX);
-        let deadline = Instant::now() + self.limits.call_timeout;
-        let reply = self.post(&Route::CheckIn, sealed, deadline).await?;
-        if reply.head.status() == StatusCode::NO_CONTENT {
-            return reply.read(0, deadline).await.map(|_| None);
-        }
-        let bytes = reply.read(CheckIn::BYTES_MAX, deadline).await?;
-        let answer = CheckInAnswer::decode(&bytes);
-        let answer = answer.ok_or_else(|| CallError::bad("it is no answer to a check-in"))?;
-        Ok(Some(answer))
+        self.say(sealed).await
     }
 
     /// `GET /v1/roster` of a device at a booster: its entry with its proof, not yet judged.
