@@ -17,6 +17,7 @@ use serde_json::Value;
 use tests::link::Fate;
 use tests::testbed::until;
 use tests::{fixture, tree};
+use tokio::time::{sleep, timeout};
 
 use crate::agent::{Scene, stop};
 
@@ -271,21 +272,20 @@ impl Yard {
         let tears = which == 1 && moves && self.tries[&(phase, which)] % 2 == 1;
         let spread = if tears { 8 } else { 60 };
         let mut agent = start(&self.scene.data);
-        let begun = Instant::now();
         let is_there = |yard: &Self| match (phase, tears) {
             (Phase::CheckIn, _) => yard.scene.link.bytes() >= limit,
             (_, true) => yard.is_torn(),
             (_, false) => yard.phase(carried, which) == Some((phase, which)),
         };
         let is_over = |yard: &Self| yard.scene.desk.heard().len() > heard && yard.is_settled();
-        while begun.elapsed() < PATIENCE && !is_there(self) && !is_over(self) {
-            tick().await;
-        }
-        let moment = Duration::from_millis(self.below(spread));
-        let begun = Instant::now();
-        while begun.elapsed() < moment {
-            tick().await;
-        }
+        let comes = async {
+            while !is_there(self) && !is_over(self) {
+                tick().await;
+            }
+        };
+        let _in_time = timeout(PATIENCE, comes).await;
+        // A kill by chance: there is nothing to wait for.
+        sleep(Duration::from_millis(self.below(spread))).await;
         agent.kill().unwrap();
         agent.wait().unwrap();
         if let Some(met) = self.phase(carried, which) {
@@ -340,9 +340,9 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Between two looks: some of what is waited for is over in a few milliseconds.
+/// Between two looks; what is waited for is what they see. Some of it is over in a few milliseconds.
 async fn tick() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(1)).await;
 }
 
 fn start(data: &Path) -> Child {
