@@ -40,7 +40,7 @@ pub use soak::{Reading, Soaked};
 pub use table::{Report, Row, Sample};
 pub use tools::Tool;
 
-pub(crate) use ground::{free_port, noise, path};
+pub(crate) use ground::{ANY_DISK, free_port, noise, path};
 
 use ground::Ground;
 use herd::Kindred;
@@ -63,7 +63,7 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let args = args.settled();
     let points = args.points()?;
     needs::check(&args.servers, &points)?;
-    if !args.inside && !args.no_namespace {
+    if args.stage.is_outside() {
         sandbox::enter(output)?;
     }
     sandbox::prepare(output)?;

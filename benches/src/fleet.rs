@@ -53,11 +53,11 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     needs::demand(&needs::BASE)?;
     args.demand_programs()?;
     args.demand_files(service::raise_open_files())?;
-    if !args.inside && !args.no_namespace {
+    if args.stage.is_outside() {
         sandbox::enter(output)?;
     }
     sandbox::prepare(output)?;
-    pin(args.load_cpu, output);
+    pin(args.stage.load_cpu, output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -7,3 +7,4 @@ pub mod fleet;
 pub mod load;
 pub mod revoked;
 pub mod rollout;
+pub mod stage;

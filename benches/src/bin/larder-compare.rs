@@ -8,7 +8,7 @@ use service::Output;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let output = Output::new(args.json);
+    let output = Output::new(args.stage.json);
     match compare::run(args, output) {
         Ok(true) => ExitCode::SUCCESS,
         // What was measured has been printed; that something failed must not go unnoticed.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::{Parser, ValueEnum as _, value_parser};
 
 use super::peers::Kind;
 use super::point::{self, Point};
 use super::tools::Tool;
+use crate::stage::Stage;
 
 /// Load the booster and other people's servers in turn, and compare what they cost
 ///
@@ -67,37 +68,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub readme: Option<PathBuf>,
 
-    /// The CPU of the server under load
-    #[arg(long, value_name = "N", default_value = "0")]
-    pub server_cpu: u32,
-
-    /// The CPU of the load tool and of everybody else
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub load_cpu: u32,
-
-    /// Where larder-origin, larder-booster and larder-client lie [default: beside this program]
-    #[arg(long, value_name = "DIR")]
-    pub programs: Option<PathBuf>,
-
-    /// Where everything is kept for the time of the run
-    #[arg(long, value_name = "DIR", default_value = "/tmp")]
-    pub work: PathBuf,
-
     /// Leave the folder of the run where it is, with everybody's settings and logs
     #[arg(long)]
     pub keep: bool,
 
-    /// Stay in the network that there is
-    #[arg(long)]
-    pub no_namespace: bool,
-
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    pub json: bool,
-
-    /// We are in a namespace of our own already
-    #[arg(long, hide = true)]
-    pub inside: bool,
+    /// Where the servers are played
+    #[command(flatten)]
+    pub stage: Stage,
 }
 
 impl Args {
@@ -154,23 +131,5 @@ impl Args {
     /// Rounds of what takes long.
     pub(super) fn long_rounds(&self) -> u32 {
         self.long_rounds.unwrap_or(self.rounds)
-    }
-
-    /// Where one of our own programs lies.
-    pub(super) fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let folder = match &self.programs {
-            Some(folder) => std::path::absolute(folder)?,
-            None => std::env::current_exe()?
-                .parent()
-                .context("cannot find the folder of this program")?
-                .to_owned(),
-        };
-        let program = folder.join(name);
-        ensure!(
-            program.exists(),
-            "cannot find {}: run cargo build --profile dist (or --release)",
-            program.display()
-        );
-        Ok(program)
     }
 }

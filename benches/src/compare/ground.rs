@@ -50,7 +50,7 @@ impl Ground {
     pub(super) fn lay(args: &Args, points: &[Point], output: Output) -> anyhow::Result<Self> {
         let mut work = tempfile::Builder::new()
             .prefix("larder-compare-")
-            .tempdir_in(&args.work)
+            .tempdir_in(&args.stage.work)
             .context("cannot make a folder for the run")?;
         work.disable_cleanup(args.keep);
         if args.keep {
@@ -61,7 +61,7 @@ impl Ground {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))?;
         let link = points.iter().any(Point::wants_link);
         let link = link
-            .then(|| Link::lay(args.load_cpu, &folder))
+            .then(|| Link::lay(args.stage.load_cpu, &folder))
             .transpose()?;
         let (origin, joins) = start_origin(args, &folder, link.as_ref())?;
         let mut ground = Self {
@@ -271,8 +271,8 @@ impl Ground {
             _ => &[],
         };
         let args = [args, config].concat();
-        let program = self.args.program(name)?;
-        child::output(self.args.load_cpu, &program, args, &[], PATIENCE).map(drop)
+        let program = self.args.stage.program(name)?;
+        child::output(self.args.stage.load_cpu, &program, args, &[], PATIENCE).map(drop)
     }
 }
 
@@ -296,11 +296,11 @@ fn start_origin(
             ports[0], ports[1], ports[2]
         ),
     )?;
-    let program = args.program("larder-origin")?;
+    let program = args.stage.program("larder-origin")?;
     let file = path(&config)?;
     let init = ["init", "--json", "--address", host, "--name"];
     let init = [&init[..], &[DEPLOYMENT, "--config", file]].concat();
-    let said = child::output(args.load_cpu, &program, init, &[], PATIENCE)?;
+    let said = child::output(args.stage.load_cpu, &program, init, &[], PATIENCE)?;
     let said: Value = serde_json::from_slice(&said).context("cannot understand `init`")?;
     let join = |role: &str| {
         let join = said[role]["join"].as_str();
@@ -322,12 +322,12 @@ fn start_afar(
     log: &Path,
 ) -> anyhow::Result<Running> {
     let Some(link) = link else {
-        return Running::start(args.load_cpu, program, with, log);
+        return Running::start(args.stage.load_cpu, program, with, log);
     };
     let (nsenter, mut prefix) = link.prefix();
     prefix.push(path(program)?.to_owned());
     prefix.extend(with.iter().map(|arg| (*arg).to_owned()));
-    Running::start(args.load_cpu, &nsenter, prefix, log)
+    Running::start(args.stage.load_cpu, &nsenter, prefix, log)
 }
 
 /// What an object is published as.
@@ -350,22 +350,26 @@ pub(super) fn start_booster(
 ) -> anyhow::Result<(Running, u16, u16)> {
     let ports = [free_port()?, free_port()?, free_port()?];
     let config = place.join("booster.toml");
-    // All but the number of connections is as it comes: a customer would not tune it either.
+    // All else is as it comes: a customer would not tune it either.
     fs::write(
         &config,
         format!(
             "data = {data:?}\ncontent.listen = \"127.0.0.1:{}\"\nenrol.listen = \"127.0.0.1:{}\"\n\
-             ops.listen = \"127.0.0.1:{}\"\ncontent.connections = 16384\n{settings}",
+             ops.listen = \"127.0.0.1:{}\"\ncontent.connections = 16384\n{ANY_DISK}{settings}",
             ports[0], ports[1], ports[2]
         ),
     )?;
-    let program = ground.args.program("larder-booster")?;
+    let program = ground.args.stage.program("larder-booster")?;
     let args = ["serve", "--config", path(&config)?];
     let log = place.join("log");
-    let mut running = Running::start(ground.args.server_cpu, &program, args, &log)?;
+    let mut running = Running::start(ground.args.stage.server_cpu, &program, args, &log)?;
     running.says(SERVING, PATIENCE)?;
     Ok((running, ports[0], ports[2]))
 }
+
+/// A setting by which a booster keeps packs however full the disk is of whoever measures. Without
+/// it one passes them on unkept where less than 5 % is free, which other caches do not look at.
+pub(crate) const ANY_DISK: &str = "cache.free_percent = 0\n";
 
 /// Copies a folder with all below it.
 pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -175,7 +175,7 @@ pub(super) fn curl(ground: &Ground, kindred: Kindred) -> anyhow::Result<f64> {
     let sink = ground.folder().join("curl.out");
     let url = format!("http://{address}/{}", kindred.object.name);
     let args = ["-sS", "--fail", "-o", path(&sink)?, &url];
-    let cpu = ground.args.load_cpu;
+    let cpu = ground.args.stage.load_cpu;
     let began = Instant::now();
     child::output(cpu, Path::new("curl"), args, &[], patience(kindred))?;
     Ok(began.elapsed().as_secs_f64())

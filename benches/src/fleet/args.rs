@@ -1,9 +1,9 @@
 //! What can be typed after `larder-fleetsim`.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use clap::{Parser, ValueEnum, value_parser};
+
+use crate::stage::Stage;
 
 /// Play a fleet of devices to a real origin and real boosters, on this machine
 ///
@@ -58,33 +58,9 @@ pub struct Args {
     #[arg(long)]
     pub gates: bool,
 
-    /// The CPU that the origin and the boosters have
-    #[arg(long, value_name = "N", default_value = "0", value_parser = value_parser!(u32).range(..1024))]
-    pub server_cpu: u32,
-
-    /// The CPU that the devices have
-    #[arg(long, value_name = "N", default_value = "1", value_parser = value_parser!(u32).range(..1024))]
-    pub load_cpu: u32,
-
-    /// Where larder-origin and larder-booster lie [default: beside this program]
-    #[arg(long, value_name = "DIR")]
-    pub programs: Option<PathBuf>,
-
-    /// Where everything is kept for the time of the run
-    #[arg(long, value_name = "DIR", default_value = "/tmp")]
-    pub work: PathBuf,
-
-    /// Stay in the network that there is
-    #[arg(long)]
-    pub no_namespace: bool,
-
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    pub json: bool,
-
-    /// We are in a namespace of our own already
-    #[arg(long, hide = true)]
-    pub inside: bool,
+    /// Where the servers are played
+    #[command(flatten)]
+    pub stage: Stage,
 }
 
 /// What can be played.
@@ -131,9 +107,9 @@ impl Args {
 
     /// Fails with the first of our own programs that the scenes need and that is not there.
     pub(super) fn demand_programs(&self) -> anyhow::Result<()> {
-        self.program("larder-origin")?;
+        self.stage.program("larder-origin")?;
         if self.plays(Scene::Rollout) || self.plays(Scene::Relayed) {
-            self.program("larder-booster")?;
+            self.stage.program("larder-booster")?;
         }
         Ok(())
     }
@@ -150,24 +126,6 @@ impl Args {
             );
         }
         Ok(())
-    }
-
-    /// Where one of our own programs lies.
-    pub(super) fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let folder = match &self.programs {
-            Some(folder) => std::path::absolute(folder)?,
-            None => std::env::current_exe()?
-                .parent()
-                .context("cannot find the folder of this program")?
-                .to_owned(),
-        };
-        let program = folder.join(name);
-        ensure!(
-            program.exists(),
-            "cannot find {}: run cargo build --release -p origin -p booster -p benches --bins",
-            program.display()
-        );
-        Ok(program)
     }
 }
 

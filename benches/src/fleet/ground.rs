@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::args::Args;
 use super::device::Place;
-use super::page::Page;
+use super::page::{Page, caught_up};
 use super::site::enrol_member;
 use crate::compare::child::{self, Running};
 use crate::compare::{free_port, noise, path, proc};
@@ -44,15 +44,17 @@ impl Ground {
     /// Makes a deployment whose origin lets in as many as come.
     pub(super) async fn lay(args: &Args) -> anyhow::Result<Self> {
         let mut builder = tempfile::Builder::new();
-        let work = builder.prefix("larder-fleetsim-").tempdir_in(&args.work);
+        let work = builder
+            .prefix("larder-fleetsim-")
+            .tempdir_in(&args.stage.work);
         let work = work.context("cannot make a folder for the run")?;
         let addresses = addresses()?;
         let config = work.path().join("origin.toml");
         fs::write(&config, settings(args, work.path(), addresses, MANY))?;
-        let program = args.program("larder-origin")?;
+        let program = args.stage.program("larder-origin")?;
         let init = ["init", "--json", "--address", "127.0.0.1", "--name", "sim"];
         let init = [&init[..], &["--config", path(&config)?]].concat();
-        let said = child::output(args.server_cpu, &program, init, &[], PATIENCE)?;
+        let said = child::output(args.stage.server_cpu, &program, init, &[], PATIENCE)?;
         let said: Value = serde_json::from_slice(&said).context("cannot understand `init`")?;
         let join = said["client"]["join"].as_str();
         let join: Join = join.context("`init` made no token for a client")?.parse()?;
@@ -133,7 +135,7 @@ impl Ground {
 
     /// Its metrics, once they tell of all that has been.
     pub(super) async fn page(&self) -> anyhow::Result<Page> {
-        tokio::time::sleep(PAGE_LAG).await;
+        caught_up().await;
         Page::read(self.addresses[2]).await
     }
 
@@ -169,7 +171,7 @@ impl Ground {
             let bytes = noise(1 << 20, seed * 1000 + u64::from(part));
             fs::write(folder.join(format!("{part:03}")), bytes)?;
         }
-        let program = self.args.program("larder-origin")?;
+        let program = self.args.stage.program("larder-origin")?;
         let publish = [
             "publish",
             name,
@@ -177,7 +179,7 @@ impl Ground {
             "--config",
             path(&self.config)?,
         ];
-        child::output(self.args.server_cpu, &program, publish, &[], PATIENCE).map(drop)
+        child::output(self.args.stage.server_cpu, &program, publish, &[], PATIENCE).map(drop)
     }
 
     /// Bytes of all packs that the origin has.
@@ -261,10 +263,10 @@ fn settings(args: &Args, folder: &Path, addresses: [SocketAddr; 3], connections:
 }
 
 fn serve(args: &Args, config: &Path, folder: &Path) -> anyhow::Result<Running> {
-    let program = args.program("larder-origin")?;
+    let program = args.stage.program("larder-origin")?;
     let serve = ["serve", "--config", path(config)?];
     let log = folder.join("origin.log");
-    let mut origin = Running::start(args.server_cpu, &program, serve, &log)?;
+    let mut origin = Running::start(args.stage.server_cpu, &program, serve, &log)?;
     origin.says(SERVING, PATIENCE)?;
     Ok(origin)
 }
@@ -273,8 +275,6 @@ fn serve(args: &Args, config: &Path, folder: &Path) -> anyhow::Result<Running> {
 pub(super) const SERVING: &str = ": content ";
 /// How long a step of ours may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
-/// Metrics are brought up to date once a second.
-pub(super) const PAGE_LAG: Duration = Duration::from_millis(1500);
 /// What `check_in.interval` may be at least, in seconds.
 pub(super) const INTERVAL_MIN: u32 = 15;
 /// Connections, so that every device can keep one.

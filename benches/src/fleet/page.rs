@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 /// A metrics page, as it was when it was read.
 pub(super) struct Page(String);
@@ -57,7 +59,15 @@ impl Page {
     }
 }
 
+/// Waits until pages tell of all that has been. They are brought up to date once a second and do not
+/// say when they were, so there is no value to wait for.
+pub(super) async fn caught_up() {
+    sleep(LAG).await;
+}
+
 const PAGE_BYTES_MAX: u64 = 4 << 20;
+/// A second, and time to count all.
+const LAG: Duration = Duration::from_millis(1500);
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::args::Args;
-use super::ground::{Ground, INTERVAL_MIN, PAGE_LAG};
+use super::ground::{Ground, INTERVAL_MIN};
+use super::page::caught_up;
 use super::rollout::{Member, enrol_all};
 use super::site::Booster;
 
@@ -162,8 +163,7 @@ impl Counts {
 
 async fn count(ground: &Ground, boosters: &[Booster]) -> anyhow::Result<Counts> {
     let (mut at_boosters, mut beyond, mut on_rosters) = (0, 0, 0);
-    // Their pages are as old as the origin's.
-    sleep(PAGE_LAG).await;
+    caught_up().await;
     for booster in boosters {
         let page = booster.page().await?;
         for (answer, count) in page.each("larder_booster_check_ins_total", "answer") {

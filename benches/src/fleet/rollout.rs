@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep};
 use super::args::Args;
 use super::device::{Device, Heard, Place};
 use super::enrol::Tls;
-use super::ground::{Ground, PAGE_LAG};
+use super::ground::Ground;
+use super::page::caught_up;
 use super::site::{Booster, Line, enrol_member};
 
 /// A second revision for devices behind boosters.
@@ -128,8 +129,7 @@ pub(super) async fn play(args: &Args, ground: &Ground) -> anyhow::Result<Rolled>
 }
 
 async fn lines(boosters: &[Booster]) -> anyhow::Result<Vec<Line>> {
-    // Their pages are a second behind.
-    sleep(PAGE_LAG).await;
+    caught_up().await;
     let mut lines = Vec::new();
     for booster in boosters {
         lines.push(booster.line().await?);
@@ -221,10 +221,7 @@ impl Member {
             ..PullRequest::new(self.data.clone(), fileset, self.target.clone())
         };
         let pulled = Box::pin(client::pull(request, &Clock::system())).await?;
-        // Many who come to a booster for the first time in one second may be refused until its roster
-        // names them, and go round it. All that counts begins with the second revision.
-        let is_good = pulled.bypasses.is_empty() || revision == 1;
-        ensure!(is_good, "{:?}", pulled.bypasses);
+        ensure!(pulled.bypasses.is_empty(), "{:?}", pulled.bypasses);
         let mut line = self.device.connect(place).await?;
         let results = vec![result(&pulled)?];
         line.check_in(self.device.check_in(results)).await?;

@@ -14,7 +14,7 @@ use super::args::Args;
 use super::ground::{Ground, PATIENCE, SERVING, addresses};
 use super::page::Page;
 use crate::compare::child::Running;
-use crate::compare::path;
+use crate::compare::{ANY_DISK, path};
 use crate::load::CpuTime;
 
 /// A booster at work.
@@ -43,13 +43,13 @@ impl Booster {
         let config = ground.folder().join(format!("{id}.toml"));
         let settings = format!(
             "data = {data:?}\ncontent.listen = \"{content}\"\nenrol.listen = \"{enrol}\"\n\
-             ops.listen = \"{ops}\"\n"
+             ops.listen = \"{ops}\"\n{ANY_DISK}"
         );
         fs::write(&config, settings)?;
-        let program = args.program("larder-booster")?;
+        let program = args.stage.program("larder-booster")?;
         let serve = ["serve", "--config", path(&config)?];
         let log = ground.folder().join(format!("{id}.log"));
-        let mut running = Running::start(args.server_cpu, &program, serve, &log)?;
+        let mut running = Running::start(args.stage.server_cpu, &program, serve, &log)?;
         running.says(SERVING, PATIENCE)?;
         Ok(Self { id, ops, running })
     }

@@ -54,7 +54,7 @@ pub(super) fn start(ground: &Ground) -> anyhow::Result<(Vec<Running>, u16)> {
     let owner = ["-R", "nobody", path(&place)?];
     let chown = Path::new("chown");
     child::output(
-        ground.args.load_cpu,
+        ground.args.stage.load_cpu,
         chown,
         owner,
         &[],
@@ -62,7 +62,7 @@ pub(super) fn start(ground: &Ground) -> anyhow::Result<(Vec<Running>, u16)> {
     )?;
     let program = needs::find("traffic_server").context("cannot find traffic_server")?;
     let run_root = format!("--run-root={}", path(&place.join("runroot.yaml"))?);
-    let cpu = ground.args.server_cpu;
+    let cpu = ground.args.stage.server_cpu;
     let mut running = Running::start(cpu, &program, [run_root], &place.join("log/said"))?;
     running.listens(port, Duration::from_secs(60))?;
     Ok((vec![running, backend], port))

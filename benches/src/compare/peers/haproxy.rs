@@ -52,7 +52,7 @@ backend origin
     fs::write(&file, settings)?;
     let program = needs::find("haproxy").context("cannot find haproxy")?;
     let args = ["-db", "-f", path(&file)?];
-    let cpu = ground.args.server_cpu;
+    let cpu = ground.args.stage.server_cpu;
     let mut running = Running::start(cpu, &program, args, &place.join("log"))?;
     running.listens(port, Duration::from_secs(30))?;
     Ok((vec![running, backend], port))

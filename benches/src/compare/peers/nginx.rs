@@ -57,7 +57,7 @@ fn start_with(
         place.as_os_str(),
     ];
     let args = args.into_iter().chain(["-c".as_ref(), file.as_os_str()]);
-    let cpu = ground.args.server_cpu;
+    let cpu = ground.args.stage.server_cpu;
     let mut running = Running::start(cpu, &program, args, &place.join("log"))?;
     // A list of a million entries takes it a second.
     running.listens(port, Duration::from_secs(30))?;

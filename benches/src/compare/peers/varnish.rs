@@ -15,7 +15,7 @@ pub(super) fn start(ground: &Ground) -> anyhow::Result<(Vec<Running>, u16)> {
     let (host, port) = origin.split_once(':').context("no port")?;
     let place = ground.place("varnish")?;
     let (vcl, socket) = (place.join("default.vcl"), place.join("socket"));
-    let cpu = ground.args.server_cpu;
+    let cpu = ground.args.stage.server_cpu;
     fs::write(
         &vcl,
         format!(

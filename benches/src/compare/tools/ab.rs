@@ -43,7 +43,7 @@ pub(super) fn load(
     let rest = ["-n", "10000000", "-f", "TLS1.3", "-E", path(&identity)?];
     let last = ["-e", path(&quantiles)?, &url];
     let said = child::output(
-        ground.args.load_cpu,
+        ground.args.stage.load_cpu,
         &program,
         [&args[..], &rest, &last].concat(),
         &[("OPENSSL_CONF", tls.as_os_str())],

@@ -60,7 +60,7 @@ pub(super) fn load(
     }
     args.extend(["--urls-from-file", path(&urls)?]);
     let patience = Duration::from_secs(u64::from(seconds) + 30);
-    let said = child::output(ground.args.load_cpu, &program, args, &[], patience)?;
+    let said = child::output(ground.args.stage.load_cpu, &program, args, &[], patience)?;
     let said: Value = serde_json::from_slice(&said).context("cannot understand it")?;
     read(&said).with_context(|| format!("cannot understand it: {said}"))
 }
