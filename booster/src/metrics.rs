@@ -257,7 +257,7 @@ pub struct CacheMetrics {
     pub stored_bytes: IntGauge,
     /// Files of the cache, by `kind`.
     pub stored_files: IntGaugeVec,
-    /// Whether the disk refuses to be written to: 0 or 1.
+    /// Whether the disk refuses to be written to or has too little free: 0 or 1.
     pub disk_trouble: IntGauge,
     /// Failures of the disk while writing.
     pub write_failures: IntCounter,
@@ -337,7 +337,7 @@ impl CacheMetrics {
                 "Files of the cache on disk",
                 &["kind"],
             )?,
-            disk_trouble: registry.gauge("disk_trouble", "Whether the disk refuses writes")?,
+            disk_trouble: registry.gauge("disk_trouble", "Whether the disk takes no packs")?,
             write_failures: counter("write_failures_total", "Failed writes to the cache")?,
         })
     }

@@ -244,11 +244,10 @@ impl Store {
         }
     }
 
-    /// Why nothing is kept at the moment, if the disk refuses. If it has for long enough, it is
-    /// tried whether it still does. Touches the disk.
+    /// Why nothing is kept at the moment, if the disk refuses or too little of it is free. If it has
+    /// refused for long enough, it is tried whether it still does. Touches the disk.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.room.trouble()?;
-        if self.room.may_try() {
+        if self.room.has_refused() && self.room.may_try() {
             let probe = self.folder.join(TEMPORARY).join("probe");
             let written = fs::write(&probe, PROBE).and_then(|()| fs::remove_file(&probe));
             // Fills write elsewhere: it must be there, too.
@@ -307,6 +306,9 @@ impl Store {
                 }
                 drop(index);
                 self.room.give_back(more - lacks);
+                if lacks > 0 && matches!(errand, Errand::Somebody) {
+                    self.room.is_wanting(more);
+                }
                 return Err(refusal);
             }
         };

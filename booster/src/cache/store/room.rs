@@ -23,6 +23,8 @@ struct State {
     /// When the file system was last asked, and what may be written since then.
     asked: Option<(Instant, u64)>,
     refused: Option<Refusal>,
+    /// How many bytes there was no room for, when somebody waited for them last.
+    wanting: Option<u64>,
 }
 
 /// That the disk has refused to be written to.
@@ -112,15 +114,55 @@ impl Room {
 
     /// The disk has taken something.
     pub(super) fn taken(&self) {
-        if self.state().refused.take().is_some() {
+        let mut state = self.state();
+        if state.refused.take().is_some() {
             info!("the disk can be written to again");
-            self.trouble.set(0);
+            self.trouble.set(i64::from(state.wanting.is_some()));
         }
     }
 
-    /// Why nothing is kept at the moment, if the disk refuses.
+    /// Whether the disk has refused, as far as is known.
+    pub(super) fn has_refused(&self) -> bool {
+        self.state().refused.is_some()
+    }
+
+    /// Takes note that `bytes` which somebody waits for cannot be written, since too little would
+    /// stay free, and that there is nothing to give up for them.
+    pub(super) fn is_wanting(&self, bytes: u64) {
+        if self.state().wanting.replace(bytes).is_none() {
+            let percent = self.free_percent_min;
+            warn!(
+                bytes,
+                percent, "too little of the disk is free: packs are passed on unkept"
+            );
+        }
+        self.trouble.set(1);
+    }
+
+    /// Takes note that there was room for what somebody waits for.
+    fn has_enough(&self) {
+        let mut state = self.state();
+        if state.wanting.take().is_some() {
+            info!("there is room on the disk again");
+            self.trouble.set(i64::from(state.refused.is_some()));
+        }
+    }
+
+    /// Why nothing is kept at the moment, if the disk refuses or has no room. Asks how much of it is
+    /// free, if it had none. Touches the disk.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.state().refused.as_ref().map(|it| it.why.clone())
+        if let Some(refused) = &self.state().refused {
+            return Some(refused.why.clone());
+        }
+        let wanting = self.state().wanting?;
+        let lacks = self.lacks(wanting);
+        self.give_back(wanting - lacks);
+        if lacks == 0 {
+            self.has_enough();
+            return None;
+        }
+        let percent = self.free_percent_min;
+        Some(format!("less than {percent} % of the disk would stay free"))
     }
 
     /// From now on the file system has room for so many bytes, and is not asked.

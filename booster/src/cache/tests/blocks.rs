@@ -114,4 +114,11 @@ async fn what_must_stay_free_is_left_free_to_the_block_and_nothing_goes_in_vain(
     assert_eq!(bed.get(&packs[2]).await, filled(false, false));
     assert!(bed.cache.is_stored(packs[1].header.id()));
     assert_eq!(store.pretended_free(), taken(1));
+    // Operators are told for as long as that is so.
+    let trouble = async || (bed.cache.trouble().await, bed.metrics.disk_trouble.get());
+    let why = "less than 1 % of the disk would stay free".to_owned();
+    assert_eq!(trouble().await, (Some(why), 1));
+    assert_eq!(store.pretended_free(), taken(1));
+    free(room_for(&[&packs[2]]));
+    assert_eq!(trouble().await, (None, 0));
 }
