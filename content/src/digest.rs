@@ -64,12 +64,18 @@ impl Digest {
     /// The 64 hexadecimal digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
+        self.hex_digits().iter().copied().map(char::from).collect()
+    }
+
+    /// The same as ASCII, for those who need no string.
+    #[must_use]
+    pub fn hex_digits(&self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
         }
-        text
+        digits
     }
 
     /// Reads 64 lower-case hexadecimal digits.
@@ -191,16 +197,25 @@ pub enum ParseDigestError {
 }
 
 fn nibble(digit: u8) -> Result<u8, ParseDigestError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        other => Err(ParseDigestError::Digit {
-            found: char::from(other),
+    match NIBBLES[usize::from(digit)] {
+        NO_DIGIT => Err(ParseDigestError::Digit {
+            found: char::from(digit),
         }),
+        nibble => Ok(nibble),
     }
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+/// What each byte is as a digit: a path with a digest is read with every request.
+const NIBBLES: [u8; 256] = {
+    let (mut nibbles, mut value) = ([NO_DIGIT; 256], 0);
+    while value < 16 {
+        nibbles[HEX[value as usize] as usize] = value;
+        value += 1;
+    }
+    nibbles
+};
+const NO_DIGIT: u8 = 0xff;
 
 #[cfg(test)]
 mod tests {

@@ -82,8 +82,12 @@ impl Route {
         let rest = path.strip_prefix("/v1/").ok_or(RouteError::Nowhere)?;
         let mut parts = rest.split('/');
         let head = parts.next().unwrap_or_default();
-        let tail: Vec<&str> = parts.collect();
-        match (head, &tail[..]) {
+        let (mut tail, mut length) = ([""; 3], 0);
+        for part in parts {
+            *tail.get_mut(length).ok_or(RouteError::Nowhere)? = part;
+            length += 1;
+        }
+        match (head, &tail[..length]) {
             ("check-in", []) => Ok(Self::CheckIn),
             ("crl", [issuer]) => Digest::from_hex(issuer)
                 .map(|issuer| Self::Crl(*issuer.as_raw()))

@@ -13,6 +13,7 @@ use service::Report;
 use tracing::{debug, warn};
 use transport::{Body, BoxError, respond};
 
+use super::reply::Etag;
 use super::{Api, not_cached, reply, text, told, value};
 use crate::cache::{Asker, Extent, FillError, How, Reader};
 use crate::offline::Phase;
@@ -32,7 +33,7 @@ impl Api {
             .pack(fileset, id, asker)
             .await
             .map_err(told)?;
-        let etag = format!("\"{}\"", id.0.hex());
+        let etag = Etag::of(id.0);
         if reply::has(head, &etag) {
             let mut response = respond::status(StatusCode::NOT_MODIFIED);
             name(response.headers_mut(), &etag);
@@ -78,9 +79,9 @@ impl Api {
 }
 
 /// The part that is asked for, or the length outside of which it lies.
-fn wanted(head: &Parts, etag: &str, total: u64) -> Result<ByteRange, u64> {
+fn wanted(head: &Parts, etag: &Etag, total: u64) -> Result<ByteRange, u64> {
     // RFC 9110 §13.1.5: a range counts only for the state that the asker has; a pack has one.
-    let same = text(head, &IF_RANGE).is_none_or(|held| held == etag);
+    let same = text(head, &IF_RANGE).is_none_or(|held| held == etag.as_str());
     let range = text(head, &RANGE).filter(|_| same);
     ByteRange::parse(range, total).map_err(|outside| outside.length)
 }
@@ -96,11 +97,12 @@ fn bounds(range: &ByteRange, total: u64) -> (u64, u64) {
 fn whole_or_part(
     range: &ByteRange,
     total: u64,
-    etag: &str,
+    etag: &Etag,
     status: &'static str,
     body: Body,
 ) -> Response<Body> {
     let mut response = Response::new(body);
+    *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
     let (from, end) = bounds(range, total);
     if matches!(range, ByteRange::Part(_)) {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -123,10 +125,10 @@ fn outside(total: u64) -> Response<Body> {
     response
 }
 
-fn name(headers: &mut HeaderMap, etag: &str) {
+fn name(headers: &mut HeaderMap, etag: &Etag) {
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(CACHE_IMMUTABLE));
-    headers.insert(ETAG, value(etag));
+    headers.insert(ETAG, etag.value());
 }
 
 /// How it was found, in the words of RFC 9211.
@@ -154,9 +156,8 @@ fn status(how: How) -> &'static str {
 
 /// Whether the client does not want what a cache believes (RFC 9111 §5.2.1.4).
 fn is_doubted(head: &Parts) -> bool {
-    let control = text(head, &CACHE_CONTROL).unwrap_or_default();
-    let mut directives = control.split(',').map(str::trim);
-    directives.any(|directive| directive.eq_ignore_ascii_case("no-cache"))
+    let is_it = |directive: &str| directive.eq_ignore_ascii_case("no-cache");
+    text(head, &CACHE_CONTROL).is_some_and(|control| control.split(',').map(str::trim).any(is_it))
 }
 
 /// The bytes as they come. If reading breaks off, so does the body: it never ends short.
@@ -192,6 +193,8 @@ fn fault(failure: FillError) -> Fault {
     Fault::new(code, detail)
 }
 
+/// As many headers as a pack has, with what every answer has and the date: room for them at once.
+const HEADERS: usize = 9;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const HIT: &str = "larder-booster; hit";
 const MISS: &str = "larder-booster; fwd=miss";

@@ -12,7 +12,7 @@ use protocol::{Code, Fault};
 use service::metrics::IntCounter;
 use transport::{Body, respond};
 
-use super::{text, value};
+use super::text;
 
 /// Something small that is here as a whole.
 pub(super) struct Document {
@@ -24,11 +24,30 @@ pub(super) struct Document {
     pub(super) media_type: &'static str,
 }
 
+/// The name of a state: its digest in quotes (RFC 9110 §8.8.3).
+pub(super) struct Etag([u8; 66]);
+
+impl Etag {
+    pub(super) fn of(digest: Digest) -> Self {
+        let mut quoted = [b'"'; 66];
+        quoted[1..65].copy_from_slice(&digest.hex_digits());
+        Self(quoted)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("digits and quotes are ASCII")
+    }
+
+    pub(super) fn value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).expect("digits and quotes are valid in a header")
+    }
+}
+
 impl Document {
     /// The document, its head alone, or 304 if the asker has it.
     pub(super) fn answer(self, head: &Parts) -> Response<Body> {
         let length = self.bytes.len() as u64;
-        let etag = self.digest.map(|digest| format!("\"{}\"", digest.hex()));
+        let etag = self.digest.map(Etag::of);
         let mut response = match &etag {
             Some(etag) if has(head, etag) => respond::status(StatusCode::NOT_MODIFIED),
             Some(_) | None => {
@@ -47,7 +66,7 @@ impl Document {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(self.cache));
         if let Some(etag) = etag {
-            headers.insert(ETAG, value(&etag));
+            headers.insert(ETAG, etag.value());
         }
         response
     }
@@ -77,11 +96,9 @@ pub(super) fn wrong_method(allowed: &'static str) -> Response<Body> {
 }
 
 /// Whether the asker has the state called `etag` (RFC 9110 §13.1.2: weak comparison).
-pub(super) fn has(head: &Parts, etag: &str) -> bool {
-    let held = text(head, &IF_NONE_MATCH).unwrap_or_default();
-    held.split(',')
-        .map(str::trim)
-        .any(|held| held == "*" || held.trim_start_matches("W/") == etag)
+pub(super) fn has(head: &Parts, etag: &Etag) -> bool {
+    let is_it = |held: &str| held == "*" || held.trim_start_matches("W/") == etag.as_str();
+    text(head, &IF_NONE_MATCH).is_some_and(|held| held.split(',').map(str::trim).any(is_it))
 }
 
 /// Counts the bytes of the body as they are sent; what every answer carries is added.
