@@ -58,13 +58,13 @@ impl Api {
         &self,
         from: &From,
         admitted: Result<Phase, Fault>,
-        head: Parts,
+        head: &Parts,
         body: Bytes,
     ) -> Response<Body> {
         let (kind, answered) = match (Route::parse(head.uri.path()), admitted) {
             (Ok(route), Ok(phase)) => {
                 let kind = route.kind();
-                (kind, self.to(from, route, &head, body, phase).await)
+                (kind, self.to(from, route, head, body, phase).await)
             }
             (Ok(route), Err(told)) => (route.kind(), Err(told)),
             (Err(_), Err(told)) => ("none", Err(told)),
@@ -101,7 +101,7 @@ impl Api {
         }
         match self.route(&route, head, from.asker, phase).await {
             Err(told) if told.code == Code::NotFound => {
-                let private = self.private(from, &route, phase).await;
+                let private = Box::pin(self.private(from, &route, phase)).await;
                 private.ok_or(told)
             }
             answered => answered,

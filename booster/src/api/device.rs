@@ -51,17 +51,18 @@ impl Api {
         match route {
             Route::CheckIn | Route::Roster | Route::Wait if !rosters.speaks() => Ok(None),
             Route::CheckIn if head.method == Method::POST => {
-                rosters.check_in(device, body.clone()).await.map(Some)
+                let said = rosters.check_in(device, body.clone());
+                Box::pin(said).await.map(Some)
             }
             Route::CheckIn => Ok(Some(reply::wrong_method("POST"))),
             Route::Roster if head.method == Method::GET => rosters.proof(device).map(Some),
             Route::Wait if head.method == Method::GET => {
                 let query = head.uri.query().unwrap_or_default();
-                rosters.wait(device, query).await.map(Some)
+                Box::pin(rosters.wait(device, query)).await.map(Some)
             }
             Route::Roster | Route::Wait => Ok(Some(reply::wrong_method("GET"))),
             Route::Statement(digest) if is_read => {
-                let found = rosters.own(device, *digest).await;
+                let found = Box::pin(rosters.own(device, *digest)).await;
                 Ok(found.map(answer))
             }
             Route::Pack(fileset, _) if is_read => {

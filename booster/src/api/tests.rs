@@ -71,7 +71,11 @@ impl Served {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        soon(self.api.answer(&NOBODY, Ok(self.phase), head, Bytes::new())).await
+        soon(
+            self.api
+                .answer(&NOBODY, Ok(self.phase), &head, Bytes::new()),
+        )
+        .await
     }
 
     /// Holds an answer to its status, its headers, and the length and start of its body.

@@ -65,7 +65,7 @@ impl Rosters {
             return Ok(());
         }
         // It may have been told of a newer manifest, or have just come.
-        let asked = self.doubt().await;
+        let asked = Box::pin(self.doubt()).await;
         match self.access(device, fileset).await {
             Access::Granted | Access::Untold => Ok(()),
             Access::Unknown if !asked => Err(out_of_reach()),
@@ -153,7 +153,8 @@ impl Rosters {
         if let Some(named) = self.shared.named().get(&manifest) {
             return Some(Arc::clone(named));
         }
-        self.manifest(device, manifest).await?;
+        // In a box: whoever asks for a pack comes by here, and it is rarely needed.
+        Box::pin(self.manifest(device, manifest)).await?;
         self.shared.named().get(&manifest).cloned()
     }
 

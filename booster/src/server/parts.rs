@@ -229,17 +229,20 @@ impl Parts {
                 async move {
                     let mut turn = match api.room(&from, &head) {
                         // Of other bodies nothing is read.
-                        Ok(None) => return api.answer(&from, admitted, head, Bytes::new()).await,
+                        Ok(None) => return api.answer(&from, admitted, &head, Bytes::new()).await,
                         Ok(Some(turn)) => turn,
-                        Err(told) => return api.answer(&from, Err(told), head, Bytes::new()).await,
+                        Err(told) => {
+                            return api.answer(&from, Err(told), &head, Bytes::new()).await;
+                        }
                     };
+                    // In a box: those who ask for packs, and are many, need no room for it.
                     let heard = hear(body, Spoken::ENVELOPE_BYTES_MAX, BODY_IDLE);
-                    let (admitted, body) = match in_time(heard).await {
+                    let (admitted, body) = match Box::pin(in_time(heard)).await {
                         Ok(body) => (admitted, body),
                         Err(told) => (Err(told), Bytes::new()),
                     };
                     turn.heard();
-                    api.answer(&from, admitted, head, body).await
+                    api.answer(&from, admitted, &head, body).await
                 }
             },
             sink,
