@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use certs::crl::CrlWatcher;
+use certs::trust::Basis;
 use certs::{IssuerId, Peer, RefusalReason, Trust};
 use service::CancellationToken;
 use tokio::sync::Notify;
@@ -26,6 +27,7 @@ pub struct Session {
     given_up_max: u32,
     http2: bool,
     id: u64,
+    judged: Mutex<Option<Judged>>,
     kept: OnceLock<Arc<dyn Any + Send + Sync>>,
     peer: Option<Peer>,
     remote: SocketAddr,
@@ -36,6 +38,13 @@ pub struct Session {
     retire: CancellationToken,
     /// Only the housekeeper and the start and end of requests touch it.
     watch: Mutex<Watch>,
+}
+
+/// That the peer might stay, in which second and by what.
+#[derive(Debug)]
+struct Judged {
+    at: i64,
+    basis: Basis,
 }
 
 /// What the housekeeper looks at.
@@ -275,6 +284,7 @@ impl Sessions {
             given_up_max: limits.given_up_max,
             http2,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            judged: Mutex::default(),
             kept: OnceLock::new(),
             peer,
             remote,
@@ -341,12 +351,26 @@ pub(super) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 impl Shared {
-    /// Whether the session's peer may stay at `now`.
+    /// Whether the session's peer may stay at `now`. It is judged once a second, and whenever a
+    /// root, an issuer or a list is another: a busy session asks some thousand times in between.
     pub(super) fn judge(&self, session: &Session, now: i64) -> Result<(), RefusalReason> {
-        session
-            .peer
-            .as_ref()
-            .map_or(Ok(()), |peer| self.settings.trust.check(peer, now))
+        let Some(peer) = &session.peer else {
+            return Ok(());
+        };
+        let trust = &self.settings.trust;
+        let mut judged = session
+            .judged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let stands = |it: &Judged| it.at == now && trust.stands_on(&it.basis);
+        if judged.as_ref().is_some_and(stands) {
+            return Ok(());
+        }
+        // Taken first: what changes meanwhile counts at the next request.
+        let basis = trust.basis();
+        trust.check(peer, now)?;
+        *judged = Some(Judged { at: now, basis });
+        Ok(())
     }
 
     /// Ends a session now, and tells of it.
