@@ -80,6 +80,8 @@ pub(crate) struct InlineExecutor(Arc<Started>);
 struct Started {
     /// How many more may be tried on the spot before the connection has its turn.
     at_once: AtomicUsize,
+    /// Who calls the connection.
+    turn: Arc<Turn>,
     /// Those that wait for something.
     waiting: Mutex<Vec<Stream>>,
 }
@@ -107,7 +109,8 @@ where
         };
         // Nobody is woken by this: what has to wait is polled once more, among the others.
         let mut cx = Context::from_waker(Waker::noop());
-        if self.0.may_try() && Pin::new(&mut stream).poll(&mut cx).is_ready() {
+        let step = || Pin::new(&mut stream).poll(&mut cx);
+        if self.0.may_try() && self.0.turn.calling_nobody(step).is_ready() {
             return;
         }
         self.0.waiting().push(stream);
@@ -119,7 +122,6 @@ where
 pub(crate) struct InlineStreams {
     executor: InlineExecutor,
     set: FuturesUnordered<Stream>,
-    turn: Arc<Turn>,
 }
 
 impl InlineStreams {
@@ -138,28 +140,29 @@ impl InlineStreams {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let waker = Waker::from(Arc::clone(&self.turn));
+        let started = Arc::clone(&self.executor.0);
+        let turn = &started.turn;
+        let waker = Waker::from(Arc::clone(turn));
         poll_fn(|task| {
-            self.turn.task.register(task.waker());
-            self.turn.begin();
+            turn.task.register(task.waker());
+            turn.begin();
             let mut cx = Context::from_waker(&waker);
             let mut rounds = 0;
             loop {
-                let at_once = &self.executor.0.at_once;
-                at_once.store(AT_ONCE_MAX, Ordering::Relaxed);
+                started.at_once.store(AT_ONCE_MAX, Ordering::Relaxed);
                 if let Poll::Ready(ended) = connection.as_mut().poll(&mut cx) {
                     return Poll::Ready(ended.map_err(BoxError::from));
                 }
-                self.set.extend(self.executor.0.waiting().drain(..));
+                self.set.extend(started.waiting().drain(..));
                 while let Poll::Ready(Some(())) = self.set.poll_next_unpin(&mut cx) {}
                 rounds += 1;
                 // An answer wakes the connection that is to carry it: no need to queue for that.
-                if !self.turn.again() || rounds == ROUNDS_MAX {
+                if !turn.again() || rounds == ROUNDS_MAX {
                     break;
                 }
             }
             let flushed = io.flush_now(&mut cx);
-            if self.turn.end() || rounds == ROUNDS_MAX {
+            if turn.end() || rounds == ROUNDS_MAX {
                 task.waker().wake_by_ref();
             }
             match flushed {
@@ -187,6 +190,21 @@ impl Turn {
     /// Whether somebody has called since this was last asked.
     fn again(&self) -> bool {
         self.state.swap(AT_WORK, Ordering::AcqRel) & CALLED != 0
+    }
+
+    /// Does `step` in the middle of a connection's turn, and forgets who calls meanwhile.
+    ///
+    /// An answer calls the connection that is to carry it. But a connection which has handed over a
+    /// request asks for the next one before it waits, and sends what is there: a future that is
+    /// pending has looked at everything after it was last called. So have all others who call here,
+    /// whose turn comes after the connection's.
+    fn calling_nobody<T>(&self, step: impl FnOnce() -> T) -> T {
+        let before = self.state.load(Ordering::Acquire);
+        let done = step();
+        if before & CALLED == 0 {
+            self.state.fetch_and(!CALLED, Ordering::AcqRel);
+        }
+        done
     }
 
     /// Whoever calls from now on wakes the task. Whether somebody has called before.
