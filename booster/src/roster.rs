@@ -17,6 +17,7 @@ mod speak;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -83,6 +84,10 @@ struct Shared {
     /// Manifests and scripts under way.
     fetches: SingleFlight<Digest, Option<Bytes>>,
     held: watch::Sender<Option<Arc<Held>>>,
+    /// Whether the last roster lies on the disk.
+    is_kept: AtomicBool,
+    /// Whether an earlier run had one that cannot be used any more.
+    is_lost: AtomicBool,
     /// Somebody has come who is not on the roster.
     joined: Notify,
     /// What manifests name.
@@ -91,6 +96,8 @@ struct Shared {
     /// Who is being heard out.
     speaking: Mutex<HashSet<String>>,
     room: Arc<Semaphore>,
+    /// Who waits, and what ends that: one wait for each device.
+    waiting: Mutex<HashMap<String, CancellationToken>>,
 }
 
 /// A roster that was verified.
@@ -108,6 +115,14 @@ pub(crate) struct Turn {
     device: String,
     shared: Arc<Shared>,
     room: Option<OwnedSemaphorePermit>,
+}
+
+/// The wait of one device.
+struct Place {
+    device: String,
+    shared: Arc<Shared>,
+    /// Ends it: another one of the same device has taken its place.
+    taken: CancellationToken,
 }
 
 /// Why there is no newer roster.
@@ -131,6 +146,8 @@ pub(crate) enum RosterError {
 const WAITING_MAX: usize = 1024;
 /// Devices that are heard out at a time: each takes up to 130 KiB.
 const HEARD_AT_ONCE: usize = 256;
+/// Devices that wait at a time, as at the origin.
+const WAITING_AT_ONCE: usize = 16_384;
 
 impl Rosters {
     /// What holds as far as the last run knew, and what passes on what devices say.
@@ -144,11 +161,14 @@ impl Rosters {
             devices: Devices::default(),
             fetches: SingleFlight::new(parts.spawner.clone()),
             held: watch::Sender::new(None),
+            is_kept: AtomicBool::new(true),
+            is_lost: AtomicBool::new(false),
             joined: Notify::new(),
             named: Mutex::default(),
             outbox,
             speaking: Mutex::default(),
             room: Arc::new(Semaphore::new(HEARD_AT_ONCE)),
+            waiting: Mutex::default(),
             parts,
         });
         let rosters = Self { shared };
@@ -179,6 +199,9 @@ impl Rosters {
         let room = Arc::clone(&self.shared.room).try_acquire_owned();
         let busy = |_| Fault::new(Code::Busy, "too many devices speak at once");
         let room = room.map_err(busy)?;
+        if !self.shared.devices.may_check_in(device, Instant::now()) {
+            return Err(Fault::new(Code::TooMany, "check-ins come too fast"));
+        }
         if !self.shared.speaking().insert(device.to_owned()) {
             return Err(Fault::new(Code::TooMany, "one thing at a time"));
         }
@@ -208,6 +231,40 @@ impl Rosters {
 impl Shared {
     fn speaking(&self) -> MutexGuard<'_, HashSet<String>> {
         self.speaking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for `device` to wait; an earlier wait of it ends.
+    fn place(self: &Arc<Self>, device: &str) -> Result<Place, Fault> {
+        if !self.devices.may_wait(device, Instant::now()) {
+            return Err(Fault::new(Code::TooMany, "waits come too fast"));
+        }
+        let mut waiting = self.waiting();
+        if waiting.len() >= WAITING_AT_ONCE && !waiting.contains_key(device) {
+            return Err(Fault::new(Code::Busy, "too many devices wait at once"));
+        }
+        let taken = CancellationToken::new();
+        if let Some(before) = waiting.insert(device.to_owned(), taken.clone()) {
+            before.cancel();
+        }
+        Ok(Place {
+            device: device.to_owned(),
+            shared: Arc::clone(self),
+            taken,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.waiting();
+        // Looked at under the lock: whoever takes it says so there.
+        if !self.taken.is_cancelled() {
+            waiting.remove(&self.device);
+        }
     }
 }
 

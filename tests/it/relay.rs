@@ -1,199 +1,23 @@
 //! Devices that speak through their booster: what crosses the line, what they may read, and what a
 //! booster cannot make them believe.
 
-use std::path::{Path, PathBuf};
+mod scene;
+
 use std::time::Duration;
 
 use booster::Booster;
 use certs::Role;
-use certs::keyfile;
-use client::CheckedIn;
-use content::statement::{Payload as _, Signature, Spoken, seal};
-use content::{Digest, RosterProof};
 use origin::inventory::view::InventoryView;
 use origin::manifests::view::Holds;
-use origin::model::calls::Reason;
-use origin::model::view::{Committed, DraftView, Edit};
-use protocol::{CheckIn, Code, FilesetResult, FilesetState, Held, Inventory, Relayed};
-use serde_json::{Value, json};
+use protocol::{Code, Inventory, Relayed};
 use tests::fixture;
 use tests::liar::{Liar, Lie};
-use tests::link::{Fate, Link};
+use tests::link::Fate;
 use tests::scrape::metric;
-use tests::testbed::{CRL_POLL, Party, Testbed, until};
-use transport::{CallError, Source};
+use tests::testbed::{CRL_POLL, Party, until};
+use transport::CallError;
 
-/// An origin behind a link, with the filesets `tools` and `notes`.
-struct Scene {
-    bed: Testbed,
-    link: Link,
-}
-
-impl Scene {
-    async fn set() -> Self {
-        let nowhere = ([127, 0, 0, 1], 1).into();
-        let link = Link::open(nowhere, Fate::Pass).await.unwrap();
-        let bed = Testbed::start_at(&[link.address()]).await.unwrap();
-        link.lead_to(bed.origin().addresses().content);
-        for name in ["tools", "notes"] {
-            let folder = bed.path(name);
-            fixture::tree(&folder, 1).unwrap();
-            bed.publish(name, &folder).await.unwrap();
-        }
-        Self { bed, link }
-    }
-
-    /// Commits a model by which everybody holds `comes`, and no more what `goes`.
-    async fn commit(&self, comes: &str, goes: Option<&str>) -> u64 {
-        let target = self.bed.path("installed").join(comes);
-        let spec = json!({ "revision": 1, "target": target, "mode": "tree" });
-        let group = |name: &str| format!("association/{name}/group/all");
-        let mut edits = vec![
-            edit(&format!("fileset/{comes}"), Some(spec)),
-            edit(&group(comes), Some(json!({}))),
-        ];
-        edits.extend(goes.map(|goes| edit(&group(goes), None)));
-        let admin = self.bed.admin();
-        let _begun: DraftView = admin.post("/model/drafts/d/edits", &edits).await.unwrap();
-        let message = "a test".to_owned();
-        let reason = Reason { message };
-        let made: Committed = admin.post("/model/drafts/d/commit", &reason).await.unwrap();
-        made.model
-    }
-
-    async fn device(&self, id: &'static str) -> Device {
-        let data = self.bed.enrol_client(id).await.unwrap();
-        let join = self.bed.join(Role::Client).await.unwrap();
-        let party = Party::of(&data, &join, &self.bed.clock()).await.unwrap();
-        Device { id, data, party }
-    }
-
-    /// How often the origin was asked for that route.
-    async fn asked(&self, route: &str) -> u64 {
-        let (ops, label) = (self.bed.origin().addresses().ops, route_label(route));
-        let counted = metric(ops, "larder_origin_http_requests_total", &label).await;
-        counted.unwrap_or(0)
-    }
-
-    /// What the device of `data` hears at a check-in that knows no booster but `source`.
-    async fn check_in(&self, data: &Path, source: &str) -> CheckedIn {
-        let file = self.bed.path("check-in.toml");
-        std::fs::write(&file, format!("data = {data:?}\nsources = [{source:?}]\n")).unwrap();
-        let config = client::Config::load(&file).unwrap();
-        client::check_in(&config, &self.bed.clock()).await.unwrap()
-    }
-
-    /// What `device` says, sealed with the key of `signer`.
-    fn sealed(&self, device: &str, signer: &Device, counter: u64, held: Held) -> Vec<u8> {
-        let identity = signer.data.join("identity");
-        let key = keyfile::load(&identity.join("key.pem")).unwrap();
-        let chain = std::fs::read_to_string(identity.join("cert.pem")).unwrap();
-        let chain = certs::pem::to_certs(&chain).unwrap();
-        let check_in = CheckIn {
-            release: "test".to_owned(),
-            booster: None,
-            held: Some(held),
-        };
-        let spoken = Spoken {
-            deployment: self.bed.origin().authority().deployment().id.to_string(),
-            device: device.to_owned(),
-            run: [3; 16],
-            counter,
-            at: self.bed.clock().now(),
-            body: check_in.encode(),
-        };
-        let sign = |message: &[u8]| {
-            Ok::<_, std::convert::Infallible>(Signature {
-                signature: key.sign(message).unwrap(),
-                chain: chain.clone(),
-                key_id: String::new(),
-            })
-        };
-        let sealed = seal(&spoken, sign).unwrap();
-        assert!(sealed.len() <= Spoken::ENVELOPE_BYTES_MAX);
-        sealed
-    }
-}
-
-/// A device that has enrolled.
-struct Device {
-    id: &'static str,
-    data: PathBuf,
-    party: Party,
-}
-
-impl Device {
-    fn at(&self, booster: &Booster, id: &str) -> Source {
-        let address = booster.local_addr().to_string();
-        self.party.source(Role::Booster, id, address).unwrap()
-    }
-
-    /// Whether it gets the first pack of `fileset` from `source`.
-    async fn reads(&self, source: &Source, fileset: &str) -> Result<(), Option<Code>> {
-        let locator = fixture::locator(source, self.party.trust(), fileset).await;
-        let pack = locator.map_err(|_| None)?.packs[0].id;
-        let name = fileset.parse().unwrap();
-        let got = source.pack(&name, &pack, None, false).await;
-        got.map(drop).map_err(|error| code(&error))
-    }
-
-    /// Waits until it gets that of `fileset` from `source`.
-    async fn comes_to(&self, source: &Source, fileset: &str, expected: Result<(), Option<Code>>) {
-        let reads = async || self.reads(source, fileset).await;
-        let got = until(reads, |got| *got == expected).await;
-        assert_eq!(got, expected, "{fileset}");
-    }
-
-    /// What is proved to it once its manifest has that number.
-    async fn proof(&self, source: &Source, number: u64) -> RosterProof {
-        let ask = async || source.roster_proof().await.ok();
-        let is_it = |proof: &Option<RosterProof>| {
-            let proof = proof.as_ref();
-            proof.is_some_and(|proof| proof.entry.number == number)
-        };
-        until(ask, is_it).await.unwrap()
-    }
-}
-
-fn code(error: &CallError) -> Option<Code> {
-    if let CallError::Fault { fault, .. } = error {
-        Some(fault.code)
-    } else {
-        None
-    }
-}
-
-fn edit(key: &str, says: Option<Value>) -> Edit {
-    let key = key.to_owned();
-    Edit { key, says }
-}
-
-fn route_label(route: &str) -> String {
-    format!("route=\"{route}\"")
-}
-
-fn goes_by(manifest: Option<Digest>) -> Held {
-    Held {
-        model: 1,
-        manifest,
-        ..Held::default()
-    }
-}
-
-fn active(fileset: &str) -> Held {
-    let result = FilesetResult {
-        fileset: fileset.parse().unwrap(),
-        revision: 1,
-        state: FilesetState::Active,
-        at: 5,
-        note: String::new(),
-        sources: Vec::new(),
-    };
-    Held {
-        results: vec![result],
-        ..Held::default()
-    }
-}
+use scene::{Device, Scene, active, code, goes_by};
 
 async fn stop(booster: Booster) {
     let _drained = booster.drain(Duration::from_secs(5)).await;
@@ -288,6 +112,14 @@ async fn a_device_reads_at_a_booster_what_its_manifest_names_and_speaks_for_itse
     one.comes_to(&at, "notes", Ok(())).await;
     let denied = Err(Some(Code::Forbidden));
     assert_eq!(one.reads(&at, "tools").await, denied);
+    // A device waits once: its next wait takes the place of the one before.
+    let held = one.proof(&at, 2).await.entry.manifest;
+    let ended = tokio::select! {
+        ended = at.wait(2, held.as_ref()) => ended,
+        ended = at.wait(2, held.as_ref()) => ended,
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("both go on"),
+    };
+    assert!(ended.unwrap().is_none());
     // Nobody speaks for another, by whatever key; what a device says itself arrives.
     let told = async |said: Vec<u8>| at.speak(said).await.map(drop).map_err(|it| code(&it));
     let by_other = scene.sealed("two", &two, 1, active("notes"));
@@ -322,7 +154,9 @@ async fn what_a_booster_knew_of_its_devices_outlives_its_restart_and_the_end_of_
     assert_eq!(one.reads(&at, "tools").await, Ok(()));
     stop(booster).await;
     scene.link.set(Fate::Down);
-    let booster = Booster::bind(config, scene.bed.clock()).await.unwrap();
+    let booster = Booster::bind(config.clone(), scene.bed.clock())
+        .await
+        .unwrap();
     let at = one.at(&booster, "b1");
     assert_eq!(one.reads(&at, "tools").await, Ok(()));
     assert_eq!(one.reads(&at, "notes").await, Err(Some(Code::Forbidden)));
@@ -330,6 +164,43 @@ async fn what_a_booster_knew_of_its_devices_outlives_its_restart_and_the_end_of_
     let at = two.at(&booster, "b1");
     let unknown = two.reads(&at, "tools").await;
     assert_eq!(unknown, Err(Some(Code::UpstreamUnavailable)));
+    stop(booster).await;
+    // One that cannot be read any more is not none.
+    let file = scene.bed.path("b1").join("state/roster");
+    let kept = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &kept[..kept.len() / 2]).unwrap();
+    let booster = Booster::bind(config, scene.bed.clock()).await.unwrap();
+    let at = one.at(&booster, "b1");
+    for name in ["tools", "notes"] {
+        let lost = one.reads(&at, name).await;
+        assert_eq!(lost, Err(Some(Code::UpstreamUnavailable)), "{name}");
+    }
+    stop(booster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_was_started_again_hears_at_once_of_all_who_come_to_a_booster() {
+    let mut scene = Scene::set().await;
+    assert_eq!(scene.commit("tools", None).await, 1);
+    let booster = scene.bed.booster("b1").await.unwrap();
+    for id in ["one", "two", "three"] {
+        let device = scene.device(id).await;
+        device
+            .comes_to(&device.at(&booster, "b1"), "tools", Ok(()))
+            .await;
+    }
+    let on_roster = || booster.metrics().roster.devices.get();
+    until(async || on_roster(), |count| *count == 3).await;
+    scene.bed.kill_origin();
+    scene.link.set(Fate::Down);
+    scene.bed.restart_origin().await.unwrap();
+    scene.link.lead_to(scene.bed.origin().addresses().content);
+    scene.link.set(Fate::Pass);
+    // It has forgotten them, and hears of somebody else first.
+    let four = scene.device("four").await;
+    four.comes_to(&four.at(&booster, "b1"), "tools", Ok(()))
+        .await;
+    until(async || on_roster(), |count| *count == 4).await;
     stop(booster).await;
 }
 

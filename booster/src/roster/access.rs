@@ -1,6 +1,7 @@
 //! Which filesets a device may read here, and what is for it alone: its manifest and its scripts.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -35,11 +36,11 @@ pub(crate) enum Private {
 enum Access {
     /// It may read it.
     Granted,
-    /// Its manifest does not name it, or there is none.
+    /// Its manifest does not name it.
     Denied,
     /// The device is not on the roster.
     Unknown,
-    /// Its manifest cannot be had.
+    /// Its manifest cannot be had, or is yet to be made.
     Unread,
     /// There never was a roster.
     Untold,
@@ -83,7 +84,12 @@ impl Rosters {
     async fn access(&self, device: &str, fileset: &FilesetName) -> Access {
         // One that has expired still says what was allowed when the line broke.
         let Some(held) = self.held() else {
-            return Access::Untold;
+            let is_lost = self.shared.is_lost.load(Ordering::Relaxed);
+            return if is_lost {
+                Access::Unknown
+            } else {
+                Access::Untold
+            };
         };
         if held.head.model == 0 {
             return Access::Granted;
@@ -92,7 +98,8 @@ impl Rosters {
             return Access::Unknown;
         };
         let Some(manifest) = entry.manifest else {
-            return Access::Denied;
+            // It is being made, as for all after the first commit.
+            return Access::Unread;
         };
         match self.named(device, manifest).await {
             Some(named) if named.filesets.contains(fileset) => Access::Granted,
@@ -154,36 +161,40 @@ impl Rosters {
             return Some(Arc::clone(named));
         }
         // In a box: whoever asks for a pack comes by here, and it is rarely needed.
-        Box::pin(self.manifest(device, manifest)).await?;
-        self.shared.named().get(&manifest).cloned()
+        let read = Box::pin(self.read(device, manifest)).await;
+        read.map(|(_, named)| named)
     }
 
     /// The envelope of the manifest of `device`, which is what it should be.
     async fn manifest(&self, device: &str, digest: Digest) -> Option<Bytes> {
+        self.read(device, digest)
+            .await
+            .map(|(envelope, _)| envelope)
+    }
+
+    /// The same, and what it names.
+    async fn read(&self, device: &str, digest: Digest) -> Option<(Bytes, Arc<Named>)> {
         let envelope = self.fetch(digest, Manifest::ENVELOPE_BYTES_MAX).await?;
-        if self.shared.named().contains_key(&digest) {
-            return Some(envelope);
+        if let Some(named) = self.shared.named().get(&digest) {
+            return Some((envelope, Arc::clone(named)));
         }
-        let judge = &self.shared.parts.judge;
-        // A manifest is judged at its own time.
-        let opened = Statement::<Manifest>::open_named(&envelope, digest, judge, 0);
-        let opened = opened.inspect_err(|failure| {
+        let (judge, opening) = (self.shared.parts.judge.clone(), envelope.clone());
+        // Off the runtime: it may have some megabytes. A manifest is judged at its own time.
+        let opened = off_runtime(move || {
+            Statement::<Manifest>::open_named(&opening, digest, &judge, 0)
+                .map(|manifest| (manifest.device.clone(), Named::of(&manifest)))
+        });
+        let opened = opened.await?.inspect_err(|failure| {
             debug!(%device, error = %Report(failure), "cannot use a manifest");
         });
-        let manifest = opened.ok().filter(|manifest| manifest.device == device)?;
-        let scripts = manifest.items.iter().flat_map(|item| &item.scripts);
-        let named = Named {
-            filesets: manifest.items.iter().map(|it| it.fileset.clone()).collect(),
-            scripts: scripts
-                .map(|script| (script.digest, script.bytes))
-                .collect(),
-        };
+        let (_, named) = opened.ok().filter(|(of, _)| of == device)?;
+        let named = Arc::new(named);
         let mut all = self.shared.named();
         if all.len() >= NAMED_MAX {
             all.clear();
         }
-        all.insert(digest, Arc::new(named));
-        Some(envelope)
+        all.insert(digest, Arc::clone(&named));
+        Some((envelope, named))
     }
 
     /// What is called `digest`: from here, else from the origin, once for all who want it.
@@ -198,6 +209,18 @@ impl Rosters {
             async move { shared.fetch(digest, bytes_max).await }
         });
         fetched.await.flatten()
+    }
+}
+
+impl Named {
+    fn of(manifest: &Manifest) -> Self {
+        let scripts = manifest.items.iter().flat_map(|item| &item.scripts);
+        Self {
+            filesets: manifest.items.iter().map(|it| it.fileset.clone()).collect(),
+            scripts: scripts
+                .map(|script| (script.digest, script.bytes))
+                .collect(),
+        }
     }
 }
 

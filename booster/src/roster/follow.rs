@@ -1,5 +1,6 @@
 //! Follows the roster: one wait at the origin, and who has come since.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -157,26 +158,32 @@ impl Rosters {
     /// Tells of those who have come, and takes the roster that then holds.
     async fn refresh(&self) -> Result<(), RosterError> {
         let (origin, devices) = (&self.shared.parts.origin, &self.shared.devices);
-        let mut new = devices.to_tell(Instant::now());
-        if new.is_empty() {
-            self.take(origin.roster().await?).await?;
-            // After a start of the origin, it has forgotten all of them.
-            if let Some(held) = self.held() {
-                new = devices.missing(held.roster(), Instant::now());
-            }
-            if new.is_empty() {
-                return Ok(());
-            }
+        let before = self.held();
+        self.tell_of(&devices.to_tell(Instant::now())).await?;
+        self.take(origin.roster().await?).await?;
+        // After a start of the origin, it has forgotten who comes here.
+        let Some(held) = self.held() else {
+            return Ok(());
+        };
+        let before = before.as_deref().map(Held::roster);
+        let missing = devices.missing(held.roster(), before, Instant::now());
+        if missing.is_empty() {
+            return Ok(());
         }
-        for part in new.chunks(Relayed::JOINED_MAX) {
+        self.tell_of(&missing).await?;
+        self.take(origin.roster().await?).await
+    }
+
+    async fn tell_of(&self, ids: &[String]) -> Result<(), RosterError> {
+        for part in ids.chunks(Relayed::JOINED_MAX) {
             let relayed = Relayed {
                 messages: Vec::new(),
                 joined: part.to_vec(),
             };
-            origin.pass_on(&relayed).await?;
-            devices.told(part, Instant::now());
+            self.shared.parts.origin.pass_on(&relayed).await?;
+            self.shared.devices.told(part, Instant::now());
         }
-        self.take(origin.roster().await?).await
+        Ok(())
     }
 
     /// Takes a head from the origin, with the list that it names.
@@ -208,6 +215,8 @@ impl Rosters {
         if is_news {
             let (devices, model) = (held.head.count, held.head.model);
             info!(devices, model, "another roster");
+        }
+        if is_news || !self.shared.is_kept.load(Ordering::Relaxed) {
             self.keep(held).await;
         }
         Ok(())
@@ -250,12 +259,16 @@ impl Rosters {
             bytes.extend_from_slice(&held.roster().encode());
             durable::write(&RealDisk, &path, &bytes, 0o600)
         };
-        if let Some(Err(error)) = off_runtime(write).await {
+        let written = off_runtime(write).await;
+        if let Some(Err(error)) = &written {
             warn!(%error, "the next start will not know this roster");
         }
+        let is_kept = matches!(written, Some(Ok(_)));
+        self.shared.is_kept.store(is_kept, Ordering::Relaxed);
     }
 
-    /// Takes up what the last run knew.
+    /// Takes up what the last run knew. Where that cannot be used, nobody has forgotten that there
+    /// was something.
     pub(super) async fn recall(&self) {
         let (this, path) = (self.clone(), self.shared.parts.folder.join(FILE));
         let recalled = off_runtime(move || {
@@ -265,12 +278,13 @@ impl Rosters {
                 Ok(None) => Ok(()),
                 Err(error) => {
                     warn!(%error, "cannot read the last roster");
-                    Ok(())
+                    Err(RosterError::Bad("its file cannot be read"))
                 }
             }
         });
         if let Some(Err(failure)) = recalled.await {
             warn!(error = %Report(&failure), "cannot use the last roster");
+            self.shared.is_lost.store(true, Ordering::Relaxed);
         }
     }
 

@@ -146,7 +146,7 @@ impl Rosters {
     ///
     /// # Errors
     ///
-    /// Fails if `query` makes no sense.
+    /// Fails if `query` makes no sense, or if waits come too fast or are too many.
     pub(crate) async fn wait(&self, device: &str, query: &str) -> Result<Response<Body>, Fault> {
         self.seen(device);
         let bad = || Fault::new(Code::BadRequest, "want model=NUMBER and manifest=DIGEST");
@@ -158,11 +158,13 @@ impl Rosters {
                 Some(_) | None => return Err(bad()),
             }
         }
+        let place = self.shared.place(device)?;
         let changed = timeout(WAIT, self.changed(device, held));
         let closing = self.shared.closing.clone();
         Ok(tokio::select! {
             changed = changed => changed.unwrap_or_else(|_| nothing()),
             () = closing.cancelled() => nothing(),
+            () = place.taken.cancelled() => nothing(),
         })
     }
 
