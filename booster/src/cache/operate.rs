@@ -16,7 +16,7 @@ impl Cache {
         self.shared.store.bytes()
     }
 
-    /// Why nothing is kept at the moment, if the disk refuses.
+    /// Why nothing is kept at the moment, if the disk refuses or has no room.
     pub async fn trouble(&self) -> Option<String> {
         let store = Arc::clone(&self.shared.store);
         off_runtime(move || store.trouble()).await.flatten()

@@ -320,6 +320,9 @@ impl Store {
             None => index.insert(key, bytes, false, 1),
         };
         drop(index);
+        if matches!(errand, Errand::Somebody) {
+            self.room.has_enough();
+        }
         self.give_up(&victims);
         Ok(self.held(key, born, bytes, false))
     }

@@ -51,17 +51,22 @@ impl Room {
         if self.free_percent_min == 0 {
             return 0;
         }
-        let known = self.state().asked;
-        let is_young = known.is_some_and(|(asked, _)| asked.elapsed() < ASK_PAUSE);
-        let spare = match known.filter(|_| is_young) {
-            Some((_, spare)) => spare,
-            None => self.ask().unwrap_or(u64::MAX),
-        };
+        let spare = self.spare();
         self.state()
             .asked
             .get_or_insert_with(|| (Instant::now(), spare))
             .1 = spare.saturating_sub(bytes);
         bytes.saturating_sub(spare)
+    }
+
+    /// How many bytes may be written before too little is free, as far as that is known.
+    fn spare(&self) -> u64 {
+        let known = self.state().asked;
+        let is_young = known.is_some_and(|(asked, _)| asked.elapsed() < ASK_PAUSE);
+        match known.filter(|_| is_young) {
+            Some((_, spare)) => spare,
+            None => self.ask().unwrap_or(u64::MAX),
+        }
     }
 
     /// Takes note that `bytes` which [`Room::lacks`] found room for will not be written after all.
@@ -129,7 +134,8 @@ impl Room {
     /// Takes note that `bytes` which somebody waits for cannot be written, since too little would
     /// stay free, and that there is nothing to give up for them.
     pub(super) fn is_wanting(&self, bytes: u64) {
-        if self.state().wanting.replace(bytes).is_none() {
+        let mut state = self.state();
+        if state.wanting.replace(bytes).is_none() {
             let percent = self.free_percent_min;
             warn!(
                 bytes,
@@ -139,8 +145,8 @@ impl Room {
         self.trouble.set(1);
     }
 
-    /// Takes note that there was room for what somebody waits for.
-    fn has_enough(&self) {
+    /// Takes note that there was room for what somebody waits for, or that there would be.
+    pub(super) fn has_enough(&self) {
         let mut state = self.state();
         if state.wanting.take().is_some() {
             info!("there is room on the disk again");
@@ -155,9 +161,7 @@ impl Room {
             return Some(refused.why.clone());
         }
         let wanting = self.state().wanting?;
-        let lacks = self.lacks(wanting);
-        self.give_back(wanting - lacks);
-        if lacks == 0 {
+        if self.spare() >= wanting {
             self.has_enough();
             return None;
         }
@@ -224,6 +228,27 @@ mod tests {
         assert_eq!(some.lacks(80), 0);
         some.give_back(80);
         assert_eq!(some.lacks(100), 0);
+    }
+
+    #[test]
+    fn that_there_is_no_room_is_said_until_there_is() {
+        let gauge = Registry::new("test").gauge("trouble", "Trouble").unwrap();
+        let (_folder, room) = room(1, &gauge);
+        let spare = |bytes| room.state().asked = Some((Instant::now(), bytes));
+        spare(50);
+        room.is_wanting(60);
+        let why = "less than 1 % of the disk would stay free";
+        assert_eq!((room.trouble().as_deref(), gauge.get()), (Some(why), 1));
+        room.refused(&io::ErrorKind::StorageFull.into());
+        room.taken();
+        assert_eq!(
+            gauge.get(),
+            1,
+            "it takes something, and has no room for more"
+        );
+        spare(60);
+        assert_eq!((room.trouble(), gauge.get()), (None, 0));
+        assert_eq!(room.left(), 60, "it was only asked");
     }
 
     #[test]
