@@ -101,7 +101,7 @@ impl Api {
         }
         match self.route(&route, head, from.asker, phase).await {
             Err(told) if told.code == Code::NotFound => {
-                let private = Box::pin(self.private(from, &route, phase)).await;
+                let private = Box::pin(self.private(from, &route, head, phase)).await;
                 private.ok_or(told)
             }
             answered => answered,

@@ -2,12 +2,12 @@
 //! fileset.
 
 use bytes::Bytes;
-use http::header::CACHE_CONTROL;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{Method, Response};
 use protocol::{Fault, Route, STATEMENT_TYPE};
-use transport::{Body, respond};
+use transport::Body;
 
+use super::reply::Document;
 use super::{Api, From, reply};
 use crate::offline::Phase;
 use crate::roster::{Private, Turn};
@@ -63,7 +63,7 @@ impl Api {
             Route::Roster | Route::Wait => Ok(Some(reply::wrong_method("GET"))),
             Route::Statement(digest) if is_read => {
                 let found = Box::pin(rosters.own(device, *digest)).await;
-                Ok(found.map(answer))
+                Ok(found.map(|found| answer(found, head)))
             }
             Route::Pack(fileset, _) if is_read => {
                 rosters.admit(device, fileset).await?;
@@ -78,6 +78,7 @@ impl Api {
         &self,
         from: &From,
         route: &Route,
+        head: &Parts,
         phase: Phase,
     ) -> Option<Response<Body>> {
         let (rosters, device) = (self.rosters.as_ref()?, from.device.as_ref()?);
@@ -85,19 +86,22 @@ impl Api {
             return None;
         };
         let found = rosters.private(device, *digest, phase).await;
-        found.map(answer)
+        found.map(|found| answer(found, head))
     }
 }
 
-/// What no cache on the way may keep.
-fn answer(found: Private) -> Response<Body> {
-    let (kind, bytes) = match found {
+/// What no cache on the way may keep, or its head alone.
+fn answer(found: Private, head: &Parts) -> Response<Body> {
+    let (media_type, bytes) = match found {
         Private::Manifest(bytes) => (STATEMENT_TYPE, bytes),
         // Scripts are bytes: nobody is to run or show them because of their type.
         Private::Script(bytes) => ("application/octet-stream", bytes),
     };
-    let mut response = respond::bytes(StatusCode::OK, kind, bytes);
-    let no_store = HeaderValue::from_static("private, no-store");
-    response.headers_mut().insert(CACHE_CONTROL, no_store);
-    response
+    let document = Document {
+        bytes,
+        cache: "private, no-store",
+        digest: None,
+        media_type,
+    };
+    document.answer(head)
 }

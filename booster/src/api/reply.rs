@@ -80,7 +80,7 @@ pub(super) fn fault(told: &Fault) -> Response<Body> {
     if told.code == Code::MethodNotAllowed {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    if told.code == Code::Busy {
+    if matches!(told.code, Code::Busy | Code::TooMany) {
         headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }
     response

@@ -279,9 +279,15 @@ fn from(session: &Session) -> From {
 async fn in_time(
     heard: impl Future<Output = Result<Bytes, ReadBodyError>>,
 ) -> Result<Bytes, Fault> {
-    let broken = || Fault::new(Code::TooLarge, "the body is too long, or broke off");
+    let broken = || Fault::new(Code::BadRequest, "the body broke off, or took too long");
     let heard = timeout(BODY_PATIENCE, heard).await;
-    heard.map_err(|_| broken())?.map_err(|_| broken())
+    heard.map_err(|_| broken())?.map_err(|failure| {
+        if matches!(failure, ReadBodyError::TooLong { .. }) {
+            Fault::new(Code::TooLarge, failure.to_string())
+        } else {
+            broken()
+        }
+    })
 }
 
 /// Opens the cache, to be filled from the origin.

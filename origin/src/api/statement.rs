@@ -3,9 +3,9 @@
 
 use certs::Peer;
 use content::{Digest, FilesetName};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use protocol::{Code, Fault, ROSTER_TYPE, Route, STATEMENT_TYPE};
 use service::Report;
 use tracing::error;
@@ -27,19 +27,19 @@ pub(super) async fn answer(
     head: &Parts,
 ) -> Reply {
     match manifests.envelope(peer, digest).await {
-        Ok(Some(envelope)) => return private(envelope, STATEMENT_TYPE),
+        Ok(Some(envelope)) => return private(envelope, STATEMENT_TYPE, head),
         Ok(None) => {}
         Err(failure) => return failed(&failure),
     }
     if let Some(list) = manifests.list(peer, digest) {
-        return private(list, ROSTER_TYPE);
+        return private(list, ROSTER_TYPE, head);
     }
     let reply = content.answer(Route::Statement(digest), head).await;
     if reply.status() != StatusCode::NOT_FOUND {
         return reply;
     }
     match manifests.script(peer, digest).await {
-        Ok(Some(script)) => private(script, SCRIPT_TYPE),
+        Ok(Some(script)) => private(script, SCRIPT_TYPE, head),
         Ok(None) => reply,
         Err(failure) => failed(&failure),
     }
@@ -65,10 +65,13 @@ pub(super) async fn admit(
     }
 }
 
-/// What no cache on the way may keep.
-fn private(bytes: Vec<u8>, kind: &'static str) -> Reply {
-    let mut reply = Response::new(full(bytes));
+/// What no cache on the way may keep, or its head alone.
+fn private(bytes: Vec<u8>, kind: &'static str, head: &Parts) -> Reply {
+    let length = HeaderValue::from(bytes.len());
+    let is_head = head.method == Method::HEAD;
+    let mut reply = Response::new(full(if is_head { Vec::new() } else { bytes }));
     let headers = reply.headers_mut();
+    headers.insert(CONTENT_LENGTH, length);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     reply

@@ -148,6 +148,9 @@ impl CheckIns {
             return fault(&Fault::new(Code::BadRequest, "want roster=DIGEST"));
         };
         let mut changes = self.manifests.follow(peer.id());
+        if self.manifests.is_stopping() {
+            return nothing();
+        }
         let begun = self.manifests.roster(peer.id(), self.interval).await;
         let model = match begun {
             Ok(sealed) if sealed.list != held => return head(&sealed),
