@@ -2,13 +2,14 @@
 //! tried before they are confirmed. Drawn in docs/fleet.md, "Settings by fileset".
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
 use content::statement::{Item, Manifest};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use super::ended::Outcome;
 use super::files::{Files, FilesError};
 use super::kept::Kept;
 use super::state::{Holding, Reached, State};
@@ -31,22 +32,36 @@ pub(crate) fn in_force(config: &Config) -> Result<Config, FilesError> {
     Ok(Files::new(config.data()).state()?.over(config))
 }
 
-/// Reads the file of settings in the folder `target`, if it can be used.
-pub(super) fn read(target: &Path) -> Result<String, String> {
+/// Reads the file of settings in the folder `target`, and says what came of it.
+pub(super) fn read(target: &Path) -> Outcome {
     let path = target.join(Delivered::FILE);
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", Delivered::FILE);
+    let text = read_file(&path).map_err(|error| {
+        let note = format!("cannot read {}: {error}", Delivered::FILE);
+        // So it came, and so it will be found whenever it is read.
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) {
+            Outcome::Unusable { note }
+        } else {
+            Outcome::Failed { note }
+        }
+    });
+    match text.map(|text| (Delivered::parse(&text).map(drop), text)) {
+        Ok((Ok(()), text)) => Outcome::Adopted { text },
+        Ok((Err(error), _)) => Outcome::Unusable {
+            note: error.to_string(),
+        },
+        Err(outcome) => outcome,
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
     // A link or a device is no file of settings.
-    if !path.symlink_metadata().map_err(failed)?.is_file() {
-        return Err(format!("cannot use {}: it is no file", Delivered::FILE));
+    if !path.symlink_metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidData, "it is no file"));
     }
     let mut text = String::new();
-    let file = File::open(path).map_err(failed)?;
-    let mut file = file.take(Delivered::BYTES_MAX as u64 + 1);
-    file.read_to_string(&mut text).map_err(failed)?;
-    match Delivered::parse(&text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(error.to_string()),
-    }
+    let mut file = File::open(path)?.take(Delivered::BYTES_MAX as u64 + 1);
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl State {
@@ -77,10 +92,15 @@ impl State {
 
     /// Takes note of what was read for a fileset that is at its target.
     pub(super) fn adopt(&mut self, item: &Kept, text: String) {
-        self.adopted
-            .retain(|known| !known.item.is_same_content(item));
+        self.disown(item);
         let item = item.clone();
         self.adopted.push(Adopted { item, text });
+    }
+
+    /// Forgets what was read for a fileset, though that is at its target.
+    pub(super) fn disown(&mut self, item: &Kept) {
+        self.adopted
+            .retain(|known| !known.item.is_same_content(item));
     }
 
     /// Forgets what was read of revisions that are neither installed nor kept.

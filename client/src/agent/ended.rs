@@ -90,9 +90,15 @@ impl State {
             } else {
                 None
             };
+            let stays = act.what == What::GoBack && matches!(outcome, Outcome::Failed { .. });
+            let stays = holding.active.clone().filter(|_| stays);
             holding.end(act.what, outcome, now, random);
             if let Some((item, text)) = read {
                 self.adopt(&item, text);
+            }
+            // What has been turned down is not in force because it cannot be put away.
+            if let Some(item) = stays {
+                self.disown(&item);
             }
         }
         self.settle(manifest, now);

@@ -154,11 +154,8 @@ impl Hands {
             return Outcome::Done;
         };
         let target = std::path::PathBuf::from(&item.target);
-        match off_the_runtime(move || super::adopt::read(&target)).await {
-            Ok(Ok(text)) => Outcome::Adopted { text },
-            Ok(Err(note)) => Outcome::Unusable { note },
-            Err(error) => failed(&error),
-        }
+        let read = off_the_runtime(move || super::adopt::read(&target)).await;
+        read.unwrap_or_else(|error| failed(&error))
     }
 
     async fn go_back(&self, item: Option<&Kept>) -> Outcome {

@@ -8,7 +8,7 @@ use content::statement::{Manifest, Payload as _, Statement, StatementError};
 use protocol::{CheckIn, CheckInAnswer, CurrentManifest, Held};
 use service::Report;
 use thiserror::Error;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 use transport::{CallError, ContentJudge, Source};
 
@@ -72,8 +72,10 @@ impl Line {
         for booster in &trusted {
             match self.check_in_through(booster, &check_in, has, least).await {
                 Ok(heard) => return Ok(heard),
-                Err(Doubt::Call(source)) if self.through.puts_off(&source) => {
-                    return Err(CheckInError::Call { source });
+                Err(Doubt::Call(source)) => {
+                    if let Some(most) = self.through.puts_off(&source) {
+                        return Err(CheckInError::PutOff { source, most });
+                    }
                 }
                 Err(_) => {}
             }
@@ -159,7 +161,7 @@ impl Line {
         let told = answer.as_ref().and_then(|answer| answer.manifest.clone());
         let newer = told.filter(|told| told.number > proved.entry.number);
         let mut manifest = match newer {
-            Some(newer) => self.newer(&booster.source, &newer).await,
+            Some(newer) => self.newer(booster, &newer).await,
             None => None,
         };
         if manifest.is_none()
@@ -172,7 +174,8 @@ impl Line {
                 digest,
             };
             check_number(&current, has.is_some(), least)?;
-            manifest = Some(self.manifest(&booster.source, &current).await?);
+            let got = timeout(PROVED_MAX, self.manifest(&booster.source, &current)).await;
+            manifest = Some(got.map_err(|_| Doubt::Slow)??);
         }
         Ok(Heard {
             answer,
@@ -181,22 +184,20 @@ impl Line {
         })
     }
 
-    /// A manifest that is newer than the one on the roster, if it can be had: nobody has proved that
-    /// there is one.
+    /// A manifest that is newer than the one on the roster, if `booster` has it: nobody has proved
+    /// that there is one, so nobody else is asked, nor is it waited for long.
     async fn newer(
         &self,
-        booster: &Source,
+        booster: &Booster,
         newer: &CurrentManifest,
     ) -> Option<Statement<Manifest>> {
-        for source in [booster, &self.origin] {
-            match self.manifest(source, newer).await {
-                Ok(manifest) => return Some(manifest),
-                Err(failure) => {
-                    let error = Report(&failure);
-                    debug!(%error, "cannot get a manifest that is newer than the roster");
-                }
-            }
-        }
+        let got = timeout(NEWER_MAX, self.manifest(&booster.source, newer)).await;
+        let why = match got {
+            Ok(Ok(manifest)) => return Some(manifest),
+            Ok(Err(failure)) => Report(&failure).to_string(),
+            Err(_) => "it takes too long".to_owned(),
+        };
+        info!(booster = %booster.id, why, "cannot get the newer manifest that a booster tells of");
         None
     }
 
@@ -305,6 +306,14 @@ pub enum CheckInError {
         /// For whom.
         device: String,
     },
+    /// A booster asks to be left alone for a while.
+    #[error("cannot check in yet: the booster asks to come later")]
+    PutOff {
+        /// How it said so.
+        source: CallError,
+        /// For how long that counts at most.
+        most: Duration,
+    },
     /// The program is ending.
     #[error("cannot keep the manifest: the program is ending")]
     Stopped,
@@ -319,16 +328,27 @@ impl CheckInError {
         !matches!(source, CallError::Fault { .. })
     }
 
-    /// How long the origin asks to be left alone, in seconds.
+    /// How long the origin, or a booster, asks to be left alone, in seconds.
     pub(crate) fn busy(&self) -> Option<i64> {
-        let (Self::Call { source } | Self::Fetch { source }) = self else {
-            return None;
+        let (source, most) = match self {
+            Self::Call { source } | Self::Fetch { source } => (source, Duration::MAX),
+            Self::PutOff { source, most } => (source, *most),
+            Self::Files(_)
+            | Self::Manifest { .. }
+            | Self::Number { .. }
+            | Self::Old { .. }
+            | Self::Other { .. }
+            | Self::Stopped => return None,
         };
-        let wait = source.when_less_busy()?;
+        let wait = source.when_less_busy()?.min(most);
         i64::try_from(wait.as_secs()).ok()
     }
 }
 
+/// How long a booster may take for a manifest that only it speaks of, and for one that it has proved,
+/// which may be a few megabytes and have to cross its line first.
+const NEWER_MAX: Duration = Duration::from_secs(30);
+const PROVED_MAX: Duration = Duration::from_secs(300);
 /// How long those who waited at a booster that has stopped take to come to the origin.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 

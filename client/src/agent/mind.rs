@@ -46,12 +46,14 @@ impl Mind {
         files: Files,
         manifest: Option<Statement<Manifest>>,
         clock: Clock,
-        verify_every: Option<i64>,
+        config: &Config,
     ) -> Result<Self, FilesError> {
         files.create()?;
         super::script::end_leftover(&files.running());
         let mut state = files.state()?;
         state.recover();
+        // A fileset may say so where the device itself says never.
+        let verify_every = state.over(config).verify_every();
         let now = clock.now();
         let pace = Pace::new(state.interval, now, fastrand::f64());
         let mut mind = Self {
@@ -262,7 +264,8 @@ impl Mind {
     /// A command of that kind, if there is one and it is tried again by now.
     fn asked(&self, kind: CommandKind, again_at: i64) -> Option<u64> {
         // A clock that was ahead holds up nothing for long.
-        if again_at.min(self.now() + COMMAND_PAUSE * 2) > self.now() {
+        let now = self.now();
+        if (now + 1..=now + COMMAND_PAUSE * 2).contains(&again_at) {
             return None;
         }
         let mut commands = self.state.commands.iter();

@@ -82,15 +82,15 @@ pub(super) async fn wake(
     config: &Config,
     clock: &Clock,
 ) -> Result<(Hands, Mind, Line), AgentError> {
-    let (data, grace, clock) = (config.data().to_owned(), config.grace(), clock.clone());
-    let verify_every = config.verify_every();
+    let (own_config, clock) = (config.clone(), clock.clone());
     let opened = off_the_runtime(move || {
-        let session = Session::open(&data, grace, &clock)?;
-        let files = Files::new(&data);
+        let config = own_config;
+        let session = Session::open(config.data(), config.grace(), &clock)?;
+        let files = Files::new(config.data());
         let kept = files.manifest(&session.judge(), session.clock.now());
         let own = session.identity.name.id.as_str();
         let kept = kept.filter(|manifest| manifest.device == own);
-        let mind = Mind::wake(files.clone(), kept, session.clock.clone(), verify_every)?;
+        let mind = Mind::wake(files.clone(), kept, session.clock.clone(), &config)?;
         Ok::<_, AgentError>((session, files, mind))
     });
     let (session, files, mut mind) = opened.await.map_err(|_| AgentError::Stopped)??;
@@ -125,6 +125,13 @@ fn go_by(config: &Config, hands: &mut Hands, mind: &mut Mind) {
     mind.go_by_settings(&config);
 }
 
+/// Has check-ins go through the boosters that `hands` would fetch from.
+fn follow(hands: &Hands, mind: &Mind, line: &Line) {
+    let (site, guide) = (hands.site.as_deref(), &mind.state.guide);
+    let view = View::of(&hands.session, &hands.sources, site, guide);
+    line.through.follow(&hands.session, &view);
+}
+
 /// Checks in once; what is heard is written down.
 pub(super) async fn check_in_once(
     hands: &mut Hands,
@@ -135,9 +142,7 @@ pub(super) async fn check_in_once(
         warn!(error = %Report(&error), "cannot catch up with the deployment");
     }
     line.origin.set_addresses(hands.session.origin_addresses());
-    let (site, guide) = (hands.site.as_deref(), &mind.state.guide);
-    let view = View::of(&hands.session, &hands.sources, site, guide);
-    line.through.follow(&hands.session, &view);
+    follow(hands, mind, line);
     let held = mind.held();
     let heard = line.clone().check_in(held.clone(), mind.least()).await;
     let heard = mind.hear(&held, heard);
@@ -167,6 +172,8 @@ impl Life {
         self.mind.keep().await;
         while !stop.is_cancelled() {
             go_by(&self.config, &mut self.hands, &mut self.mind);
+            // Whatever is done next: it may last, and check-ins go on beside it.
+            follow(&self.hands, &self.mind, &self.line);
             let now = self.mind.now();
             self.wake.hold(&self.line, &self.mind);
             if self.mind.pace.due() <= now {

@@ -135,16 +135,15 @@ impl Through {
         (now, later)
     }
 
-    /// Whether a booster's `answer` puts us off, and we let ourselves be: it is the origin that has
-    /// too much to do, or the site that is too hasty. Somebody who says so for ever only keeps us
-    /// from what is new.
-    pub(crate) fn puts_off(&self, answer: &CallError) -> bool {
-        if answer.when_less_busy().is_none() {
-            return false;
-        }
+    /// For how long at most a booster's `answer` puts us off, if we let ourselves be: it is the
+    /// origin that has too much to do, or the site that is too hasty. Somebody who says so for ever
+    /// only keeps us from what is new.
+    pub(crate) fn puts_off(&self, answer: &CallError) -> Option<Duration> {
+        answer.when_less_busy()?;
         let mut state = self.state();
         let since = *state.put_off.get_or_insert_with(Instant::now);
-        since.elapsed() < PUT_OFF_MAX
+        let left = PUT_OFF_MAX.checked_sub(since.elapsed())?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Takes note that a check-in was answered, by whomever.

@@ -24,6 +24,7 @@ use crate::agent::run::{LOOK_MIN, tell};
 use crate::agent::step::tests::manifest;
 use crate::agent::step::{Act, What};
 use crate::agent::wake::{Answer, Wake};
+use crate::config::Config;
 
 /// How the origin dies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -303,8 +304,9 @@ impl Agent {
         let offset = Arc::new(AtomicI64::new(0));
         let clock = Clock::fixed_offset(Arc::clone(&offset));
         set(&offset);
+        let config = Config::with_data(folder.clone());
         // Nobody writes anything down, so that all can have one folder.
-        let mind = Mind::wake(Files::new(&folder), None, clock, Some(86_400)).unwrap();
+        let mind = Mind::wake(Files::new(&folder), None, clock, &config).unwrap();
         let mut seen = origin.seen();
         seen.tries.push(Vec::new());
         seen.downloads.push(0);

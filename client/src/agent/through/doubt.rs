@@ -52,6 +52,9 @@ pub(crate) enum Doubt {
         /// The one in force.
         known: u64,
     },
+    /// It takes too long over the manifest.
+    #[error("it takes too long over the manifest")]
+    Slow,
     /// It was signed too long ago: what is new may be kept from us.
     #[error("its roster was signed {seconds} s ago")]
     Stale {
@@ -86,6 +89,7 @@ impl Doubt {
             | Self::Booster { .. }
             | Self::Device { .. }
             | Self::Forged
+            | Self::Slow
             | Self::Statement(_) => true,
             Self::Key(_) | Self::Old { .. } | Self::Stale { .. } => false,
         }

@@ -123,6 +123,28 @@ fn settings_that_cannot_be_used_go_back_at_once_and_for_good() {
 }
 
 #[test]
+fn settings_that_cannot_be_put_away_are_not_in_force() {
+    let mut device = device();
+    device.adopt("a@1 /s");
+    device.try_out("a@1 /s", None);
+    device.adopt("a@1 /s");
+    device.adopt("a@2 /s");
+    for _ in 0..3 {
+        device.try_out("a@2 /s", Some("nobody"));
+    }
+    let stuck = |act: &str| {
+        let note = "the disk is full".to_owned();
+        (act == "goback a").then_some(Outcome::Failed { note })
+    };
+    assert_eq!(device.run("a@2 /s", stuck), "goback a");
+    assert_eq!(device.in_force(), "");
+    // They are tried again as if they had just come.
+    device.now = 100_000;
+    assert_eq!(device.adopt("a@2 /s"), "download a, install a, adopt a");
+    assert!(device.state.is_on_trial());
+}
+
+#[test]
 fn nobody_tries_what_an_operator_has_taken_back_meanwhile() {
     let mut device = device();
     device.adopt("a@1 /s");
