@@ -52,8 +52,10 @@ pub(super) fn judge(rows: &[Row], held: &[Held], herds: &[Stampede]) -> Vec<Gate
     let longer = longer.map(|(one, other)| other.cpu_us_per_object / one.cpu_us_per_object);
     let what = "handshake: CPU with a million entries by that with none".to_owned();
     add(what, longer, 1.10, Some(1.05));
-    let p50 = empty.map(|row| row.p50_ms);
-    add("handshake: p50 in ms".to_owned(), p50, 6.0, Some(3.0));
+    for (point, what) in [(EMPTY, "of eight at once"), (ALONE, "alone")] {
+        let p50 = row(point).map(|row| row.p50_ms);
+        add(format!("handshake: p50 in ms, {what}"), p50, 6.0, Some(3.0));
+    }
     for point in ["memory/h1/c10000", "memory/h2/c10000"] {
         let what = format!("{point}: memory by nginx's");
         add(what, memory_ratio(held, point), 1.1, Some(0.75));
@@ -160,4 +162,5 @@ const RATIOS: [(&str, f64, f64); 8] = [
     (EMPTY, 0.50, 0.40),
 ];
 const EMPTY: &str = "handshake/crl0";
+const ALONE: &str = "handshake/crl0/c1";
 const MILLION: &str = "handshake/crl1000000";

@@ -21,8 +21,8 @@ pub(super) enum What {
         connections: u16,
     },
     /// A full handshake for each request of the smallest object, with a revocation list of so
-    /// many entries.
-    Handshake { entries: u32 },
+    /// many entries, by so many connections at a time.
+    Handshake { entries: u32, connections: u16 },
     /// Memory for each of so many connections that do nothing.
     Memory { http: HttpVersion, connections: u32 },
     /// So many clients ask at once for what is not in the cache, over a thin line.
@@ -47,7 +47,7 @@ impl Point {
     pub(super) fn entries(&self) -> u32 {
         match self.what {
             What::Get { .. } | What::Herd { .. } | What::Memory { .. } => 0,
-            What::Handshake { entries } => entries,
+            What::Handshake { entries, .. } => entries,
         }
     }
 
@@ -56,6 +56,14 @@ impl Point {
         match self.what {
             What::Get { object, .. } | What::Herd { object, .. } => object,
             What::Handshake { .. } | What::Memory { .. } => SMALLEST,
+        }
+    }
+
+    /// How many connections at a time load tools have for it.
+    pub(super) fn connections(&self) -> u16 {
+        match self.what {
+            What::Get { connections, .. } | What::Handshake { connections, .. } => connections,
+            What::Herd { .. } | What::Memory { .. } => 1,
         }
     }
 
@@ -107,7 +115,14 @@ impl fmt::Display for Point {
                 http,
                 connections,
             } => write!(f, "get/{}/{}/c{connections}", object.name, short(*http)),
-            What::Handshake { entries } => write!(f, "handshake/crl{entries}"),
+            What::Handshake {
+                entries,
+                connections: 8,
+            } => write!(f, "handshake/crl{entries}"),
+            What::Handshake {
+                entries,
+                connections,
+            } => write!(f, "handshake/crl{entries}/c{connections}"),
             What::Herd {
                 clients,
                 mbit,
@@ -145,7 +160,10 @@ pub(super) fn all() -> Vec<Point> {
             }
         }
     }
-    points.extend(ENTRIES.map(|entries| What::Handshake { entries }));
+    points.extend(HANDSHAKES.map(|(entries, connections)| What::Handshake {
+        entries,
+        connections,
+    }));
     points.extend(HTTP.map(|http| What::Memory {
         http,
         connections: HELD,
@@ -200,5 +218,7 @@ const HERDS: [(u16, Object, u32, bool); 5] = [
 /// Idle connections: more than a process's memory has by chance.
 const HELD: u32 = 10_000;
 const HTTP: [HttpVersion; 2] = [HttpVersion::One, HttpVersion::Two];
-const ENTRIES: [u32; 3] = [0, 10_000, 1_000_000];
+/// Handshakes: entries of the list, and how many at a time. One by itself shows what a handshake takes;
+/// of eight, each waits for seven others that want the load tool's processor.
+const HANDSHAKES: [(u32, u16); 4] = [(0, 8), (0, 1), (10_000, 8), (1_000_000, 8)];
 const SMOKE: [&str; 2] = ["get/1MiB/h1/c8", "handshake/crl0"];

@@ -66,6 +66,8 @@ pub struct Revoked {
 /// What happened meanwhile.
 struct Script {
     commit: (f64, Instant),
+    /// The model that it made.
+    model: u64,
     enrolled: Vec<Device>,
     enrolled_seconds: f64,
     revoked: Revoked,
@@ -121,7 +123,7 @@ pub(super) async fn play(
         first_failure: sums.first_failure,
         commit_seconds,
         came_seconds: (at(came.len() / 2), at(came.len().saturating_sub(1))),
-        behind: behind(&fleet.devices),
+        behind: behind(&fleet.devices, script.model),
         enrolled: script.enrolled.len(),
         enrolled_seconds: script.enrolled_seconds,
         revoked: script.revoked,
@@ -138,7 +140,7 @@ async fn happen(
     few: usize,
 ) -> anyhow::Result<Script> {
     let began = Instant::now();
-    ground.commit(FILESET, 2, &[], json!({})).await?;
+    let (_, made) = ground.commit(FILESET, 2, &[], json!({})).await?;
     let commit = (began.elapsed().as_secs_f64(), Instant::now());
     let began = Instant::now();
     let mut enrolled = enrol::many(ground, "n", u32::try_from(few)?).await?;
@@ -151,20 +153,17 @@ async fn happen(
     let revoked = revoke(ground, place, out).await?;
     Ok(Script {
         commit,
+        model: made.model,
         enrolled,
         enrolled_seconds,
         revoked,
     })
 }
 
-/// How many go by an older manifest than most do.
-fn behind(devices: &[Device]) -> usize {
-    let model = |device: &Device| device.held.as_ref().map_or(0, |held| held.model);
-    let newest = devices.iter().map(model).max().unwrap_or_default();
-    devices
-        .iter()
-        .filter(|device| model(device) < newest)
-        .count()
+/// How many go by a manifest that was made before that model.
+fn behind(devices: &[Device], model: u64) -> usize {
+    let of = |device: &Device| device.held.as_ref().map_or(0, |held| held.model);
+    devices.iter().filter(|device| of(device) < model).count()
 }
 
 /// Revokes `out`, of whom some are connected, and sees that they are out.

@@ -132,8 +132,9 @@ async fn settle(
         let elapsed = now.at - last.at;
         let asked = now.asked_since(&last);
         let asked = for_devices(&asked, boosters.len(), elapsed.as_secs_f64());
+        let is_quiet = asked == 0 && now.beyond == last.beyond;
         // Who came to another booster first, before it had heard of its own, is on two for a week.
-        if now.on_rosters >= devices as u64 && elapsed > quiet {
+        if is_quiet && now.on_rosters >= devices as u64 && elapsed > quiet {
             return Ok(());
         }
         ensure!(
@@ -142,7 +143,7 @@ async fn settle(
             now.on_rosters,
             now.at_origin
         );
-        if asked > 0 || now.beyond > last.beyond {
+        if !is_quiet {
             last = now;
         }
         sleep(LOOK).await;
@@ -186,26 +187,38 @@ async fn count(ground: &Ground, boosters: &[Booster]) -> anyhow::Result<Counts> 
 
 /// How many of these requests, which came within so many seconds, are of a device, or made for one.
 /// Boosters check in for themselves, too, which their devices' check-ins cannot be told from: so
-/// many are taken off. A fleet that came itself would make many more.
+/// many as they make are taken off. A fleet that came itself would make many more.
 fn for_devices(requests: &BTreeMap<String, u64>, boosters: usize, seconds: f64) -> u64 {
     let of = |route: &str| requests.get(route).copied().unwrap_or_default();
-    let own = boosters as u64 * (1 + (seconds / BOOSTER_SECONDS) as u64);
     let others: u64 = DEVICES_ASK.iter().map(|route| of(route)).sum();
-    others + of("check-in").saturating_sub(own)
+    others + of("check-in").saturating_sub(own_check_ins(boosters, seconds))
+}
+
+/// How often boosters check in themselves in so many seconds, at most.
+fn own_check_ins(boosters: usize, seconds: f64) -> u64 {
+    boosters as u64 * (1 + (seconds / BOOSTER_SECONDS) as u64)
 }
 
 impl Relayed {
-    /// Waits of a booster that the origin answered in the time that one lasts.
+    /// Waits of a booster that the origin heard in the time that one lasts.
     pub(super) fn waits_each(&self) -> f64 {
         let waits = self.at_origin.get("wait").copied().unwrap_or_default() as f64;
-        waits / self.boosters as f64 / (self.seconds / WAIT_SECONDS).ceil()
+        waits / self.boosters as f64 / (self.seconds / WAIT_SECONDS)
+    }
+
+    /// So many would be one wait after the other, and one more for that which was under way.
+    pub(super) fn waits_each_max(&self) -> f64 {
+        1.0 + WAIT_SECONDS / self.seconds
     }
 
     /// Whether boosters answered, and the origin heard of no device.
     pub(super) fn is_good(&self) -> bool {
         let looked = self.seconds >= f64::from(self.interval);
         let answered = !looked || self.at_boosters >= self.devices as u64 / 2;
-        answered && self.beyond == 0 && self.for_devices == 0 && self.waits_each() <= 1.0
+        answered
+            && self.beyond == 0
+            && self.for_devices == 0
+            && self.waits_each() <= self.waits_each_max()
     }
 }
 
@@ -215,7 +228,7 @@ impl fmt::Display for Relayed {
             f,
             "relayed: {} agents at {} boosters every {} s, quiet after {:.0} s, looked at for \
              {:.0} s\n  check-ins: {} answered by boosters, {} not; requests at the origin for a \
-             device: {}\n  the origin had {:.0} bytes over TCP, took {:.2} s of CPU, and was asked:",
+             device: {}, if up to {} check-ins are the boosters' own\n  the origin had {:.0} bytes over TCP, took {:.2} s of CPU, and was asked:",
             self.devices,
             self.boosters,
             self.interval,
@@ -224,6 +237,7 @@ impl fmt::Display for Relayed {
             self.at_boosters,
             self.beyond,
             self.for_devices,
+            own_check_ins(self.boosters, self.seconds),
             self.bytes,
             self.cpu_seconds
         )?;
@@ -277,8 +291,8 @@ mod tests {
 
     #[test]
     fn a_quiet_branch_is_one_wait_for_each_booster_and_nothing_of_devices() {
-        check(&[("wait", 12), ("timestamp", 50)], 108, true);
-        check(&[("wait", 13)], 108, false);
+        check(&[("wait", 13), ("timestamp", 50)], 108, true);
+        check(&[("wait", 14)], 108, false);
         // Boosters check in as well.
         check(&[("wait", 8), ("check-in", 4)], 108, true);
         check(&[("wait", 8), ("check-in", 5)], 108, false);

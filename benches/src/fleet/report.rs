@@ -114,7 +114,7 @@ impl Report {
             (
                 "relayed: waits at the origin by boosters, in 55 s",
                 relayed.map(Relayed::waits_each),
-                1.0,
+                relayed.map_or(1.0, Relayed::waits_each_max),
             ),
         ];
         let gates = promises.into_iter().filter_map(|(what, measured, gate)| {

@@ -27,7 +27,7 @@ pub(super) fn load(
     let quantiles = ground.folder().join("ab.csv");
     let object = server.paths(ground, point.object())?;
     let object = object.first().context("the object has no packs")?;
-    let (seconds_text, connections) = (seconds.to_string(), CONNECTIONS.to_string());
+    let (seconds_text, connections) = (seconds.to_string(), point.connections().to_string());
     let url = format!("https://127.0.0.1:{}{object}", server.port);
     let args = [
         "-q",
@@ -92,9 +92,6 @@ fn tls(ground: &Ground) -> anyhow::Result<PathBuf> {
     )?;
     Ok(file)
 }
-
-/// Handshakes at a time.
-const CONNECTIONS: u16 = 8;
 
 #[cfg(test)]
 mod tests {

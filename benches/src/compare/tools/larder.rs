@@ -16,11 +16,7 @@ pub(super) fn load(
     server: &Server,
     amount: Amount,
 ) -> anyhow::Result<Seen> {
-    let connections = match point.what {
-        What::Get { connections, .. } => connections,
-        What::Handshake { .. } | What::Herd { .. } | What::Memory { .. } => 1,
-    };
-    let mut options = vec![("connections", connections.to_string())];
+    let mut options = vec![("connections", point.connections().to_string())];
     options.push(match amount {
         Amount::Requests(requests) => ("requests", requests.to_string()),
         Amount::Seconds(seconds) => ("duration", seconds.to_string()),
