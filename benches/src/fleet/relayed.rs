@@ -208,7 +208,7 @@ impl Relayed {
 
     /// So many would be one wait after the other, and one more for that which was under way.
     pub(super) fn waits_each_max(&self) -> f64 {
-        1.0 + WAIT_SECONDS / self.seconds
+        ((1.0 + WAIT_SECONDS / self.seconds) * 100.0).ceil() / 100.0
     }
 
     /// Whether boosters answered, and the origin heard of no device.
