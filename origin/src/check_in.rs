@@ -14,9 +14,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use certs::{DeviceId, Peer, Role};
+use certs::{DeviceId, Identity, Peer, Role};
 use protocol::{BoosterAddresses, CheckIn, CheckInAnswer, Code, Fault};
-use service::Report;
+use service::{Pace, Report};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -28,7 +28,6 @@ use crate::documents::{DocumentError, Documents};
 use crate::inventory::Inventories;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
-use crate::pace::Pace;
 
 /// How often a booster checks in: often enough that one which moved is found within minutes.
 const CHECK_IN_SECONDS: u32 = 300;
@@ -59,10 +58,10 @@ pub struct CheckIns {
     keep: Keep,
     manifests: Manifests,
     metrics: Metrics,
-    pace: Arc<Pace>,
-    relays: Arc<Pace>,
-    rosters: Arc<Pace>,
-    waits: Arc<Pace>,
+    pace: Arc<Pace<Identity>>,
+    relays: Arc<Pace<Identity>>,
+    rosters: Arc<Pace<Identity>>,
+    waits: Arc<Pace<Identity>>,
     settling: Arc<Mutex<HashMap<DeviceId, Settling>>>,
     /// Held while addresses are looked at and written: of two that a booster says, the later stays.
     turn: Arc<tokio::sync::Mutex<()>>,

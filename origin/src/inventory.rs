@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use certs::{DeviceId, Peer, Role};
+use certs::{DeviceId, Identity, Peer, Role};
 use content::Digest;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, Response, StatusCode};
 use protocol::{Code, Fault, Inventory};
-use service::Report;
+use service::{Pace, Report};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
@@ -32,7 +32,6 @@ use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::model::Rule;
 use crate::model::smart::settle;
-use crate::pace::Pace;
 use board::Board;
 use view::{Found, InventoryView, Wanted};
 
@@ -48,8 +47,8 @@ struct Inner {
     board: Board,
     manifests: Manifests,
     metrics: Metrics,
-    log_pace: Pace,
-    pace: Pace,
+    log_pace: Pace<Identity>,
+    pace: Pace<Identity>,
     room: Arc<Semaphore>,
 }
 

@@ -18,7 +18,6 @@ pub mod ledger;
 pub mod manifests;
 pub mod metrics;
 pub mod model;
-mod pace;
 pub mod publish;
 pub mod published;
 pub mod reports;

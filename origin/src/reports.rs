@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use certs::Peer;
+use certs::{Identity, Peer};
 use http::{Response, StatusCode};
 use protocol::report::Matter;
 use protocol::{Code, Fault, Reported, Reports as Body};
-use service::{CancellationToken, Clock, Report};
+use service::{CancellationToken, Clock, Pace, Report};
 use thiserror::Error;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
@@ -29,7 +29,6 @@ use crate::authority::Authority;
 use crate::ledger::reports::{self as table, Found, Wanted, drops};
 use crate::ledger::{Ledger, LedgerError, commit};
 use crate::metrics::Metrics;
-use crate::pace::Pace;
 
 pub use view::{CertificateClaims, DroppedView, ReportView, ReportsView};
 
@@ -41,7 +40,7 @@ pub struct Reports {
     metrics: Metrics,
     /// How we are called as a reporter ourselves.
     own_name: String,
-    pace: Arc<Pace>,
+    pace: Arc<Pace<Identity>>,
     /// Held while reports are written: in the queue for the ledger's writer they have one place,
     /// however many report, and a revocation waits for no more than one of them.
     turn: Arc<tokio::sync::Mutex<()>>,
