@@ -16,16 +16,18 @@ mod speak;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use certs::Trust;
 use content::statement::{RosterHead, Statement, StatementError};
 use content::{Digest, Roster, RosterEntry, RosterTree};
 use protocol::{Code, Fault};
-use service::{CancellationToken, Clock, Spawner};
+use service::{CancellationToken, Clock, Pace, Spawner};
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -78,6 +80,8 @@ struct Shared {
     asked: Mutex<Asked>,
     /// Asks the origin, once for all who want to know.
     asks: SingleFlight<(), Result<(), Arc<RosterError>>>,
+    /// How fast each device may check in.
+    check_ins: Pace<String>,
     /// Ends all waits.
     closing: CancellationToken,
     devices: Devices,
@@ -98,6 +102,8 @@ struct Shared {
     room: Arc<Semaphore>,
     /// Who waits, and what ends that: one wait for each device.
     waiting: Mutex<HashMap<String, CancellationToken>>,
+    /// How fast each device may begin to wait.
+    waits: Pace<String>,
 }
 
 /// A roster that was verified.
@@ -134,6 +140,9 @@ pub(crate) enum RosterError {
     /// It is not what it should be.
     #[error("cannot use the roster: {0}")]
     Bad(&'static str),
+    /// The one of the last run cannot be read.
+    #[error("cannot read the roster")]
+    Disk(#[from] io::Error),
     /// It is not the origin's word.
     #[error("cannot trust the roster")]
     Statement(#[from] StatementError),
@@ -146,6 +155,9 @@ pub(crate) enum RosterError {
 const WAITING_MAX: usize = 1024;
 /// Devices that are heard out at a time: each takes up to 130 KiB.
 const HEARD_AT_ONCE: usize = 256;
+/// An answer from the roster costs a signature's judgement, a wait nothing: more than any agent asks.
+const STEP: Duration = Duration::from_secs(1);
+const BURST: u32 = 64;
 /// Devices that wait at a time, as at the origin.
 const WAITING_AT_ONCE: usize = 16_384;
 
@@ -157,6 +169,7 @@ impl Rosters {
         let shared = Arc::new(Shared {
             asked: Mutex::default(),
             asks: SingleFlight::new(parts.spawner.clone()),
+            check_ins: Pace::new(STEP, BURST),
             closing: CancellationToken::new(),
             devices: Devices::default(),
             fetches: SingleFlight::new(parts.spawner.clone()),
@@ -169,6 +182,7 @@ impl Rosters {
             speaking: Mutex::default(),
             room: Arc::new(Semaphore::new(HEARD_AT_ONCE)),
             waiting: Mutex::default(),
+            waits: Pace::new(STEP, BURST),
             parts,
         });
         let rosters = Self { shared };
@@ -199,9 +213,8 @@ impl Rosters {
         let room = Arc::clone(&self.shared.room).try_acquire_owned();
         let busy = |_| Fault::new(Code::Busy, "too many devices speak at once");
         let room = room.map_err(busy)?;
-        if !self.shared.devices.may_check_in(device, Instant::now()) {
-            return Err(Fault::new(Code::TooMany, "check-ins come too fast"));
-        }
+        let paced = self.shared.check_ins.take(device, Instant::now());
+        paced.map_err(|_| Fault::new(Code::TooMany, "check-ins come too fast"))?;
         if !self.shared.speaking().insert(device.to_owned()) {
             return Err(Fault::new(Code::TooMany, "one thing at a time"));
         }
@@ -239,9 +252,8 @@ impl Shared {
 
     /// A place for `device` to wait; an earlier wait of it ends.
     fn place(self: &Arc<Self>, device: &str) -> Result<Place, Fault> {
-        if !self.devices.may_wait(device, Instant::now()) {
-            return Err(Fault::new(Code::TooMany, "waits come too fast"));
-        }
+        let paced = self.waits.take(device, Instant::now());
+        paced.map_err(|_| Fault::new(Code::TooMany, "waits come too fast"))?;
         let mut waiting = self.waiting();
         if waiting.len() >= WAITING_AT_ONCE && !waiting.contains_key(device) {
             return Err(Fault::new(Code::Busy, "too many devices wait at once"));

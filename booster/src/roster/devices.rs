@@ -21,15 +21,6 @@ struct Device {
     /// The interval that it was told, in seconds.
     every: u64,
     inventory: Option<Inventory>,
-    check_ins: Bucket,
-    waits: Bucket,
-}
-
-/// How fast a device may come: once in [`STEP`] in the long run, and [`BURST`] times at once.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    /// When it will have been silent for long enough to be forgotten.
-    rested: Option<Instant>,
 }
 
 /// What the origin made of the name of a device's inventory.
@@ -50,9 +41,6 @@ const TELL_PAUSE: Duration = Duration::from_secs(60);
 const INVENTORY_AGAIN: Duration = Duration::from_secs(86_400);
 /// Whose inventory it still lacks, after so long.
 const INVENTORY_PAUSE: Duration = Duration::from_secs(600);
-/// An answer from the roster costs a signature's judgement, a wait nothing: more than any agent asks.
-const STEP: Duration = Duration::from_secs(1);
-const BURST: u32 = 64;
 
 impl Devices {
     /// Takes note that `device` has come; whether it had not for long.
@@ -74,25 +62,9 @@ impl Devices {
             told: None,
             every: 0,
             inventory: None,
-            check_ins: Bucket::default(),
-            waits: Bucket::default(),
         };
         all.insert(device.to_owned(), new);
         true
-    }
-
-    /// Whether `device` may check in once more at `now`.
-    pub(super) fn may_check_in(&self, device: &str, now: Instant) -> bool {
-        let mut all = self.all();
-        let known = all.get_mut(device);
-        known.is_none_or(|known| known.check_ins.take(now))
-    }
-
-    /// Whether `device` may wait once more at `now`.
-    pub(super) fn may_wait(&self, device: &str, now: Instant) -> bool {
-        let mut all = self.all();
-        let known = all.get_mut(device);
-        known.is_none_or(|known| known.waits.take(now))
     }
 
     /// Of whose coming the origin has not heard.
@@ -174,18 +146,6 @@ impl Devices {
     }
 }
 
-impl Bucket {
-    /// Whether there is room for another at `now`, which is taken then.
-    fn take(&mut self, now: Instant) -> bool {
-        let rested = self.rested.filter(|at| *at > now).unwrap_or(now) + STEP;
-        let fits = rested <= now + STEP * BURST;
-        if fits {
-            self.rested = Some(rested);
-        }
-        fits
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use content::RosterEntry;
@@ -226,21 +186,6 @@ mod tests {
         assert_eq!(devices.missing(&none, Some(&before), at(9002)), c1);
         assert_eq!(devices.missing(&before, Some(&before), at(9100)), [""; 0]);
         assert_eq!(devices.missing(&none, None, at(13_000)), [""; 0], "gone");
-    }
-
-    #[test]
-    fn who_comes_too_fast_is_let_in_once_a_second() {
-        let (devices, start) = (Devices::default(), Instant::now());
-        let _came = devices.seen("c1", start);
-        let tries = |seconds| {
-            let now = start + Duration::from_secs(seconds);
-            let waits = (0..100).filter(|_| devices.may_wait("c1", now)).count();
-            let check_ins = (0..100).filter(|_| devices.may_check_in("c1", now));
-            (waits, check_ins.count())
-        };
-        assert_eq!(tries(0), (64, 64));
-        assert_eq!(tries(3), (3, 3));
-        assert_eq!(tries(500), (64, 64));
     }
 
     #[test]

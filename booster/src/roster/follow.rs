@@ -68,7 +68,10 @@ impl Rosters {
             debug!(error = %Report(&*failure), "cannot follow the roster");
             let asked = match &*failure {
                 RosterError::Call(call) => call.when_less_busy(),
-                RosterError::Bad(_) | RosterError::Statement(_) | RosterError::Stopping => None,
+                RosterError::Bad(_)
+                | RosterError::Disk(_)
+                | RosterError::Statement(_)
+                | RosterError::Stopping => None,
             };
             let wait = asked.unwrap_or_else(|| backoff.failed(fastrand::f64()));
             tokio::select! {
@@ -89,9 +92,10 @@ impl Rosters {
             news = origin.wait_for_roster(&held.head.list) => {
                 // What it brings may be older than what somebody who doubted has been told
                 // meanwhile. One question at a time, and answers have an order.
-                match news.map_err(RosterError::from)? {
-                    Some(_) => self.ask().await,
-                    None => Ok(()),
+                if news.map_err(RosterError::from)? {
+                    self.ask().await
+                } else {
+                    Ok(())
                 }
             }
             () = self.shared.joined.notified() => {
@@ -276,10 +280,7 @@ impl Rosters {
             match RealDisk.read(&path, most as u64) {
                 Ok(Some(bytes)) => this.recalled(&bytes),
                 Ok(None) => Ok(()),
-                Err(error) => {
-                    warn!(%error, "cannot read the last roster");
-                    Err(RosterError::Bad("its file cannot be read"))
-                }
+                Err(error) => Err(error.into()),
             }
         });
         if let Some(Err(failure)) = recalled.await {

@@ -26,22 +26,21 @@ impl Source {
             .await
     }
 
-    /// `GET /v1/wait` of a booster that has the list called `held`: the envelope of another head
-    /// once there is one, or none if its time is over.
+    /// `GET /v1/wait` of a booster that has the list called `held`: true once there is another head,
+    /// which it then asks for, or false if its time is over.
     ///
     /// # Errors
     ///
     /// Says what came of the call.
-    pub async fn wait_for_roster(&self, held: &Digest) -> Result<Option<Bytes>, CallError> {
+    pub async fn wait_for_roster(&self, held: &Digest) -> Result<bool, CallError> {
         let deadline = Instant::now() + WAIT + self.limits.call_timeout;
         let path = format!("{}?roster={held}", Route::Wait);
         let make = || finish(self.connector.request(&path), Bytes::new());
         let reply = self.send(make, deadline).await?;
-        if reply.head.status() == StatusCode::NO_CONTENT {
-            return reply.read(0, deadline).await.map(|_| None);
-        }
-        let head = reply.read(RosterHead::ENVELOPE_BYTES_MAX, deadline).await?;
-        Ok(Some(head))
+        let is_over = reply.head.status() == StatusCode::NO_CONTENT;
+        // The origin shows the head, too; one that is asked for later is none that was overtaken.
+        let _head = reply.read(RosterHead::ENVELOPE_BYTES_MAX, deadline).await?;
+        Ok(!is_over)
     }
 
     /// `POST /v1/relayed` of a booster: what became of each message.
