@@ -306,9 +306,6 @@ impl Store {
                 }
                 drop(index);
                 self.room.give_back(more - lacks);
-                if lacks > 0 && matches!(errand, Errand::Somebody) {
-                    self.room.is_wanting(more);
-                }
                 return Err(refusal);
             }
         };
@@ -320,9 +317,6 @@ impl Store {
             None => index.insert(key, bytes, false, 1),
         };
         drop(index);
-        if matches!(errand, Errand::Somebody) {
-            self.room.has_enough();
-        }
         self.give_up(&victims);
         Ok(self.held(key, born, bytes, false))
     }

@@ -67,9 +67,14 @@ impl Store {
         if !self.room.may_try() {
             return Err(BeginError::Resting);
         }
-        let lease = self
-            .reserve(entry.id.0, total, errand)
-            .map_err(|NoRoom| BeginError::NoRoom)?;
+        let reserved = self.reserve(entry.id.0, total, errand);
+        // What nobody waits for makes way for everything: it says nothing of the disk.
+        match (errand, &reserved) {
+            (Errand::Somebody, Ok(_)) => self.room.has_enough(),
+            (Errand::Somebody, Err(NoRoom)) => self.room.is_wanting(total),
+            (Errand::Nobody(_), _) => {}
+        }
+        let lease = reserved.map_err(|NoRoom| BeginError::NoRoom)?;
         let path = self.path(lease.key);
         match self.open_partial(&path) {
             Ok((file, length)) => {

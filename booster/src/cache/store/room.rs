@@ -114,7 +114,7 @@ impl Room {
             pause,
             why: error.to_string(),
         });
-        self.trouble.set(1);
+        self.show(&state);
     }
 
     /// The disk has taken something.
@@ -122,8 +122,8 @@ impl Room {
         let mut state = self.state();
         if state.refused.take().is_some() {
             info!("the disk can be written to again");
-            self.trouble.set(i64::from(state.wanting.is_some()));
         }
+        self.show(&state);
     }
 
     /// Whether the disk has refused, as far as is known.
@@ -131,9 +131,12 @@ impl Room {
         self.state().refused.is_some()
     }
 
-    /// Takes note that `bytes` which somebody waits for cannot be written, since too little would
-    /// stay free, and that there is nothing to give up for them.
+    /// Takes note that there is no place for a pack of `bytes` which somebody waits for, if that is
+    /// because too little of the disk would stay free. Touches the disk.
     pub(super) fn is_wanting(&self, bytes: u64) {
+        if self.free_percent_min == 0 || self.spare() >= bytes {
+            return;
+        }
         let mut state = self.state();
         if state.wanting.replace(bytes).is_none() {
             let percent = self.free_percent_min;
@@ -142,16 +145,21 @@ impl Room {
                 percent, "too little of the disk is free: packs are passed on unkept"
             );
         }
-        self.trouble.set(1);
+        self.show(&state);
     }
 
-    /// Takes note that there was room for what somebody waits for, or that there would be.
+    /// Takes note that there is a place for a pack that somebody waits for, or would be.
     pub(super) fn has_enough(&self) {
         let mut state = self.state();
         if state.wanting.take().is_some() {
             info!("there is room on the disk again");
-            self.trouble.set(i64::from(state.refused.is_some()));
         }
+        self.show(&state);
+    }
+
+    fn show(&self, state: &State) {
+        let is_trouble = state.refused.is_some() || state.wanting.is_some();
+        self.trouble.set(i64::from(is_trouble));
     }
 
     /// Why nothing is kept at the moment, if the disk refuses or has no room. Asks how much of it is
