@@ -114,12 +114,19 @@ async fn a_device_reads_at_a_booster_what_its_manifest_names_and_speaks_for_itse
     assert_eq!(one.reads(&at, "tools").await, denied);
     // A device waits once: its next wait takes the place of the one before.
     let held = one.proof(&at, 2).await.entry.manifest;
-    let ended = tokio::select! {
-        ended = at.wait(2, held.as_ref()) => ended,
-        ended = at.wait(2, held.as_ref()) => ended,
-        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("both go on"),
+    let either = async {
+        tokio::select! {
+            ended = at.wait(2, held.as_ref()) => ended,
+            ended = at.wait(2, held.as_ref()) => ended,
+        }
     };
-    assert!(ended.unwrap().is_none());
+    // Neither would be over by itself before 55 seconds.
+    let ended = tokio::time::timeout(Duration::from_secs(30), either).await;
+    assert!(ended.expect("both go on").unwrap().is_none());
+    // Nor does it ask as often as it likes: what it says that it holds is answered at once.
+    let asks = async || at.wait(2, None).await.map(drop).map_err(|it| code(&it));
+    let too_many = until(asks, |asked| *asked != Ok(())).await;
+    assert_eq!(too_many, Err(Some(Code::TooMany)));
     // Nobody speaks for another, by whatever key; what a device says itself arrives.
     let told = async |said: Vec<u8>| at.speak(said).await.map(drop).map_err(|it| code(&it));
     let by_other = scene.sealed("two", &two, 1, active("notes"));

@@ -90,14 +90,14 @@ impl State {
             } else {
                 None
             };
-            let stays = act.what == What::GoBack && matches!(outcome, Outcome::Failed { .. });
-            let stays = holding.active.clone().filter(|_| stays);
+            let cannot_go = act.what == What::GoBack && matches!(outcome, Outcome::Failed { .. });
             holding.end(act.what, outcome, now, random);
+            let left = holding.active.clone().filter(|_| cannot_go);
             if let Some((item, text)) = read {
                 self.adopt(&item, text);
             }
             // What has been turned down is not in force because it cannot be put away.
-            if let Some(item) = stays {
+            if let Some(item) = left {
                 self.disown(&item);
             }
         }

@@ -11,6 +11,15 @@ fn device() -> Device {
     device
 }
 
+/// The same, which has gone by those of `a@1` for a while.
+fn settled() -> Device {
+    let mut device = device();
+    device.adopt("a@1 /s");
+    device.try_out("a@1 /s", None);
+    device.adopt("a@1 /s");
+    device
+}
+
 impl Device {
     /// Does what `text` asks for; what a revision brings is its name.
     fn adopt(&mut self, text: &str) -> String {
@@ -68,10 +77,7 @@ fn settings_are_confirmed_once_a_check_in_has_worked_under_them() {
 
 #[test]
 fn settings_under_which_no_check_in_works_go_back_and_are_tried_again_later() {
-    let mut device = device();
-    device.adopt("a@1 /s");
-    device.try_out("a@1 /s", None);
-    device.adopt("a@1 /s");
+    let mut device = settled();
     device.adopt("a@2 /s");
     device.try_out("a@2 /s", Some("nobody"));
     device.try_out("a@2 /s", Some("nobody"));
@@ -101,10 +107,7 @@ fn settings_under_which_no_check_in_works_go_back_and_are_tried_again_later() {
 
 #[test]
 fn settings_that_cannot_be_used_go_back_at_once_and_for_good() {
-    let mut device = device();
-    device.adopt("a@1 /s");
-    device.try_out("a@1 /s", None);
-    device.adopt("a@1 /s");
+    let mut device = settled();
     let bad = |act: &str| {
         let note = "line 2".to_owned();
         (act == "adopt a").then_some(Outcome::Unusable { note })
@@ -124,10 +127,7 @@ fn settings_that_cannot_be_used_go_back_at_once_and_for_good() {
 
 #[test]
 fn settings_that_cannot_be_put_away_are_not_in_force() {
-    let mut device = device();
-    device.adopt("a@1 /s");
-    device.try_out("a@1 /s", None);
-    device.adopt("a@1 /s");
+    let mut device = settled();
     device.adopt("a@2 /s");
     for _ in 0..3 {
         device.try_out("a@2 /s", Some("nobody"));
@@ -146,10 +146,7 @@ fn settings_that_cannot_be_put_away_are_not_in_force() {
 
 #[test]
 fn nobody_tries_what_an_operator_has_taken_back_meanwhile() {
-    let mut device = device();
-    device.adopt("a@1 /s");
-    device.try_out("a@1 /s", None);
-    device.adopt("a@1 /s");
+    let mut device = settled();
     device.adopt("a@2 /s");
     assert!(device.state.is_on_trial());
     assert_eq!(
