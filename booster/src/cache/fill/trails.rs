@@ -210,7 +210,9 @@ impl Steps {
     /// Some are asked for at once, and may come in another order than they were sent.
     fn visit(&mut self, at: u32) {
         if self.seen == 0 || at.abs_diff(self.high) >= u16::BITS {
-            (self.high, self.seen) = (at, 1);
+            // Whoever begins where a revision begins is about to read it: as if with one step more.
+            let begins = u16::from(at == 0);
+            (self.high, self.seen) = (at, 1 | begins << 1);
         } else if at > self.high {
             self.seen = self.seen << (at - self.high) | 1;
             self.high = at;
