@@ -8,10 +8,8 @@ mod run;
 mod trails;
 mod turns;
 
-use std::fs::File;
 use std::future::pending;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +22,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::index::Asker;
 use super::off_runtime;
+use super::pieces::PIECE_BYTES;
 use super::rope::Rope;
-use super::store::StoredPack;
+use super::store::{StoredPack, Written};
 use crate::upstream::UpstreamError;
 use crate::wan::Purpose;
 pub(crate) use run::Job;
@@ -78,7 +77,7 @@ pub(crate) struct Progress {
 enum Held {
     /// The last of them in memory, and all before those in the file, while the fill runs; without a
     /// file all of them in memory.
-    Filling { file: Option<Arc<File>>, rope: Rope },
+    Filling { file: Option<Written>, rope: Rope },
     /// In the pack's own file: the fill is done.
     Stored(Arc<StoredPack>),
     /// Nowhere: the fill failed, or its readers were too slow.
@@ -255,7 +254,7 @@ impl Fill {
     }
 
     /// Shows readers all that an earlier fill left in `file`, which has been checked.
-    fn publish_all(&self, file: Arc<File>, mut rope: Rope) {
+    fn publish_all(&self, file: Written, mut rope: Rope) {
         let verified = rope.length();
         rope.let_go(KEPT_BYTES);
         self.hold(Held::Filling {
@@ -315,7 +314,7 @@ impl Tail {
         let (file, end) = match &*self.fill.held() {
             Held::Filling { file, rope } => match (rope.piece(from, end), file) {
                 (Some(piece), _) => return Ok(Piece::Here(piece)),
-                (None, Some(file)) => (Arc::clone(file), end.min(rope.start())),
+                (None, Some(file)) => (file.clone(), end.min(rope.start())),
                 (None, None) => return Err(FillError::Aborted),
             },
             Held::Stored(pack) => return Ok(Piece::Stored(Arc::clone(pack))),
@@ -327,13 +326,13 @@ impl Tail {
                 });
             }
         };
-        let length = (end - from).min(FILE_PIECE_BYTES) as usize;
-        let read = off_runtime(move || {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, from).map(|()| bytes)
-        });
-        match read.await {
-            Some(Ok(bytes)) => Ok(Piece::Here(bytes.into())),
+        let length = (end - from).min(PIECE_BYTES as u64) as usize;
+        // It was written a moment ago.
+        if let Some(piece) = file.at_hand(from, length) {
+            return Ok(Piece::Here(piece));
+        }
+        match off_runtime(move || file.read(from, length)).await {
+            Some(Ok(piece)) => Ok(Piece::Here(piece)),
             Some(Err(failure)) => Err(FillError::Disk {
                 source: Some(Arc::new(failure)),
             }),
@@ -391,5 +390,3 @@ const BETWEEN_PACKS: Duration = Duration::from_secs(2);
 /// How much of a fill that is being stored stays in memory, and up to a frame more: who reads along
 /// at the pace of the line finds all there.
 const KEPT_BYTES: u64 = 1 << 20;
-/// Bytes that a slow reader gets from the file at a time.
-const FILE_PIECE_BYTES: u64 = 256 << 10;

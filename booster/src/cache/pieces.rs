@@ -3,9 +3,13 @@
 //! A fresh one would be mapped, faulted in and zeroed for each piece, which costs as much as
 //! sealing its bytes; one that was used a moment ago lies in the processor's cache.
 
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 /// Buffers that nobody uses. Cloning shares them.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,28 @@ impl Pieces {
             length,
             pieces: self.clone(),
         }
+    }
+
+    /// The bytes of `file` from `from` on, `length` of them or fewer, if the system has them in
+    /// memory. Does not wait for the disk.
+    pub(super) fn at_hand(&self, file: &File, from: u64, length: usize) -> Option<Bytes> {
+        let mut buffer = self.take(length);
+        let mut slices = [IoSliceMut::new(buffer.space())];
+        // Whatever goes wrong, and if it is only that this file system cannot say what it has, goes
+        // wrong again where the disk may be waited for.
+        let got = preadv2(file, &mut slices, from, ReadWriteFlags::NOWAIT).ok()?;
+        (got > 0).then(|| buffer.freeze(got))
+    }
+
+    /// The `length` bytes of `file` from `from` on. Touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the disk fails, or if the file is shorter.
+    pub(super) fn read(&self, file: &File, from: u64, length: usize) -> io::Result<Bytes> {
+        let mut buffer = self.take(length);
+        file.read_exact_at(buffer.space(), from)?;
+        Ok(buffer.freeze(length))
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Box<[u8]>>> {

@@ -31,7 +31,7 @@ use crate::metrics::CacheMetrics;
 pub(crate) use examine::Examined;
 pub(crate) use lease::{Lease, StoredPack, UnusableError};
 use opened::Opened;
-pub(crate) use partial::{BeginError, PartialFile};
+pub(crate) use partial::{BeginError, PartialFile, Written};
 use room::Room;
 use uses::Uses;
 pub(crate) use uses::{Kept, Sight};

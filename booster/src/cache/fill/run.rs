@@ -148,7 +148,7 @@ impl Job {
         match begun.await.ok_or(FillError::Aborted)? {
             Ok((file, resumed)) => {
                 let bytes = resumed.bytes.length();
-                self.fill.publish_all(file.shared(), resumed.bytes);
+                self.fill.publish_all(file.written(), resumed.bytes);
                 self.sink = Sink::File(file);
                 self.frame = resumed.frames;
                 self.header = resumed.header.map(Arc::new);

@@ -1,14 +1,13 @@
 //! Files while they are used, and what to think of one that cannot be.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use content::PackId;
 use content::pack::{PackFile, ReadPackError};
-use rustix::io::{ReadWriteFlags, preadv2};
 use thiserror::Error;
 
 use super::{CHECKING, Store};
@@ -137,12 +136,7 @@ impl StoredPack {
     /// The bytes from `from` on, `length` of them or fewer, if the system has them in memory.
     /// Does not wait for the disk.
     pub(crate) fn piece_at_hand(&self, from: u64, length: usize) -> Option<Bytes> {
-        let mut buffer = self.lease.store.pieces.take(length);
-        let mut slices = [IoSliceMut::new(buffer.space())];
-        // Whatever goes wrong, and if it is only that this file system cannot say what it has, goes
-        // wrong again where the disk may be waited for.
-        let got = preadv2(&self.file, &mut slices, from, ReadWriteFlags::NOWAIT).ok()?;
-        (got > 0).then(|| buffer.freeze(got))
+        self.lease.store.pieces.at_hand(&self.file, from, length)
     }
 
     /// The `length` bytes from `from` on. Touches the disk.
@@ -151,9 +145,8 @@ impl StoredPack {
     ///
     /// As [`StoredPack::read`].
     pub(crate) fn piece(&self, from: u64, length: usize) -> io::Result<Bytes> {
-        let mut buffer = self.lease.store.pieces.take(length);
-        self.read_into(from, buffer.space())?;
-        Ok(buffer.freeze(length))
+        let read = self.lease.store.pieces.read(&self.file, from, length);
+        self.note(read)
     }
 
     /// Reads `length` bytes from `from` on. Touches the disk.
@@ -163,14 +156,13 @@ impl StoredPack {
     /// Fails as the disk fails; then the pack is checked at its next use.
     pub(crate) fn read(&self, from: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
-        self.read_into(from, &mut bytes)?;
-        Ok(bytes)
+        let read = self.file.read_exact_at(&mut bytes, from);
+        self.note(read.map(|()| bytes))
     }
 
-    fn read_into(&self, from: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.file
-            .read_exact_at(bytes, from)
-            .inspect_err(|_| self.lease.store.doubt(self.lease.key))
+    /// A pack that cannot be read is checked at its next use.
+    fn note<T>(&self, read: io::Result<T>) -> io::Result<T> {
+        read.inspect_err(|_| self.lease.store.doubt(self.lease.key))
     }
 }
 

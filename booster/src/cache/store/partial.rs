@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::{Lease, Store, StoredPack, create_folder};
 use crate::cache::index::{Errand, Key, Kind, NoRoom};
+use crate::cache::pieces::Pieces;
 use crate::cache::rope::Rope;
 
 /// The file of a fill. Dropped, it stays behind to be taken up again.
@@ -26,6 +27,13 @@ pub(crate) struct PartialFile {
     entry: PackEntry,
     /// How long the file is: what it counts for once it is left behind.
     length: AtomicU64,
+}
+
+/// The file of a fill, for those who read what has been written to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    file: Arc<File>,
+    pieces: Pieces,
 }
 
 /// What of a fill that was broken off is still good.
@@ -48,6 +56,19 @@ pub(crate) enum BeginError {
     NoRoom,
     #[error("the disk has just refused, and is left alone for a while")]
     Resting,
+}
+
+impl Written {
+    /// The bytes from `from` on, `length` of them or fewer, if the system has them in memory. Does
+    /// not wait for the disk.
+    pub(crate) fn at_hand(&self, from: u64, length: usize) -> Option<Bytes> {
+        self.pieces.at_hand(&self.file, from, length)
+    }
+
+    /// The `length` bytes from `from` on. Touches the disk.
+    pub(crate) fn read(&self, from: u64, length: usize) -> io::Result<Bytes> {
+        self.pieces.read(&self.file, from, length)
+    }
 }
 
 impl Store {
@@ -166,9 +187,12 @@ impl PartialFile {
         Ok(resumed)
     }
 
-    /// The file itself, for those who read what has been written.
-    pub(crate) fn shared(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+    /// For those who read what has been written.
+    pub(crate) fn written(&self) -> Written {
+        Written {
+            file: Arc::clone(&self.file),
+            pieces: self.lease.store.pieces.clone(),
+        }
     }
 
     /// Writes bytes that have been checked. Touches the disk.
