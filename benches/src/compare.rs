@@ -67,6 +67,7 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         sandbox::enter(output)?;
     }
     sandbox::prepare(output)?;
+    args.stage.keep_to_load_cpu(output);
     let interrupted = sandbox::watch_signals()?;
     let run = Run {
         deadline: Instant::now() + Duration::from_secs(u64::from(args.limit) * 60),

@@ -23,7 +23,6 @@ mod storm;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use service::Output;
 use service::signal::Stop;
 use tokio::time::Instant;
@@ -57,7 +56,7 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         sandbox::enter(output)?;
     }
     sandbox::prepare(output)?;
-    pin(args.stage.load_cpu, output);
+    args.stage.keep_to_load_cpu(output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -150,16 +149,4 @@ async fn play_fleet(
 
 fn per_second(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64().max(1e-9)
-}
-
-/// Keeps to one CPU, as all threads do that are started later: what the devices take shall not be
-/// taken from the servers.
-fn pin(cpu: u32, output: Output) {
-    let mut only = CpuSet::new();
-    only.set(cpu as usize);
-    if sched_setaffinity(None, &only).is_err() {
-        output.note(format_args!(
-            "there is no CPU {cpu}: going wherever there is one"
-        ));
-    }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::value_parser;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use service::Output;
 
 /// Where servers are played.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,6 +44,19 @@ impl Stage {
     /// Whether a namespace has yet to be entered.
     pub(crate) fn is_outside(&self) -> bool {
         !self.inside && !self.no_namespace
+    }
+
+    /// Keeps this process to the CPU of those who load, as all threads do that are started later:
+    /// what they take shall not be taken from the servers.
+    pub(crate) fn keep_to_load_cpu(&self, output: Output) {
+        let mut only = CpuSet::new();
+        only.set(self.load_cpu as usize);
+        if sched_setaffinity(None, &only).is_err() {
+            output.note(format_args!(
+                "there is no CPU {}: going wherever there is one",
+                self.load_cpu
+            ));
+        }
     }
 
     /// Where one of our own programs lies.

@@ -38,7 +38,10 @@ impl Line {
         let tasks = Arc::<Tasks>::default();
         let sender = match http {
             HttpVersion::One => {
-                let (sender, connection) = http1::handshake(io).await?;
+                let (sender, connection) = http1::Builder::new()
+                    .read_buf_exact_size(Some(READ_BYTES))
+                    .handshake(io)
+                    .await?;
                 tasks.start(connection);
                 Sender::One(sender)
             }
@@ -137,3 +140,6 @@ where
 /// As transport's connectors have them: a fast line with some delay must not run dry.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// What one full TLS record holds: whoever reads with more room gets no more, and lets the rest of
+/// the room go.
+const READ_BYTES: usize = 16 << 10;
