@@ -211,9 +211,17 @@ impl Inner {
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.tail.is_empty() {
-            let mut writer = self.stream.get_mut().1.writer();
-            io::Write::write_all(&mut writer, &self.tail)?;
-            self.sealed += self.tail.len();
+            let mut parts = [IoSlice::new(&[]); SMALL_BYTES / COPY_BYTES];
+            for (part, bytes) in parts.iter_mut().zip(self.tail.chunks(COPY_BYTES)) {
+                *part = IoSlice::new(bytes);
+            }
+            let sealed = io::Write::write_vectored(&mut self.stream.get_mut().1.writer(), &parts)?;
+            debug_assert_eq!(
+                sealed,
+                self.tail.len(),
+                "a tail is no longer than its parts"
+            );
+            self.sealed += sealed;
             // An idle connection holds no buffer of ours.
             self.tail = Vec::new();
         }
@@ -223,11 +231,14 @@ impl Inner {
 
 /// Appends the bytes `from..to` of what `slices` are together.
 fn copy(slices: &[IoSlice<'_>], from: usize, to: usize, tail: &mut Vec<u8>) {
+    tail.reserve(to - from);
     let mut at = 0;
     for slice in slices {
         let start = from.clamp(at, at + slice.len()) - at;
         let end = to.clamp(at, at + slice.len()) - at;
-        tail.extend_from_slice(&slice[start..end]);
+        for piece in slice[start..end].chunks(COPY_BYTES) {
+            tail.extend_from_slice(piece);
+        }
         at += slice.len();
     }
 }
@@ -311,10 +322,10 @@ impl io::Write for Writer<'_, '_> {
 /// Sealed and kept back at most. Half of it costs as much; twice as much is given back to the system
 /// by the allocator and mapped anew each time, which doubles the cost of a byte.
 const BATCH_BYTES: usize = 256 << 10;
-/// What the library copies in one go into a record. Longer copies are one instruction on x86
-/// (`rep movsb`, from 2112 bytes on in glibc), which on AMD's Zen takes 13 times as long when the
-/// target lies up to 63 bytes behind the source within a page: a record's bytes come after its header
-/// of five in a buffer that begins with a page, and so do those of a file.
+/// What is copied in one go, by us or into a record by the library. Longer copies are one instruction
+/// on x86 (`rep movsb`, from 2112 bytes on in glibc), which on AMD's Zen takes 13 times as long when
+/// the target lies up to 63 bytes behind the source within a page: a record's bytes come after its
+/// header of five in a buffer that begins with a page, as those of a file do.
 const COPY_BYTES: usize = 2 << 10;
 /// Plain bytes of a full TLS record (RFC 8446 §5.1).
 const RECORD_BYTES: usize = 16 << 10;
