@@ -80,14 +80,14 @@ impl Route {
             return est(rest).ok_or(RouteError::Nowhere);
         }
         let rest = path.strip_prefix("/v1/").ok_or(RouteError::Nowhere)?;
-        let mut parts = rest.split('/');
-        let head = parts.next().unwrap_or_default();
-        let (mut tail, mut length) = ([""; 3], 0);
-        for part in parts {
-            *tail.get_mut(length).ok_or(RouteError::Nowhere)? = part;
+        let (mut parts, mut length) = ([""; 4], 0);
+        let mut after = Some(rest);
+        while let Some(rest) = after {
+            let part = parts.get_mut(length).ok_or(RouteError::Nowhere)?;
+            (*part, after) = cut(rest);
             length += 1;
         }
-        match (head, &tail[..length]) {
+        match (parts[0], &parts[1..length]) {
             ("check-in", []) => Ok(Self::CheckIn),
             ("crl", [issuer]) => Digest::from_hex(issuer)
                 .map(|issuer| Self::Crl(*issuer.as_raw()))
@@ -188,6 +188,13 @@ impl fmt::Display for Route {
             Self::Wait => f.write_str("/v1/wait"),
         }
     }
+}
+
+/// The first part of a path, and what comes after it. Parts are short: looking at one byte after the
+/// other takes less than getting ready to look at many.
+fn cut(path: &str) -> (&str, Option<&str>) {
+    let slash = path.bytes().position(|byte| byte == b'/');
+    slash.map_or((path, None), |at| (&path[..at], Some(&path[at + 1..])))
 }
 
 fn named(text: &str) -> Result<Digest, RouteError> {
