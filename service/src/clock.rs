@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Tells the time in whole seconds since 1970 (Unix time). Cloning shares it.
 ///
@@ -20,31 +21,25 @@ pub struct Clock {
 /// itself, so that a clock that stays behind is not taken for one that stands still.
 #[derive(Debug)]
 struct Floor {
-    /// The proved time, less the seconds from `since` to when it was proved.
-    at_since: AtomicI64,
-    since: Instant,
+    /// The proved time, less the seconds that the machine had run for by then.
+    at_boot: AtomicI64,
 }
 
 impl Floor {
     fn new(at: i64) -> Self {
         Self {
-            at_since: AtomicI64::new(at),
-            since: Instant::now(),
+            at_boot: AtomicI64::new(at.saturating_sub(since_boot())),
         }
     }
 
     fn raise(&self, verified_at: i64) {
-        let at_since = verified_at.saturating_sub(self.elapsed());
-        self.at_since.fetch_max(at_since, Ordering::Relaxed);
+        let at_boot = verified_at.saturating_sub(since_boot());
+        self.at_boot.fetch_max(at_boot, Ordering::Relaxed);
     }
 
     fn now(&self) -> i64 {
-        let at_since = self.at_since.load(Ordering::Relaxed);
-        at_since.saturating_add(self.elapsed())
-    }
-
-    fn elapsed(&self) -> i64 {
-        i64::try_from(self.since.elapsed().as_secs()).unwrap_or(i64::MAX)
+        let at_boot = self.at_boot.load(Ordering::Relaxed);
+        at_boot.saturating_add(since_boot())
     }
 }
 
@@ -102,15 +97,18 @@ impl Clock {
             .offset
             .as_ref()
             .map_or(0, |offset| offset.load(Ordering::Relaxed));
-        unix_seconds(SystemTime::now()).saturating_add(offset)
+        clock_gettime(ClockId::RealtimeCoarse)
+            .tv_sec
+            .saturating_add(offset)
     }
 }
 
-fn unix_seconds(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),
-    }
+/// Seconds that the machine has run for.
+///
+/// Times are wanted in seconds, of which Linux keeps the last tick's at hand (a tick is 1 to 10 ms):
+/// to ask the hardware takes five times as long, and every request asks.
+fn since_boot() -> i64 {
+    clock_gettime(ClockId::MonotonicCoarse).tv_sec
 }
 
 #[cfg(test)]
