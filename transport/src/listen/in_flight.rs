@@ -65,8 +65,9 @@ struct State {
     ended: Option<Instant>,
     /// Bytes given to the reader and not taken yet.
     given: usize,
-    /// Since when it is the turn of whose turn it is.
-    since: Instant,
+    /// Since when it is the turn of whose turn it is, as far as the housekeeper has seen: it
+    /// comes by often enough to be the one who looks at the clock.
+    since: Option<Instant>,
     /// Bytes taken since then.
     taken: usize,
     /// Whether handler or body have nothing to give yet.
@@ -98,16 +99,11 @@ impl Progress {
                 all: false,
                 ended: None,
                 given: 0,
-                since: Instant::now(),
+                since: None,
                 taken: 0,
                 waits: true,
             }),
         }
-    }
-
-    /// When it came in, as long as nothing has moved.
-    pub(super) fn began(&self) -> Instant {
-        self.state().since
     }
 
     /// Ends the request if it has stood still for too long at `now`; if that was tried before and
@@ -126,7 +122,8 @@ impl Progress {
         } else {
             limits.stall_timeout
         };
-        if now.saturating_duration_since(state.since) <= most {
+        let since = *state.since.get_or_insert(now);
+        if now.saturating_duration_since(since) <= most {
             return Verdict::Good;
         }
         let Some(end) = &self.end else {
@@ -150,6 +147,9 @@ impl Progress {
     }
 
     fn takes(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         self.change(|state| {
             state.given = state.given.saturating_sub(bytes);
             state.taken += bytes;
@@ -164,7 +164,7 @@ impl Progress {
         how(&mut state);
         let nothing_left = state.given == 0 && state.taken > 0;
         if state.is_ours() != ours || nothing_left || state.taken >= STRIDE_BYTES {
-            state.since = Instant::now();
+            state.since = None;
             state.taken = 0;
         }
     }

@@ -54,12 +54,14 @@ struct Watch {
     brisk: bool,
     /// Requests given up by the peer since the housekeeper came by.
     given_up: u32,
-    /// Since when there has been no request, and what had been received by then.
-    idle: (Instant, u64),
+    /// Since when there has been no request; over HTTP/2 as far as the housekeeper has seen.
+    idle_since: Option<Instant>,
     /// Since when a head has been arriving.
     head_since: Option<Instant>,
     /// The requests under way, in the order in which they came: there is mostly one.
     in_flight: Vec<(u64, Arc<Progress>)>,
+    /// What had been received when the last request was over; over HTTP/1.1 alone.
+    received: u64,
     /// How many requests there have been.
     requests: u64,
     /// Whether it has been told to rest since the last one.
@@ -144,9 +146,9 @@ impl Session {
         let mut watch = self.watch();
         watch.head_since = None;
         watch.rests = false;
-        if watch.in_flight.is_empty() {
-            let since = progress.began().saturating_duration_since(watch.idle.0);
-            watch.brisk = watch.requests > 0 && since < REST_AFTER;
+        if watch.in_flight.is_empty() && !self.http2 {
+            let is_soon = |idle_since: Instant| idle_since.elapsed() < REST_AFTER;
+            watch.brisk = watch.requests > 0 && watch.idle_since.is_some_and(is_soon);
         }
         let id = watch.requests;
         watch.requests += 1;
@@ -166,9 +168,14 @@ impl Session {
             }
         }
         if watch.in_flight.is_empty() {
-            watch.idle = (Instant::now(), self.activity.received());
+            if self.http2 {
+                watch.idle_since = None;
+                return;
+            }
+            watch.idle_since = Some(Instant::now());
+            watch.received = self.activity.received();
             // Who asks once, or now and then, leaves nothing behind.
-            watch.rests = !watch.brisk && !self.http2;
+            watch.rests = !watch.brisk;
             if watch.rests {
                 self.rest.make();
             }
@@ -185,7 +192,7 @@ impl Session {
             let stuck = verdicts.any(|verdict| verdict == Verdict::Stuck);
             return if stuck { Pace::Stalled } else { Pace::Good };
         }
-        let (since, received) = watch.idle;
+        let since = *watch.idle_since.get_or_insert(now);
         let idle = now.saturating_duration_since(since);
         if idle > limits.idle_timeout * 2 {
             // It was asked to leave, and does not: it takes no farewell, or never said a word.
@@ -195,7 +202,7 @@ impl Session {
             return Pace::Idle;
         }
         // HTTP/2 peers exchange settings and pings when they ask for nothing.
-        if !self.http2 && self.activity.received() != received {
+        if !self.http2 && self.activity.received() != watch.received {
             let head_since = *watch.head_since.get_or_insert(now);
             if now.duration_since(head_since) > limits.header_timeout {
                 return Pace::Stalled;
@@ -293,11 +300,12 @@ impl Sessions {
             retire: CancellationToken::new(),
             watch: Mutex::new(Watch {
                 brisk: false,
-                idle: (now, received),
+                idle_since: Some(now),
                 // The first head is due from the start.
                 head_since: Some(now),
                 given_up: 0,
                 in_flight: Vec::new(),
+                received,
                 requests: 0,
                 rests: false,
             }),
