@@ -2,6 +2,7 @@
 
 mod batched;
 mod inline;
+mod quiet;
 
 use std::future::poll_fn;
 use std::io;
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 pub(crate) use batched::{Batched, Driven};
 pub(crate) use inline::{Call, InlineExecutor, InlineStreams, own_end};
+pub(crate) use quiet::Quiet;
 
 /// Bytes that went over some TCP connections, all together.
 #[derive(Debug, Default)]
@@ -113,10 +115,11 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let got = (buffer.filled().len() - before) as u64;
-        self.activity.received.fetch_add(got, Ordering::Relaxed);
-        let traffic = &self.activity.traffic;
-        traffic.received_bytes.fetch_add(got, Ordering::Relaxed);
+        let got = buffer.filled().len() - before;
+        let Activity {
+            received, traffic, ..
+        } = &*self.activity;
+        note(got, received, &traffic.received_bytes);
         polled
     }
 }
@@ -157,11 +160,16 @@ impl AsyncWrite for Watched {
 
 fn note_sent(activity: &Activity, polled: &Poll<io::Result<usize>>) {
     if let Poll::Ready(Ok(sent)) = polled {
-        activity.sent.fetch_add(*sent as u64, Ordering::Relaxed);
-        activity
-            .traffic
-            .sent_bytes
-            .fetch_add(*sent as u64, Ordering::Relaxed);
+        note(*sent, &activity.sent, &activity.traffic.sent_bytes);
+    }
+}
+
+/// Counts bytes on `one` connection, which nobody else counts on, and on all of them.
+fn note(bytes: usize, one: &AtomicU64, all: &AtomicU64) {
+    if bytes > 0 {
+        let before = one.load(Ordering::Relaxed);
+        one.store(before.wrapping_add(bytes as u64), Ordering::Relaxed);
+        all.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

@@ -134,13 +134,8 @@ impl Inner {
             there => there,
         };
         let rest = there % RECORD_BYTES;
-        let tail_max = if there == rest {
-            SMALL_BYTES
-        } else {
-            TAIL_BYTES
-        };
         // Sealed now, all of it in whole records but for the last.
-        let sealing = if rest <= tail_max {
+        let sealing = if rest <= TAIL_BYTES {
             there - rest
         } else {
             there
@@ -211,15 +206,11 @@ impl Inner {
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.tail.is_empty() {
-            let mut parts = [IoSlice::new(&[]); SMALL_BYTES / COPY_BYTES];
-            for (part, bytes) in parts.iter_mut().zip(self.tail.chunks(COPY_BYTES)) {
-                *part = IoSlice::new(bytes);
-            }
-            let sealed = io::Write::write_vectored(&mut self.stream.get_mut().1.writer(), &parts)?;
+            let sealed = io::Write::write(&mut self.stream.get_mut().1.writer(), &self.tail)?;
             debug_assert_eq!(
                 sealed,
                 self.tail.len(),
-                "a tail is no longer than its parts"
+                "the library has no limit of its own"
             );
             self.sealed += sealed;
             // An idle connection holds no buffer of ours.
@@ -236,9 +227,7 @@ fn copy(slices: &[IoSlice<'_>], from: usize, to: usize, tail: &mut Vec<u8>) {
     for slice in slices {
         let start = from.clamp(at, at + slice.len()) - at;
         let end = to.clamp(at, at + slice.len()) - at;
-        for piece in slice[start..end].chunks(COPY_BYTES) {
-            tail.extend_from_slice(piece);
-        }
+        tail.extend_from_slice(&slice[start..end]);
         at += slice.len();
     }
 }
@@ -308,7 +297,13 @@ impl io::Write for Writer<'_, '_> {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match Pin::new(&mut *self.io).poll_write_vectored(self.cx, slices) {
+        let io = Pin::new(&mut *self.io);
+        let written = match slices {
+            // The system's call for one piece costs a little less.
+            [one] => io.poll_write(self.cx, one),
+            more => io.poll_write_vectored(self.cx, more),
+        };
+        match written {
             Poll::Ready(written) => written,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -329,8 +324,6 @@ const BATCH_BYTES: usize = 256 << 10;
 const COPY_BYTES: usize = 2 << 10;
 /// Plain bytes of a full TLS record (RFC 8446 §5.1).
 const RECORD_BYTES: usize = 16 << 10;
-/// What is left behind full records waits for more if it is no more than this: copying it costs
-/// less than a record of its own.
-const TAIL_BYTES: usize = 1 << 10;
-/// Likewise if there is no full record.
-const SMALL_BYTES: usize = 8 << 10;
+/// What fills no record waits for more if it is no more than this: copying it, which happens in one
+/// go, costs less than a record of its own.
+const TAIL_BYTES: usize = COPY_BYTES / 2;

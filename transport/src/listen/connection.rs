@@ -29,7 +29,7 @@ use super::session::Session;
 use super::{Handshake, Refused, Shared};
 use crate::body::BoxError;
 use crate::io::{
-    Activity, Batched, Driven, InlineExecutor, InlineStreams, Watched, captured, keep_alive,
+    Activity, Batched, Driven, InlineExecutor, InlineStreams, Quiet, Watched, captured, keep_alive,
 };
 use crate::places::Places;
 use crate::respond;
@@ -186,7 +186,8 @@ async fn serve(
     shared: &Arc<Shared>,
     stop: CancellationToken,
 ) {
-    let (ended, leave) = (session.ended(), leave(session, stop));
+    let ended = Quiet::new(session.ended().cancelled_owned());
+    let leave = Quiet::new(leave(session, stop));
     // In a box, so that nobody needs room for what he does not speak.
     let spoken: Pin<Box<dyn Future<Output = _> + Send>> = if http2 {
         Box::pin(speak_http2(&stream, session, shared, leave))
@@ -195,7 +196,7 @@ async fn serve(
     };
     let outcome = tokio::select! {
         outcome = spoken => outcome,
-        () = ended.cancelled() => Ok(()),
+        () = ended => Ok(()),
     };
     if let Err(error) = outcome {
         debug!(remote = %session.remote(), %error, "a connection broke");
