@@ -73,15 +73,16 @@ impl Api {
                 ("none", Err(told))
             }
         };
-        let response = answered.unwrap_or_else(|told| reply::fault(&told));
+        let mut response = answered.unwrap_or_else(|told| reply::fault(&told));
         let status = response.status();
         debug!(route = kind, status = status.as_u16(), "answered");
         let metrics = &self.metrics;
-        // Hits are what there is most of: their counters are at hand.
+        // Hits are what there is most of: their counters are at hand, and their heads are made.
         if kind == "pack" && status == StatusCode::OK {
             metrics.packs_sent.inc();
             return reply::count(response, metrics.pack_bytes.clone());
         }
+        reply::finish(&mut response);
         let requests = &metrics.requests;
         requests.with_label_values(&[kind, status.as_str()]).inc();
         reply::count(response, metrics.response_bytes.with_label_values(&[kind]))

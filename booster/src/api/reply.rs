@@ -101,14 +101,20 @@ pub(super) fn has(head: &Parts, etag: &Etag) -> bool {
     text(head, &IF_NONE_MATCH).is_some_and(|held| held.split(',').map(str::trim).any(is_it))
 }
 
-/// Counts the bytes of the body as they are sent; what every answer carries is added.
+/// Counts the bytes of the body as they are sent.
 pub(super) fn count(response: Response<Body>, sent: IntCounter) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    let nosniff = HeaderValue::from_static("nosniff");
-    head.headers.insert(X_CONTENT_TYPE_OPTIONS, nosniff);
-    let counted = body.observed(move |bytes| sent.inc_by(bytes as u64));
-    Response::from_parts(head, counted)
+    response.map(|body| body.observed(move |bytes| sent.inc_by(bytes as u64)))
 }
+
+/// What every answer carries.
+pub(super) fn finish(response: &mut Response<Body>) {
+    let no_sniff = HeaderValue::from_static(NO_SNIFF);
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, no_sniff);
+}
+
+/// No guessing of types: content is what it is said to be.
+pub(super) const NO_SNIFF: &str = "nosniff";
 
 /// When to come back if there was too much to do.
 const RETRY_AFTER_SECONDS: u64 = 5;
