@@ -36,6 +36,8 @@ pub struct Place {
 struct Known {
     aimd: Aimd,
     bad_until: Option<Instant>,
+    /// How many of those under way have little left to come.
+    ebbing: usize,
     health: Health,
     under_way: usize,
 }
@@ -52,7 +54,10 @@ pub(crate) enum Standing {
 }
 
 /// The right to fetch a pack from a source, until it is dropped.
-pub(crate) struct Slot(Arc<Place>);
+pub(crate) struct Slot {
+    ebbs: bool,
+    place: Arc<Place>,
+}
 
 impl Place {
     /// A source of which nothing is known yet.
@@ -61,6 +66,7 @@ impl Place {
         let known = Known {
             aimd: Aimd::new(Instant::now()),
             bad_until: None,
+            ebbing: 0,
             health: Health::default(),
             under_way: 0,
         };
@@ -185,16 +191,21 @@ impl Place {
         }
     }
 
-    /// The right to fetch another pack from it, if that may be done now.
+    /// The right to fetch another pack from it, if that may be done now: if fewer are under way than
+    /// may be, or as many, and one of them has little left.
     pub(crate) fn try_slot(self: &Arc<Self>) -> Option<Slot> {
         let mut known = self.known();
-        if known.under_way >= known.aimd.limit() {
+        let spare = usize::from(known.ebbing > 0);
+        if known.under_way >= known.aimd.limit() + spare {
             return None;
         }
         known.under_way += 1;
         let under_way = known.under_way;
         known.aimd.begun(Instant::now(), under_way);
-        Some(Slot(Arc::clone(self)))
+        Some(Slot {
+            ebbs: false,
+            place: Arc::clone(self),
+        })
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
@@ -230,10 +241,25 @@ impl fmt::Debug for Place {
     }
 }
 
+impl Slot {
+    /// Takes note that little is left to come. One more may be asked for then, so that its answer is
+    /// there when this one ends: two that end together would leave the line idle for as long as the
+    /// next two take to be asked and answered.
+    pub(crate) fn ebbs(&mut self) {
+        if !std::mem::replace(&mut self.ebbs, true) {
+            self.place.known().ebbing += 1;
+            self.place.freed.notify_one();
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.known().under_way -= 1;
-        self.0.freed.notify_one();
+        let mut known = self.place.known();
+        known.under_way -= 1;
+        known.ebbing -= usize::from(self.ebbs);
+        drop(known);
+        self.place.freed.notify_one();
     }
 }
 
@@ -307,5 +333,28 @@ mod tests {
         assert!(futures_util::poll!(&mut third).is_pending());
         drop(first);
         let _third = soon(third).await;
+    }
+
+    #[tokio::test]
+    async fn one_more_is_asked_for_when_another_has_little_left() {
+        let origin = place("origin", Rank::Origin);
+        let mut first = origin.slot().await;
+        let mut second = origin.slot().await;
+        let mut third = Box::pin(origin.slot());
+        assert!(futures_util::poll!(&mut third).is_pending());
+        first.ebbs();
+        let third = soon(third).await;
+        // However many ebb, it is one more.
+        second.ebbs();
+        second.ebbs();
+        assert!(origin.try_slot().is_none());
+        drop(first);
+        let fourth = origin.try_slot().unwrap();
+        drop(second);
+        // Nobody ebbs any more.
+        assert!(origin.try_slot().is_none());
+        drop((third, fourth));
+        assert_eq!(origin.known().ebbing, 0);
+        assert_eq!(origin.known().under_way, 0);
     }
 }

@@ -13,9 +13,10 @@ use crate::upstream::{Later, PackAsk, PackBody, Pieces, Place, Slot, UpstreamErr
 
 /// One source's answer to one question.
 pub(super) struct Line {
-    _slot: Slot,
     /// When something last came, or when it was asked.
     heard: Instant,
+    /// Bytes that are still to come.
+    left: u64,
     /// Bytes that have come since `heard`.
     murmur: u64,
     part: Vec<u8>,
@@ -23,6 +24,7 @@ pub(super) struct Line {
     received: IntCounter,
     /// What came behind the last part.
     rest: Bytes,
+    slot: Slot,
     stage: Stage,
 }
 
@@ -57,18 +59,25 @@ pub(super) enum Next {
 }
 
 impl Line {
-    /// Asks. Nothing happens until it is read from. What comes is counted in `received`, wanted or
-    /// not.
-    pub(super) fn ask(place: Arc<Place>, slot: Slot, ask: PackAsk, received: IntCounter) -> Self {
+    /// Asks for the `left` bytes of a pack from where `ask` says. Nothing happens until it is read
+    /// from. What comes is counted in `received`, wanted or not.
+    pub(super) fn ask(
+        place: Arc<Place>,
+        slot: Slot,
+        ask: PackAsk,
+        left: u64,
+        received: IntCounter,
+    ) -> Self {
         let (source, from) = (Arc::clone(place.source()), ask.from);
         Self {
-            _slot: slot,
             heard: Instant::now(),
+            left,
             murmur: 0,
             part: Vec::new(),
             place,
             received,
             rest: Bytes::new(),
+            slot,
             stage: Stage::Asking {
                 answer: Box::pin(async move { source.pack(&ask).await }),
                 from,
@@ -112,6 +121,7 @@ impl Line {
                     let bytes = piece.len() as u64;
                     let _skipped = piece.split_to((*skip).min(bytes) as usize);
                     *skip = skip.saturating_sub(bytes);
+                    self.left = self.left.saturating_sub(piece.len() as u64);
                     self.came(bytes);
                     return Ok(piece);
                 }
@@ -128,6 +138,9 @@ impl Line {
     fn came(&mut self, bytes: u64) {
         self.received.inc_by(bytes);
         self.place.received(bytes);
+        if self.left <= EBB_BYTES {
+            self.slot.ebbs();
+        }
         self.murmur += bytes;
         if self.murmur >= MURMUR_BYTES {
             self.murmur = 0;
@@ -248,3 +261,39 @@ impl fmt::Debug for Line {
 /// What comes in less than this does not count as getting on: a source that sends a byte now and
 /// then would hold a fill up for ever. A segment of TCP brings more.
 const MURMUR_BYTES: u64 = 1 << 10;
+/// With no more to come than this, the next pack may be asked for: an eighth of a full pack, 40 ms of a
+/// line of 100 Mbit/s.
+const EBB_BYTES: u64 = 512 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fake, pack_of, soon};
+    use crate::upstream::Rank;
+    use crate::wan::Purpose;
+
+    #[tokio::test]
+    async fn another_pack_may_be_asked_for_when_little_of_one_is_left() {
+        let pack = pack_of(1, 24);
+        let source = Fake::new("origin").with(&[&pack]);
+        let place = Arc::new(Place::new(Arc::new(source), Rank::Origin));
+        let (slot, _other) = (place.slot().await, place.slot().await);
+        let ask = PackAsk {
+            fileset: "docs".parse().unwrap(),
+            from: 0,
+            id: pack.header.id(),
+            no_cache: false,
+            purpose: Purpose::Wanted,
+        };
+        let left = pack.bytes.len() as u64;
+        let received = IntCounter::new("received", "bytes").unwrap();
+        let line = Line::ask(Arc::clone(&place), slot, ask, left, received);
+        let mut lines = Lines::new(line, Duration::from_secs(10));
+        // Somewhat before that point, since pieces are not cut there.
+        let much = usize::try_from(left - EBB_BYTES - 50_000).unwrap();
+        assert!(matches!(soon(lines.next(much)).await, Next::Part(_)));
+        assert!(place.try_slot().is_none(), "as many as it bears");
+        assert!(matches!(soon(lines.next(50_000)).await, Next::Part(_)));
+        assert!(place.try_slot().is_some());
+    }
+}

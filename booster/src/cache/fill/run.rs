@@ -289,8 +289,9 @@ impl Job {
             no_cache: self.no_cache,
             purpose: self.fill.purpose(),
         };
+        let left = u64::from(self.fill.entry.total_bytes).saturating_sub(ask.from);
         let received = self.shared.metrics.upstream_bytes.clone();
-        Line::ask(place, slot, ask, received)
+        Line::ask(place, slot, ask, left, received)
     }
 
     fn verified(&self) -> u64 {
