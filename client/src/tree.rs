@@ -242,8 +242,9 @@ pub(crate) fn times(mtime: i64) -> Timestamps {
 
 /// When something was modified, in nanoseconds since 1970.
 pub(crate) fn mtime(stat: &Stat) -> i64 {
-    let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    stat.st_mtime.saturating_mul(NANOS).saturating_add(nanos)
+    stat.st_mtime
+        .saturating_mul(NANOS)
+        .saturating_add(stat.st_mtime_nsec)
 }
 
 /// Its permission bits.
