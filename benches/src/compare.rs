@@ -23,7 +23,7 @@ mod soak;
 mod table;
 mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ impl Run {
         let mut groups: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
         for point in points {
             if let What::Get { .. } | What::Handshake { .. } = point.what {
-                let group = groups.entry(point.entries()).or_default();
+                let group = groups.entry(point.entries_beside()).or_default();
                 group.push(point.clone());
             }
         }
@@ -145,7 +145,8 @@ impl Run {
         }
     }
 
-    /// All points with a list of so many entries, at servers that stand side by side.
+    /// All points with a list of so many entries, at servers that stand side by side; and those that
+    /// are measured beside them.
     fn group(
         &self,
         ground: &Ground,
@@ -153,17 +154,22 @@ impl Run {
         points: &[Point],
         taken: &mut Taken,
     ) -> anyhow::Result<()> {
-        let mut servers = Vec::new();
-        for kind in &self.args.servers {
-            if kind.can_check(entries) {
-                self.output
-                    .note(format_args!("starting {kind}, list of {entries} entries"));
-                let server = Server::start(*kind, ground, entries);
-                servers.extend(self.or_note(&format!("start {kind}"), server, taken)?);
+        let lists: BTreeSet<u32> = points.iter().map(Point::entries).collect();
+        let mut all: BTreeMap<u32, Vec<Server>> = BTreeMap::new();
+        for list in lists {
+            for kind in &self.args.servers {
+                if kind.can_check(list) && (list == entries || *kind == Kind::Booster) {
+                    self.output
+                        .note(format_args!("starting {kind}, list of {list} entries"));
+                    let server = Server::start(*kind, ground, list);
+                    let started = self.or_note(&format!("start {kind}"), server, taken)?;
+                    all.entry(list).or_default().extend(started);
+                }
             }
         }
+        let servers = |point: &Point| all.get(&point.entries()).map_or(&[][..], Vec::as_slice);
         for point in points {
-            for server in &servers {
+            for server in servers(point) {
                 let warmed = tools::warm(ground, point, server);
                 let what = format!("warm {} for {point}", server.kind);
                 self.or_note(&what, warmed, taken)?;
@@ -171,7 +177,7 @@ impl Run {
         }
         for round in 1..=self.args.rounds {
             for point in points {
-                for server in in_turn(&servers, round) {
+                for server in in_turn(servers(point), round) {
                     for tool in point.tools(&self.args.tools) {
                         let sample = tools::measure(&self.args, ground, point, server, tool);
                         let what = format!("load {} at {point}", server.kind);

@@ -47,7 +47,7 @@ pub(super) fn judge(rows: &[Row], held: &[Held], herds: &[Stampede]) -> Vec<Gate
             Some(target),
         );
     }
-    let (empty, million) = (row(EMPTY), row(MILLION));
+    let (empty, million) = (row(EMPTY_BESIDE), row(MILLION));
     let longer = empty.zip(million);
     let longer = longer.map(|(one, other)| other.cpu_us_per_object / one.cpu_us_per_object);
     let what = "handshake: CPU with a million entries by that with none".to_owned();
@@ -162,5 +162,6 @@ const RATIOS: [(&str, f64, f64); 8] = [
     (EMPTY, 0.50, 0.40),
 ];
 const EMPTY: &str = "handshake/crl0";
+const EMPTY_BESIDE: &str = "handshake/crl0/beside-crl1000000";
 const ALONE: &str = "handshake/crl0/c1";
 const MILLION: &str = "handshake/crl1000000";
