@@ -155,19 +155,12 @@ impl Run {
         taken: &mut Taken,
     ) -> anyhow::Result<()> {
         let lists: BTreeSet<u32> = points.iter().map(Point::entries).collect();
-        let mut all: BTreeMap<u32, Vec<Server>> = BTreeMap::new();
+        let mut all = BTreeMap::new();
         for list in lists {
-            for kind in &self.args.servers {
-                if kind.can_check(list) && (list == entries || *kind == Kind::Booster) {
-                    self.output
-                        .note(format_args!("starting {kind}, list of {list} entries"));
-                    let server = Server::start(*kind, ground, list);
-                    let started = self.or_note(&format!("start {kind}"), server, taken)?;
-                    all.entry(list).or_default().extend(started);
-                }
-            }
+            let is_wanted = |kind: Kind| list == entries || kind == Kind::Booster;
+            all.insert(list, self.start(ground, list, is_wanted, taken)?);
         }
-        let servers = |point: &Point| all.get(&point.entries()).map_or(&[][..], Vec::as_slice);
+        let servers = |point: &Point| all[&point.entries()].as_slice();
         for point in points {
             for server in servers(point) {
                 let warmed = tools::warm(ground, point, server);
@@ -192,6 +185,26 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Those of the servers that are wanted and can check a list of so many entries.
+    fn start(
+        &self,
+        ground: &Ground,
+        entries: u32,
+        is_wanted: impl Fn(Kind) -> bool,
+        taken: &mut Taken,
+    ) -> anyhow::Result<Vec<Server>> {
+        let mut servers = Vec::new();
+        for &kind in &self.args.servers {
+            if is_wanted(kind) && kind.can_check(entries) {
+                self.output
+                    .note(format_args!("starting {kind}, list of {entries} entries"));
+                let server = Server::start(kind, ground, entries);
+                servers.extend(self.or_note(&format!("start {kind}"), server, taken)?);
+            }
+        }
+        Ok(servers)
     }
 
     /// Connections that are held, at one server after the other.

@@ -193,8 +193,8 @@ fn fault(failure: FillError) -> Fault {
     Fault::new(code, detail)
 }
 
-/// What is the same in the heads of all whole packs that were here: a copy takes a third of what it
-/// takes to make one.
+/// The head of an answer with a pack that was here, but for what differs from pack to pack: to copy
+/// one takes fewer instructions than to make one.
 static HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
     let same = [
         (ACCEPT_RANGES, "bytes"),

@@ -206,13 +206,9 @@ impl Inner {
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.tail.is_empty() {
-            let sealed = io::Write::write(&mut self.stream.get_mut().1.writer(), &self.tail)?;
-            debug_assert_eq!(
-                sealed,
-                self.tail.len(),
-                "the library has no limit of its own"
-            );
-            self.sealed += sealed;
+            let mut writer = self.stream.get_mut().1.writer();
+            io::Write::write_all(&mut writer, &self.tail)?;
+            self.sealed += self.tail.len();
             // An idle connection holds no buffer of ours.
             self.tail = Vec::new();
         }

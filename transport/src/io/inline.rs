@@ -34,8 +34,29 @@ impl Call {
 
     /// Whether it has been made since this was last asked; if not, the task is woken when it is.
     pub(crate) fn is_made(&self, cx: &Context<'_>) -> bool {
+        self.wakes(cx);
+        self.take()
+    }
+
+    /// From now on the task is woken when it is made.
+    pub(super) fn wakes(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
+    }
+
+    /// Whether it has been made since this was last asked.
+    pub(super) fn take(&self) -> bool {
         self.made.load(Ordering::Acquire) && self.made.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// So that whatever a future waits for can make it.
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.make();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.make();
     }
 }
 

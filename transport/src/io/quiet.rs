@@ -2,10 +2,9 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
-use futures_util::task::AtomicWaker;
+use super::Call;
 
 /// A future that is polled when it has called, and not whenever its task runs for something else.
 ///
@@ -13,30 +12,22 @@ use futures_util::task::AtomicWaker;
 /// takes two locks each time.
 #[derive(Debug)]
 pub(crate) struct Quiet<F> {
-    bell: Arc<Bell>,
+    call: Arc<Call>,
+    /// What makes the call.
+    caller: Waker,
     future: Pin<Box<F>>,
-    /// What rings the bell.
-    rope: Waker,
     /// Who hears it.
     task: Option<Waker>,
 }
 
-#[derive(Debug)]
-struct Bell {
-    rung: AtomicBool,
-    task: AtomicWaker,
-}
-
 impl<F: Future> Quiet<F> {
     pub(crate) fn new(future: F) -> Self {
-        let bell = Arc::new(Bell {
-            // It has to be polled once to know whom to call.
-            rung: AtomicBool::new(true),
-            task: AtomicWaker::new(),
-        });
+        let call = Arc::<Call>::default();
+        // It has to be polled once to know whom to call.
+        call.make();
         Self {
-            rope: Waker::from(Arc::clone(&bell)),
-            bell,
+            caller: Waker::from(Arc::clone(&call)),
+            call,
             future: Box::pin(future),
             task: None,
         }
@@ -48,38 +39,29 @@ impl<F: Future> Future for Quiet<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Self {
-            bell,
+            call,
+            caller,
             future,
-            rope,
             task,
         } = &mut *self;
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            bell.task.register(cx.waker());
+        let is_known = |task: &Waker| task.will_wake(cx.waker());
+        if !task.as_ref().is_some_and(is_known) {
+            call.wakes(cx);
             *task = Some(cx.waker().clone());
         }
-        // Looked at after the task is known: whoever rings from now on wakes it.
-        if bell.rung.load(Ordering::Acquire) && bell.rung.swap(false, Ordering::AcqRel) {
-            return future.as_mut().poll(&mut Context::from_waker(rope));
+        // Looked at after the task is known: a call from now on wakes it.
+        if call.take() {
+            future.as_mut().poll(&mut Context::from_waker(caller))
+        } else {
+            Poll::Pending
         }
-        Poll::Pending
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use service::CancellationToken;

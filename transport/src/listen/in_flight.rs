@@ -253,3 +253,23 @@ impl Buf for Piece {
 /// How long the task of a stream may take to be gone after it has been told to end. If it is
 /// still there, what is left of it lies in the connection, out of everybody's reach.
 const UNWIND_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn time_begins_anew_when_the_turn_passes_on() {
+        let (progress, limits) = (Progress::new(None), Limits::default());
+        let second = Duration::from_secs(1);
+        let mut now = Instant::now();
+        assert_eq!(progress.judge(&limits, now), Verdict::Good);
+        now += limits.work_timeout;
+        progress.gives(10, false);
+        for after in [Duration::ZERO, limits.stall_timeout] {
+            assert_eq!(progress.judge(&limits, now + after), Verdict::Good);
+        }
+        let late = now + limits.stall_timeout + second;
+        assert_eq!(progress.judge(&limits, late), Verdict::Stuck);
+    }
+}

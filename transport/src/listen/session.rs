@@ -433,4 +433,21 @@ mod tests {
         // Of another kind, it is made for who asks.
         assert_eq!(*session.keep(|_| 7), 7);
     }
+
+    #[tokio::test]
+    async fn whoever_asks_over_http2_is_idle_only_after_that() {
+        let remote = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (sessions, limits) = (Arc::new(Sessions::default()), Limits::default());
+        let registered = sessions.register(None, remote, true, &limits, Arc::default());
+        let session = registered.session();
+        let nearly = limits.idle_timeout.saturating_sub(Duration::from_secs(1));
+        let start = Instant::now();
+        assert_eq!(session.judge_pace(&limits, start + nearly), Pace::Good);
+        drop(session.request());
+        for at in [nearly, nearly * 2] {
+            assert_eq!(session.judge_pace(&limits, start + at), Pace::Good);
+        }
+        let late = start + nearly + limits.idle_timeout + Duration::from_secs(1);
+        assert_eq!(session.judge_pace(&limits, late), Pace::Idle);
+    }
 }
