@@ -230,7 +230,12 @@ impl Cache {
                 continue;
             };
             shared.metrics.misses.inc();
-            let ahead = if whole { follow(true) } else { None };
+            let ahead = if whole {
+                tail.wants_all();
+                follow(true)
+            } else {
+                None
+            };
             let served = Served::behind(tail, collapsed, entry).await?;
             return Ok(Served { ahead, ..served });
         }

@@ -88,6 +88,14 @@ impl Shared {
         self.leads.take(fileset, next)
     }
 
+    /// Has the pack be fetched that comes behind one that many read, if that is new in the newest
+    /// revision that has it: what is new is what they came for. It is fetched to its end if one of
+    /// them asks for it soon.
+    pub(super) fn fetch_behind(self: &Arc<Self>, fill: &Fill) {
+        let behind = self.trails.new_behind(&fill.fileset, fill.entry.id);
+        let _nobody_reads_it_yet = behind.and_then(|entry| self.join_ahead(&fill.fileset, entry));
+    }
+
     /// Joins the fill of a pack that somebody is about to ask for, or starts one. None if it is
     /// here.
     fn join_ahead(self: &Arc<Self>, fileset: &FilesetName, entry: PackEntry) -> Option<Tail> {

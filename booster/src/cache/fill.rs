@@ -4,12 +4,14 @@
 //! too, reads along behind it, up to where it has been checked.
 
 mod line;
+mod pace;
 mod run;
 mod trails;
 mod turns;
 
 use std::future::pending;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub(crate) struct Fill {
     progress: watch::Sender<Progress>,
     readers: watch::Sender<Readers>,
     want: watch::Sender<Want>,
+    /// How many have asked for all of it.
+    whole: AtomicUsize,
 }
 
 /// How much a fill is wanted.
@@ -166,6 +170,7 @@ impl Fill {
                 left: Instant::now(),
             }),
             want: watch::Sender::new(Want::Ahead),
+            whole: AtomicUsize::new(0),
         }
     }
 
@@ -237,6 +242,11 @@ impl Fill {
         self.readers.borrow().count
     }
 
+    /// Whether there are many who have asked for all of it.
+    fn is_read_by_many(&self) -> bool {
+        self.readers().min(self.whole.load(Ordering::Relaxed)) >= MANY
+    }
+
     /// Shows readers bytes that have been checked, and written if they are to be `stored`: then
     /// only the last ones stay in memory.
     fn publish(&self, bytes: Bytes, stored: bool) {
@@ -292,6 +302,11 @@ impl Fill {
 }
 
 impl Tail {
+    /// Takes note that this reader wants all of it.
+    pub(crate) fn wants_all(&self) {
+        self.fill.whole.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Waits until the pack's header has been checked; says whether the pack will be kept.
     ///
     /// # Errors
@@ -387,6 +402,9 @@ impl Drop for Tail {
 
 /// How long somebody who reads in order may take from the end of one pack to the next request.
 const BETWEEN_PACKS: Duration = Duration::from_secs(2);
+/// So many devices that want all of a pack at the same time are taking what is new, one pack after the
+/// other. Fewer may be one that has lost its connection and asks again.
+const MANY: usize = 3;
 /// How much of a fill that is being stored stays in memory, and up to a frame more: who reads along
 /// at the pace of the line finds all there.
 const KEPT_BYTES: u64 = 1 << 20;

@@ -9,16 +9,16 @@ use bytes::Bytes;
 use service::metrics::IntCounter;
 use tokio::time::{Instant, sleep_until};
 
+use super::pace::Pace;
 use crate::upstream::{Later, PackAsk, PackBody, Pieces, Place, Slot, UpstreamError};
 
 /// One source's answer to one question.
 pub(super) struct Line {
     /// When something last came, or when it was asked.
     heard: Instant,
-    /// Bytes that are still to come.
-    left: u64,
     /// Bytes that have come since `heard`.
     murmur: u64,
+    pace: Pace,
     part: Vec<u8>,
     place: Arc<Place>,
     received: IntCounter,
@@ -50,6 +50,8 @@ pub(super) struct Lines {
 
 /// What came next.
 pub(super) enum Next {
+    /// Nothing yet, but little is left to come from one of them. Told once of each.
+    Ebbs,
     /// A source failed, and is asked no more.
     Failed(UpstreamError),
     /// So many bytes as were wanted.
@@ -71,8 +73,8 @@ impl Line {
         let (source, from) = (Arc::clone(place.source()), ask.from);
         Self {
             heard: Instant::now(),
-            left,
             murmur: 0,
+            pace: Pace::new(Instant::now(), left),
             part: Vec::new(),
             place,
             received,
@@ -85,17 +87,22 @@ impl Line {
         }
     }
 
-    /// Gathers the next `wanted` bytes. Loses nothing if it is dropped before it is done.
-    async fn part(&mut self, wanted: usize) -> Result<Bytes, UpstreamError> {
+    /// Gathers the next `wanted` bytes; none yet when it turns out that little is left to come. Loses
+    /// nothing if it is dropped before it is done.
+    async fn part(&mut self, wanted: usize) -> Result<Option<Bytes>, UpstreamError> {
         self.part
             .reserve_exact(wanted.saturating_sub(self.part.len()));
         loop {
             let more = self.rest.len().min(wanted - self.part.len());
             self.part.extend_from_slice(&self.rest.split_to(more));
             if self.part.len() == wanted {
-                return Ok(std::mem::take(&mut self.part).into());
+                return Ok(Some(std::mem::take(&mut self.part).into()));
             }
             self.rest = self.piece().await?;
+            if self.pace.ebbs(Instant::now(), self.rest.len() as u64) {
+                self.slot.ebbs();
+                return Ok(None);
+            }
         }
     }
 
@@ -121,7 +128,6 @@ impl Line {
                     let bytes = piece.len() as u64;
                     let _skipped = piece.split_to((*skip).min(bytes) as usize);
                     *skip = skip.saturating_sub(bytes);
-                    self.left = self.left.saturating_sub(piece.len() as u64);
                     self.came(bytes);
                     return Ok(piece);
                 }
@@ -138,9 +144,6 @@ impl Line {
     fn came(&mut self, bytes: u64) {
         self.received.inc_by(bytes);
         self.place.received(bytes);
-        if self.left <= EBB_BYTES {
-            self.slot.ebbs();
-        }
         self.murmur += bytes;
         if self.murmur >= MURMUR_BYTES {
             self.murmur = 0;
@@ -198,7 +201,8 @@ impl Lines {
             }
         };
         match gathered {
-            Ok(bytes) => {
+            Ok(None) => Next::Ebbs,
+            Ok(Some(bytes)) => {
                 self.last = at;
                 self.lines[at].heard = Instant::now();
                 Next::Part(bytes)
@@ -261,39 +265,3 @@ impl fmt::Debug for Line {
 /// What comes in less than this does not count as getting on: a source that sends a byte now and
 /// then would hold a fill up for ever. A segment of TCP brings more.
 const MURMUR_BYTES: u64 = 1 << 10;
-/// With no more to come than this, the next pack may be asked for: an eighth of a full pack, 40 ms of a
-/// line of 100 Mbit/s.
-const EBB_BYTES: u64 = 512 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Fake, pack_of, soon};
-    use crate::upstream::Rank;
-    use crate::wan::Purpose;
-
-    #[tokio::test]
-    async fn another_pack_may_be_asked_for_when_little_of_one_is_left() {
-        let pack = pack_of(1, 24);
-        let source = Fake::new("origin").with(&[&pack]);
-        let place = Arc::new(Place::new(Arc::new(source), Rank::Origin));
-        let (slot, _other) = (place.slot().await, place.slot().await);
-        let ask = PackAsk {
-            fileset: "docs".parse().unwrap(),
-            from: 0,
-            id: pack.header.id(),
-            no_cache: false,
-            purpose: Purpose::Wanted,
-        };
-        let left = pack.bytes.len() as u64;
-        let received = IntCounter::new("received", "bytes").unwrap();
-        let line = Line::ask(Arc::clone(&place), slot, ask, left, received);
-        let mut lines = Lines::new(line, Duration::from_secs(10));
-        // Somewhat before that point, since pieces are not cut there.
-        let much = usize::try_from(left - EBB_BYTES - 50_000).unwrap();
-        assert!(matches!(soon(lines.next(much)).await, Next::Part(_)));
-        assert!(place.try_slot().is_none(), "as many as it bears");
-        assert!(matches!(soon(lines.next(50_000)).await, Next::Part(_)));
-        assert!(place.try_slot().is_some());
-    }
-}

@@ -226,6 +226,7 @@ impl Job {
                 }
             };
             match next.map_err(Break::Over)? {
+                Next::Ebbs => self.ebbs(),
                 Next::Part(bytes) => {
                     self.take(bytes, &mut lines).await?;
                     self.make_way()?;

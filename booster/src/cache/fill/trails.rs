@@ -131,6 +131,14 @@ impl Trails {
         }
     }
 
+    /// The next pack that no older revision has behind one of those. None if that is not one.
+    pub(crate) fn new_behind(&self, fileset: &FilesetName, id: PackId) -> Option<PackEntry> {
+        let order = self.order.get()?;
+        let place = order.place(fileset, id)?;
+        place.new_at?;
+        order.after(fileset, place, Course::New, 1).pop()
+    }
+
     /// Takes a step. Gives the furthest place of one who goes in order, and on which course.
     fn step(
         &self,

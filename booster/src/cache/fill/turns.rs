@@ -29,6 +29,8 @@ pub(crate) struct Turns {
 #[derive(Default)]
 struct State {
     bytes: u64,
+    /// How many of those that run have little left to come.
+    ebbing: usize,
     queue: Queue<oneshot::Sender<Turn>>,
     running: usize,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Ticket {
 #[derive(Debug)]
 pub(crate) struct Turn {
     bytes: u64,
+    ebbs: bool,
     runs: bool,
     turns: Arc<Turns>,
 }
@@ -107,10 +110,11 @@ impl Turns {
     /// Lets those run that may.
     fn grant(self: &Arc<Self>) {
         // Asked outside of our own lock: it takes others.
-        let allowed = (self.bearable)().clamp(1, self.fills_max);
-        while let Some(sender) = self.next(allowed) {
+        let bearable = (self.bearable)();
+        while let Some(sender) = self.next(bearable) {
             let turn = Turn {
                 bytes: FILL_BYTES,
+                ebbs: false,
                 runs: true,
                 turns: Arc::clone(self),
             };
@@ -119,11 +123,13 @@ impl Turns {
         }
     }
 
-    fn next(&self, allowed: usize) -> Option<oneshot::Sender<Turn>> {
+    fn next(&self, bearable: usize) -> Option<oneshot::Sender<Turn>> {
         let mut state = self.state();
+        if !state.may_run(bearable, self.fills_max) {
+            return None;
+        }
         // One may always run, however little memory there is.
-        let is_room = state.bytes + FILL_BYTES <= self.bytes_max || state.running == 0;
-        if state.running >= allowed || !is_room {
+        if state.bytes + FILL_BYTES > self.bytes_max && state.running > 0 {
             return None;
         }
         let sender = state.queue.pop()?;
@@ -141,6 +147,19 @@ impl Turns {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether one more may run of those that wait, by how many the sources bear.
+    fn may_run(&self, bearable: usize, fills_max: usize) -> bool {
+        let (spare, allowed) = (self.ebbing.min(1), bearable.min(fills_max).max(1));
+        if self.running >= fills_max.min(allowed + spare).max(1) {
+            return false;
+        }
+        // What nobody has asked for leaves a turn to whoever does.
+        let ahead = (allowed - 1).max(1);
+        self.queue.has_asker() || self.running - self.ebbing < ahead
     }
 }
 
@@ -179,10 +198,22 @@ impl Turn {
         self.turns.grant();
     }
 
+    /// Takes note that little is left to come. One more may run from now on, so that its answer is
+    /// there when this one ends; however many are near their end, it is one.
+    pub(crate) fn ebbs(&mut self) {
+        if !std::mem::replace(&mut self.ebbs, true) {
+            self.turns.state().ebbing += 1;
+            self.turns.grant();
+        }
+    }
+
     /// It runs no more, but holds on to its memory for those who still read.
     pub(crate) fn lingers(&mut self) {
         if std::mem::take(&mut self.runs) {
-            self.turns.state().running -= 1;
+            let mut state = self.turns.state();
+            state.running -= 1;
+            state.ebbing -= usize::from(std::mem::take(&mut self.ebbs));
+            drop(state);
             self.turns.grant();
         }
     }
@@ -192,6 +223,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.turns.state();
         state.running -= usize::from(self.runs);
+        state.ebbing -= usize::from(self.ebbs);
         state.bytes -= self.bytes;
         self.turns.show(&state);
         drop(state);
@@ -219,7 +251,14 @@ mod tests {
     }
 
     fn line_up(turns: &Arc<Turns>, count: u8) -> Vec<Ticket> {
-        let tickets = (0..count).map(|it| turns.line_up(id(it), Asker::NOBODY));
+        let device = Asker::device("laptop-7");
+        let tickets = (0..count).map(|it| turns.line_up(id(it), device));
+        tickets.map(Option::unwrap).collect()
+    }
+
+    /// The same, which nobody has asked for.
+    fn line_up_ahead(turns: &Arc<Turns>, count: u8) -> Vec<Ticket> {
+        let tickets = (100..100 + count).map(|it| turns.line_up(id(it), Asker::NOBODY));
         tickets.map(Option::unwrap).collect()
     }
 
@@ -245,6 +284,62 @@ mod tests {
         check(16, u64::MAX, 8);
         check(16, 2 * FILL_BYTES, 2);
         check(16, 0, 1);
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_leaves_a_turn_to_whoever_asks() {
+        for (bearable, ahead, then) in [(1, 1, 0), (2, 1, 1), (3, 2, 1), (16, 7, 1)] {
+            let turns = turns(bearable, u64::MAX);
+            let mut tickets = line_up_ahead(&turns, 20);
+            let before = running(&mut tickets);
+            assert_eq!(before.len(), ahead, "{bearable}");
+            let mut asked = line_up(&turns, 20);
+            assert_eq!(running(&mut asked).len(), then, "{bearable}");
+        }
+    }
+
+    #[test]
+    fn another_runs_beside_one_that_has_little_left() {
+        for line_up in [line_up, line_up_ahead] {
+            let turns = turns(2, u64::MAX);
+            let mut tickets = line_up(&turns, 20);
+            let mut first = running(&mut tickets);
+            let before = first.len();
+            // However often that is said, it is one more.
+            first[0].ebbs();
+            first[0].ebbs();
+            let second = running(&mut tickets);
+            assert_eq!(second.len(), 1);
+            // It leaves as many as there were.
+            first.remove(0);
+            assert_eq!(turns.state().running, before);
+            assert_eq!(turns.state().ebbing, 0);
+        }
+    }
+
+    #[test]
+    fn when_all_have_little_left_there_is_one_more() {
+        let turns = turns(2, u64::MAX);
+        let mut tickets = line_up(&turns, 2);
+        let mut asked = running(&mut tickets);
+        asked.iter_mut().for_each(Turn::ebbs);
+        let mut ahead = line_up_ahead(&turns, 20);
+        let behind = running(&mut ahead);
+        assert_eq!(behind.len(), 1);
+        asked[0].lingers();
+        // The other still has little left, but what runs beside it has much.
+        assert!(running(&mut ahead).is_empty());
+        let mut more = line_up(&turns, 20);
+        assert_eq!(running(&mut more).len(), 1);
+    }
+
+    #[test]
+    fn no_more_run_than_the_settings_allow_however_little_is_left() {
+        let turns = Turns::new(1, u64::MAX, Box::new(|| 16), metrics());
+        let mut tickets = line_up(&turns, 2);
+        let mut first = running(&mut tickets);
+        first[0].ebbs();
+        assert!(running(&mut tickets).is_empty());
     }
 
     #[tokio::test]

@@ -139,6 +139,66 @@ async fn who_wants_parts_of_packs_is_not_read_ahead_for() {
     assert!(read.asked().iter().all(|at| *at < 4));
 }
 
+/// Which packs have been asked for when so many devices have asked for one, and most of it has come.
+async fn check_many(old: &[usize], who: &[&str], extent: Extent, at: usize, expected: &[usize]) {
+    let read = Read::open(8, old, limits()).await;
+    read.source.gate_at(start(&read.packs[0], 0));
+    let mut served = Vec::new();
+    for who in who {
+        served.push(read.ask(at, who, extent).await);
+    }
+    read.source.gate_at(start(&read.packs[0], 3) + 10);
+    let frames = async || read.bed.metrics.upstream_bytes.get();
+    let most = start(&read.packs[0], 3) * expected.len() as u64;
+    until(frames, |bytes| *bytes > most).await;
+    let mut asked = read.asked();
+    asked.sort_unstable();
+    assert_eq!(asked, expected, "old {old:?}, {who:?} {extent:?} of {at}");
+    read.source.gate_at(u64::MAX);
+    for served in served {
+        let got = soon(all(served.reader(0, u64::MAX))).await.unwrap();
+        assert!(got == read.packs[at].bytes);
+    }
+    read.bed.settled().await;
+    assert_eq!(read.source.asks().len(), expected.len(), "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_a_pack_that_many_take_is_begun_before_they_have_it() {
+    let many = ["laptop-1", "laptop-2", "laptop-3"];
+    for (at, behind) in [(0, 1), (3, 4)] {
+        check_many(&[], &many, Extent::Whole, at, &[at, behind]).await;
+    }
+    // The next that is new.
+    check_many(&[4, 5], &many, Extent::Whole, 3, &[3, 6]).await;
+    // What is not new is wanted by those who take all, and by others.
+    check_many(&[3, 4], &many, Extent::Whole, 3, &[3]).await;
+    // Two are few; parts are for those who mend something; behind the last comes nothing.
+    check_many(&[], &many[..2], Extent::Whole, 3, &[3]).await;
+    check_many(&[], &many, Extent::Part, 3, &[3]).await;
+    check_many(&[], &many, Extent::Whole, 7, &[7]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_behind_a_pack_ends_if_nobody_asks_for_it() {
+    let read = Read::open(8, &[], limits()).await;
+    read.source.gate_at(start(&read.packs[0], 0));
+    let ask = |who| read.ask(3, who, Extent::Whole);
+    let served = [
+        ask("laptop-1").await,
+        ask("laptop-2").await,
+        ask("laptop-3").await,
+    ];
+    read.source.gate_at(start(&read.packs[0], 1) + 10);
+    until(async || read.asked(), |asked| *asked == [3, 4]).await;
+    drop(served);
+    let began = tokio::time::Instant::now();
+    read.bed.settled().await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+    let cancelled = read.bed.metrics.fills.with_label_values(&["cancelled"]);
+    assert_eq!(cancelled.get(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_begun_ahead_ends_when_the_reader_has_gone() {
     let read = Read::open(8, &[], limits()).await;
@@ -146,11 +206,12 @@ async fn what_was_begun_ahead_ends_when_the_reader_has_gone() {
     read.read(2, "laptop-7").await;
     read.source.gate_at(start(&read.packs[0], 1) + 10);
     let served = read.ask(3, "laptop-7", Extent::Whole).await;
-    until(async || read.asked().len(), |asked| *asked == 4).await;
+    until(async || read.asked().len(), |asked| *asked == 5).await;
     let mut asked = read.asked();
     // Those that are begun ahead are begun together.
     asked.sort_unstable();
-    assert_eq!(asked, [1, 2, 3, 4], "the line bears two at a time");
+    // The line bears two at a time, and one more when they have little left.
+    assert_eq!(asked, [1, 2, 3, 4, 5]);
     // As long as he reads, they go on.
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(read.bed.metrics.fills_running.get(), 3);
@@ -175,7 +236,7 @@ async fn what_was_begun_ahead_goes_on_for_whoever_reads_that_fileset() {
     let first = read.ask(3, "laptop-7", Extent::Whole).await;
     // For this one, who comes new, nothing would be begun.
     let second = read.ask(3, "laptop-8", Extent::Whole).await;
-    until(async || read.asked().len(), |asked| *asked == 4).await;
+    until(async || read.asked().len(), |asked| *asked == 5).await;
     drop(first);
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(read.bed.metrics.fills_running.get(), 3);
@@ -198,20 +259,20 @@ async fn what_nobody_has_asked_for_makes_way_and_is_gone_on_from() {
     for at in 1..3 {
         read.read(at, "laptop-7").await;
     }
-    // Nothing comes but headers, until two others have come.
-    read.source.gate_at(start(&read.packs[0], 0));
+    // A frame comes, and no more until two others have come.
+    read.source.gate_at(start(&read.packs[0], 1) + 10);
     let first = read.ask(3, "laptop-7", Extent::Whole).await;
-    until(async || read.asked().len(), |asked| *asked == 4).await;
-    let (fileset, entry) = (fileset(), entry(&read.packs[7]));
-    let other = Asker::device("other");
-    let wanted = read.bed.cache.pack(&fileset, entry, Extent::Whole, other);
+    until(async || read.asked().len(), |asked| *asked == 5).await;
+    // One runs beside those two, since the first has little left; the next must wait.
+    let second = read.ask(7, "other", Extent::Whole).await;
+    let wanted = read.ask(6, "another", Extent::Whole);
     let mut wanted = Box::pin(wanted);
     assert!(futures_util::poll!(&mut wanted).is_pending());
     read.source.gate_at(start(&read.packs[0], 2) + 10);
-    // The second frame of what is asked for stays out: only what is read ahead can make room.
-    let wanted = soon(wanted).await.unwrap();
+    // The third frame of what is asked for stays out: only what is read ahead can make room.
+    let wanted = soon(wanted).await;
     read.source.gate_at(u64::MAX);
-    for (served, at) in [(first, 3), (wanted, 7)] {
+    for (served, at) in [(first, 3), (second, 7), (wanted, 6)] {
         let got = soon(all(served.reader(0, u64::MAX))).await.unwrap();
         assert!(got == read.packs[at].bytes);
     }

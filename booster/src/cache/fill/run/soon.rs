@@ -38,6 +38,17 @@ impl Job {
         Ok(())
     }
 
+    /// Little is left to come: lets one more run beside it. If many read this one, that is what comes
+    /// behind it: else the line would be idle until one of them has this one and asks for the next.
+    pub(super) fn ebbs(&mut self) {
+        if self.fill.is_read_by_many() {
+            self.shared.fetch_behind(&self.fill);
+        }
+        if let Some(turn) = &mut self.turn {
+            turn.ebbs();
+        }
+    }
+
     /// Ends the fill, which is over for what nobody has asked for, unless a device has done so in
     /// the meantime: then false.
     pub(super) fn leave_if_unasked(&mut self, over: &FillError) -> bool {
