@@ -191,8 +191,13 @@ impl Ground {
     /// booster on that port tells.
     fn lay_out(&self, object: Object, port: u16) -> anyhow::Result<Published> {
         let all = self.packs()?;
-        // The index lies in packs of its own, which are small.
-        let least = object.bytes.min(PART_BYTES) / 2;
+        // The index lies in packs of its own, which are small; so may be the last one of a run.
+        let is_run = object.bytes > PART_BYTES;
+        let least = if is_run {
+            PART_BYTES / 16
+        } else {
+            object.bytes / 2
+        };
         let mut small = Vec::new();
         fs::create_dir_all(self.www())?;
         let mut file = fs::File::create(self.www().join(object.name))?;
@@ -214,7 +219,7 @@ impl Ground {
         }
         // A run of packs is all of them: who reads ahead would fetch what is left out. What is small
         // comes last, since the first frame is to be one of content.
-        if object.bytes > PART_BYTES {
+        if is_run {
             for (asked, pack) in small {
                 add(asked, &pack)?;
             }
