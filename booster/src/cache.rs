@@ -225,13 +225,13 @@ impl Cache {
                 AtHand::Nowhere => false,
                 AtHand::Unreadable => true,
             };
-            let Some((tail, collapsed)) = shared.join(fileset, entry, asker, there) else {
+            let Some((mut tail, collapsed)) = shared.join(fileset, entry, asker, there) else {
                 // It has come in the meantime.
                 continue;
             };
             shared.metrics.misses.inc();
             let ahead = if whole {
-                tail.wants_all();
+                shared.count_in(&mut tail);
                 follow(true)
             } else {
                 None
@@ -260,6 +260,7 @@ impl Cache {
         shared.metrics.misses.inc();
         let tail = shared.flights().get(&entry.id).map(|fill| {
             fill.ask_for(asker);
+            shared.turns.also_wanted(entry.id, asker.into());
             fill.attach()
         });
         match tail {
@@ -421,15 +422,21 @@ impl Shared {
         let flights = self.flights();
         if let Some(fill) = flights.get(&entry.id) {
             self.metrics.coalesced.inc();
-            self.turns.also_wanted(entry.id, asker);
             fill.ask_for(asker);
+            self.turns.also_wanted(entry.id, asker.into());
             return Some((fill.attach(), true));
         }
         // A fill leaves the map only after its pack is in the store.
         if !there && self.store.contains(pack_key(entry.id)) {
             return None;
         }
-        let tail = self.start(flights, fileset, entry, |fill| fill.ask_for(asker), asker);
+        let tail = self.start(
+            flights,
+            fileset,
+            entry,
+            |fill| fill.ask_for(asker),
+            asker.into(),
+        );
         Some((tail, false))
     }
 

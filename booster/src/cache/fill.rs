@@ -11,7 +11,7 @@ mod turns;
 
 use std::future::pending;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::upstream::UpstreamError;
 use crate::wan::Purpose;
 pub(crate) use run::Job;
 pub(crate) use trails::{Course, Order, Place, Trails};
-pub(crate) use turns::{Ticket, Turns};
+pub(crate) use turns::{Ticket, Turns, Waiter};
 
 /// A fill, as its task and its readers share it.
 #[derive(Debug)]
@@ -41,8 +41,10 @@ pub(crate) struct Fill {
     held: Mutex<Held>,
     progress: watch::Sender<Progress>,
     readers: watch::Sender<Readers>,
+    /// Whether little is left to come.
+    ebbs: AtomicBool,
     want: watch::Sender<Want>,
-    /// How many have asked for all of it.
+    /// How many read along to its end.
     whole: AtomicUsize,
 }
 
@@ -93,6 +95,8 @@ enum Held {
 pub(crate) struct Tail {
     fill: Arc<Fill>,
     progress: watch::Receiver<Progress>,
+    /// Whether it goes on to the end.
+    whole: bool,
 }
 
 /// Where a reader finds its next bytes.
@@ -169,6 +173,7 @@ impl Fill {
                 count: 0,
                 left: Instant::now(),
             }),
+            ebbs: AtomicBool::new(false),
             want: watch::Sender::new(Want::Ahead),
             whole: AtomicUsize::new(0),
         }
@@ -199,9 +204,14 @@ impl Fill {
         if purpose != Purpose::Prefetch {
             return pending().await;
         }
+        self.is_more_than(Want::Ahead).await;
+    }
+
+    /// Waits until it is wanted more than that.
+    async fn is_more_than(&self, before: Want) {
         let mut want = self.want.subscribe();
         // The fill holds the sender, so this does not fail.
-        let _wanted = want.wait_for(|want| *want > Want::Ahead).await;
+        let _wanted = want.wait_for(|want| *want > before).await;
     }
 
     fn purpose(&self) -> Purpose {
@@ -222,7 +232,8 @@ impl Fill {
             if self.want() != Want::Soon {
                 return;
             }
-            let again = readers.wait_for(|readers| readers.count > 0);
+            // Somebody may have come and gone before this looks.
+            let again = readers.wait_for(|readers| readers.count > 0 || readers.left > left);
             if timeout_at(left + BETWEEN_PACKS, again).await.is_err() {
                 return;
             }
@@ -235,6 +246,7 @@ impl Fill {
         Tail {
             fill: Arc::clone(self),
             progress: self.progress.subscribe(),
+            whole: false,
         }
     }
 
@@ -242,9 +254,19 @@ impl Fill {
         self.readers.borrow().count
     }
 
-    /// Whether there are many who have asked for all of it.
-    fn is_read_by_many(&self) -> bool {
-        self.readers().min(self.whole.load(Ordering::Relaxed)) >= MANY
+    /// Whether it is over, however it ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.progress.borrow().ended.is_some()
+    }
+
+    /// Takes note that little is left to come.
+    fn ebbs(&self) {
+        self.ebbs.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether little is left to come, and many will be done with it then.
+    pub(crate) fn is_next_wanted(&self) -> bool {
+        self.ebbs.load(Ordering::SeqCst) && self.whole.load(Ordering::SeqCst) >= MANY
     }
 
     /// Shows readers bytes that have been checked, and written if they are to be `stored`: then
@@ -302,9 +324,16 @@ impl Fill {
 }
 
 impl Tail {
-    /// Takes note that this reader wants all of it.
-    pub(crate) fn wants_all(&self) {
-        self.fill.whole.fetch_add(1, Ordering::Relaxed);
+    /// What it reads along behind.
+    pub(crate) fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+
+    /// Takes note that somebody wants to read on to the end.
+    pub(crate) fn wants_all(&mut self) {
+        if !std::mem::replace(&mut self.whole, true) {
+            self.fill.whole.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// Waits until the pack's header has been checked; says whether the pack will be kept.
@@ -357,7 +386,7 @@ impl Tail {
 
     /// Whether the fill has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.progress.borrow().ended.is_some()
+        self.fill.has_ended()
     }
 
     /// Whether `other` reads along behind the same fill.
@@ -393,6 +422,9 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
+        if self.whole {
+            self.fill.whole.fetch_sub(1, Ordering::SeqCst);
+        }
         self.fill.readers.send_modify(|readers| {
             readers.count -= 1;
             readers.left = Instant::now();
@@ -402,8 +434,8 @@ impl Drop for Tail {
 
 /// How long somebody who reads in order may take from the end of one pack to the next request.
 const BETWEEN_PACKS: Duration = Duration::from_secs(2);
-/// So many devices that want all of a pack at the same time are taking what is new, one pack after the
-/// other. Fewer may be one that has lost its connection and asks again.
+/// So many who want all of a pack at the same time are taking what is new, one pack after the other.
+/// Fewer may be one device that has lost its connection and asks again.
 const MANY: usize = 3;
 /// How much of a fill that is being stored stays in memory, and up to a frame more: who reads along
 /// at the pace of the line finds all there.

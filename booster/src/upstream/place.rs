@@ -180,11 +180,12 @@ impl Place {
         self.known().aimd.limit()
     }
 
-    /// Waits until another pack may be fetched from it.
-    pub(crate) async fn slot(self: &Arc<Self>) -> Slot {
+    /// Waits until another pack may be fetched from it. If that one `ebbs`, which is to say that it is
+    /// asked for again and little is left to come, it is the one that may be over what there may be.
+    pub(crate) async fn slot(self: &Arc<Self>, ebbs: bool) -> Slot {
         loop {
             let freed = self.freed.notified();
-            if let Some(slot) = self.try_slot() {
+            if let Some(slot) = self.try_slot(ebbs) {
                 return slot;
             }
             freed.await;
@@ -193,17 +194,18 @@ impl Place {
 
     /// The right to fetch another pack from it, if that may be done now: if fewer are under way than
     /// may be, or as many, and one of them has little left.
-    pub(crate) fn try_slot(self: &Arc<Self>) -> Option<Slot> {
+    pub(crate) fn try_slot(self: &Arc<Self>, ebbs: bool) -> Option<Slot> {
         let mut known = self.known();
-        let spare = usize::from(known.ebbing > 0);
+        let spare = usize::from(ebbs || known.ebbing > 0);
         if known.under_way >= known.aimd.limit() + spare {
             return None;
         }
         known.under_way += 1;
+        known.ebbing += usize::from(ebbs);
         let under_way = known.under_way;
         known.aimd.begun(Instant::now(), under_way);
         Some(Slot {
-            ebbs: false,
+            ebbs,
             place: Arc::clone(self),
         })
     }
@@ -326,10 +328,10 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_under_way_than_a_source_bears() {
         let origin = place("origin", Rank::Origin);
-        let first = origin.slot().await;
-        let _second = origin.slot().await;
-        assert!(origin.try_slot().is_none());
-        let mut third = Box::pin(origin.slot());
+        let first = origin.slot(false).await;
+        let _second = origin.slot(false).await;
+        assert!(origin.try_slot(false).is_none());
+        let mut third = Box::pin(origin.slot(false));
         assert!(futures_util::poll!(&mut third).is_pending());
         drop(first);
         let _third = soon(third).await;
@@ -338,22 +340,27 @@ mod tests {
     #[tokio::test]
     async fn one_more_is_asked_for_when_another_has_little_left() {
         let origin = place("origin", Rank::Origin);
-        let mut first = origin.slot().await;
-        let mut second = origin.slot().await;
-        let mut third = Box::pin(origin.slot());
+        let mut first = origin.slot(false).await;
+        let mut second = origin.slot(false).await;
+        let mut third = Box::pin(origin.slot(false));
         assert!(futures_util::poll!(&mut third).is_pending());
         first.ebbs();
         let third = soon(third).await;
         // However many ebb, it is one more.
         second.ebbs();
         second.ebbs();
-        assert!(origin.try_slot().is_none());
+        assert!(origin.try_slot(false).is_none());
         drop(first);
-        let fourth = origin.try_slot().unwrap();
+        let fourth = origin.try_slot(false).unwrap();
         drop(second);
         // Nobody ebbs any more.
-        assert!(origin.try_slot().is_none());
-        drop((third, fourth));
+        assert!(origin.try_slot(false).is_none());
+        drop(third);
+        // One that is asked for again when little is left.
+        let fifth = origin.slot(false).await;
+        let again = soon(origin.slot(true)).await;
+        assert!(origin.try_slot(true).is_none());
+        drop((fourth, fifth, again));
         assert_eq!(origin.known().ebbing, 0);
         assert_eq!(origin.known().under_way, 0);
     }

@@ -1,6 +1,7 @@
 //! The task of a fill.
 
 mod soon;
+mod wait;
 
 use std::future::{Future, pending};
 use std::sync::Arc;
@@ -123,19 +124,6 @@ impl Job {
         self.fetch(stop).await
     }
 
-    async fn wait_for_turn(&mut self, stop: &CancellationToken) -> Result<Turn, FillError> {
-        let mut ticket = self.ticket.take().ok_or(FillError::Busy)?;
-        let waiting = timeout(self.shared.limits.turn_wait, ticket.turn());
-        match self.unless_over(stop, waiting).await {
-            Ok(turn) => turn.ok().flatten().ok_or(FillError::Busy),
-            Err(over) => {
-                // Somebody may want it again before it has left.
-                self.ticket = Some(ticket);
-                Err(over)
-            }
-        }
-    }
-
     /// Opens a file for the pack, and takes up what an earlier fill left in it.
     async fn begin(&mut self) -> Result<(), FillError> {
         let (shared, entry) = (Arc::clone(&self.shared), self.fill.entry);
@@ -172,7 +160,8 @@ impl Job {
         while !self.is_whole() {
             let place = self.shared.upstreams.choose(&mut self.tried);
             let place = place.ok_or(FillError::Busy)?;
-            let slot = self.unless_over(stop, place.slot()).await?;
+            let ebbs = self.turn.as_ref().is_some_and(Turn::has_ebbed);
+            let slot = self.unless_over(stop, place.slot(ebbs)).await?;
             let before = self.verified();
             let failure = match self.attempt(place, slot, stop).await {
                 // It is whole, or wanted on a better connection.
@@ -276,7 +265,7 @@ impl Job {
         if lines.is_asked(&place) {
             return None;
         }
-        let slot = place.try_slot()?;
+        let slot = place.try_slot(false)?;
         debug!(pack = ?self.fill.entry.id, source = place.name(), "nothing comes: asking another");
         (self.hedged, self.tried) = (true, tried);
         Some(self.ask(place, slot))
@@ -431,10 +420,11 @@ impl Job {
     }
 
     /// Waits until nobody reads along; for ever once over half is there, which is then worth
-    /// finishing for those who will come.
+    /// finishing for those who will come, unless nobody has come yet.
     async fn unwanted(&self) {
         let verified = self.verified();
-        if verified * 2 > u64::from(self.fill.entry.total_bytes) {
+        let is_most_there = verified * 2 > u64::from(self.fill.entry.total_bytes);
+        if is_most_there && self.fill.want() != Want::Soon {
             return pending().await;
         }
         self.fill.left_alone().await;

@@ -131,12 +131,14 @@ impl Trails {
         }
     }
 
-    /// The next pack that no older revision has behind one of those. None if that is not one.
-    pub(crate) fn new_behind(&self, fileset: &FilesetName, id: PackId) -> Option<PackEntry> {
+    /// The pack that comes next on either course behind one that is new. None if that is not new, or
+    /// if it depends on the course.
+    pub(crate) fn next_behind(&self, fileset: &FilesetName, id: PackId) -> Option<PackEntry> {
         let order = self.order.get()?;
         let place = order.place(fileset, id)?;
         place.new_at?;
-        order.after(fileset, place, Course::New, 1).pop()
+        let next = |course| order.after(fileset, place, course, 1).pop();
+        next(Course::New).filter(|new| next(Course::All).is_some_and(|any| any.id == new.id))
     }
 
     /// Takes a step. Gives the furthest place of one who goes in order, and on which course.

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use content::PackId;
 use tokio::sync::oneshot;
 
-use crate::cache::{Asker, Limits};
+use super::Want;
+use crate::cache::Limits;
 use crate::metrics::CacheMetrics;
 use crate::upstream::Upstreams;
 use queue::Queue;
+pub(crate) use queue::Waiter;
 
 /// How many fills may run by what the sources bear.
 type Bearable = Box<dyn Fn() -> usize + Send + Sync>;
@@ -28,8 +30,10 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct State {
+    /// How many of those that run have much left to come, and are for somebody.
+    busy: usize,
     bytes: u64,
-    /// How many of those that run have little left to come.
+    /// How many have little left to come.
     ebbing: usize,
     queue: Queue<oneshot::Sender<Turn>>,
     running: usize,
@@ -46,6 +50,7 @@ pub(crate) struct Ticket {
 /// The right to run, and to hold so much memory; given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    busy: bool,
     bytes: u64,
     ebbs: bool,
     runs: bool,
@@ -80,11 +85,11 @@ impl Turns {
         Self::new(fills, bytes, bearable, metrics.clone())
     }
 
-    /// Lines the fill of a pack up, which `asker` wants. None if too many wait already.
-    pub(crate) fn line_up(self: &Arc<Self>, id: PackId, asker: Asker) -> Option<Ticket> {
+    /// Lines the fill of a pack up for whoever wants it. None if too many wait already.
+    pub(crate) fn line_up(self: &Arc<Self>, id: PackId, waiter: Waiter) -> Option<Ticket> {
         let (sender, granted) = oneshot::channel();
         let mut state = self.state();
-        let outcome = state.queue.push(id, asker, sender);
+        let outcome = state.queue.push(id, waiter, sender);
         self.show(&state);
         drop(state);
         // Whoever was given up for the newcomer hears of it outside of the lock.
@@ -97,22 +102,24 @@ impl Turns {
         })
     }
 
-    /// Another wants the pack, too: if it still waits, it goes the earlier.
-    pub(crate) fn also_wanted(&self, id: PackId, asker: Asker) {
-        self.state().queue.also_wanted(id, asker);
+    /// Another wants the pack, too: if it still waits, it goes the earlier, and at once if it may now.
+    pub(crate) fn also_wanted(self: &Arc<Self>, id: PackId, waiter: Waiter) {
+        self.state().queue.also_wanted(id, waiter);
+        self.grant();
     }
 
     /// Whether any fill waits for its turn that somebody has asked for.
     pub(crate) fn are_waited_for(&self) -> bool {
-        self.state().queue.has_asker()
+        self.state().queue.most_wanted() == Some(Want::Now)
     }
 
     /// Lets those run that may.
     fn grant(self: &Arc<Self>) {
         // Asked outside of our own lock: it takes others.
         let bearable = (self.bearable)();
-        while let Some(sender) = self.next(bearable) {
+        while let Some((sender, want)) = self.next(bearable) {
             let turn = Turn {
+                busy: want > Want::Ahead,
                 bytes: FILL_BYTES,
                 ebbs: false,
                 runs: true,
@@ -123,9 +130,10 @@ impl Turns {
         }
     }
 
-    fn next(&self, bearable: usize) -> Option<oneshot::Sender<Turn>> {
+    fn next(&self, bearable: usize) -> Option<(oneshot::Sender<Turn>, Want)> {
         let mut state = self.state();
-        if !state.may_run(bearable, self.fills_max) {
+        let want = state.queue.most_wanted()?;
+        if !state.may_run(want, bearable, self.fills_max) {
             return None;
         }
         // One may always run, however little memory there is.
@@ -134,9 +142,10 @@ impl Turns {
         }
         let sender = state.queue.pop()?;
         state.running += 1;
+        state.busy += usize::from(want > Want::Ahead);
         state.bytes += FILL_BYTES;
         self.show(&state);
-        Some(sender)
+        Some((sender, want))
     }
 
     fn show(&self, state: &State) {
@@ -151,15 +160,20 @@ impl Turns {
 }
 
 impl State {
-    /// Whether one more may run of those that wait, by how many the sources bear.
-    fn may_run(&self, bearable: usize, fills_max: usize) -> bool {
+    /// Whether one more may run that is wanted so much, by how many the sources bear.
+    fn may_run(&self, want: Want, bearable: usize, fills_max: usize) -> bool {
         let (spare, allowed) = (self.ebbing.min(1), bearable.min(fills_max).max(1));
         if self.running >= fills_max.min(allowed + spare).max(1) {
             return false;
         }
-        // What nobody has asked for leaves a turn to whoever does.
+        // What nobody has asked for leaves a turn to whoever does, and comes behind what has little
+        // left: both at once would only come later.
         let ahead = (allowed - 1).max(1);
-        self.queue.has_asker() || self.running - self.ebbing < ahead
+        match want {
+            Want::Ahead => self.running - self.ebbing < ahead,
+            Want::Soon => self.busy < ahead,
+            Want::Now => true,
+        }
     }
 }
 
@@ -202,9 +216,17 @@ impl Turn {
     /// there when this one ends; however many are near their end, it is one.
     pub(crate) fn ebbs(&mut self) {
         if !std::mem::replace(&mut self.ebbs, true) {
-            self.turns.state().ebbing += 1;
+            let mut state = self.turns.state();
+            state.ebbing += 1;
+            state.busy -= usize::from(std::mem::take(&mut self.busy));
+            drop(state);
             self.turns.grant();
         }
+    }
+
+    /// Whether little is left to come.
+    pub(crate) fn has_ebbed(&self) -> bool {
+        self.ebbs
     }
 
     /// It runs no more, but holds on to its memory for those who still read.
@@ -212,6 +234,7 @@ impl Turn {
         if std::mem::take(&mut self.runs) {
             let mut state = self.turns.state();
             state.running -= 1;
+            state.busy -= usize::from(std::mem::take(&mut self.busy));
             state.ebbing -= usize::from(std::mem::take(&mut self.ebbs));
             drop(state);
             self.turns.grant();
@@ -223,6 +246,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.turns.state();
         state.running -= usize::from(self.runs);
+        state.busy -= usize::from(self.busy);
         state.ebbing -= usize::from(self.ebbs);
         state.bytes -= self.bytes;
         self.turns.show(&state);
@@ -240,6 +264,7 @@ mod tests {
     use content::Digest;
 
     use super::*;
+    use crate::cache::Asker;
     use crate::testing::{metrics, soon};
 
     fn id(name: u8) -> PackId {
@@ -251,15 +276,21 @@ mod tests {
     }
 
     fn line_up(turns: &Arc<Turns>, count: u8) -> Vec<Ticket> {
-        let device = Asker::device("laptop-7");
-        let tickets = (0..count).map(|it| turns.line_up(id(it), device));
+        line_up_for(device(), turns, count)
+    }
+
+    fn line_up_for(waiter: Waiter, turns: &Arc<Turns>, count: u8) -> Vec<Ticket> {
+        let from = match waiter {
+            Waiter::Ahead => 100,
+            Waiter::Device(_) => 0,
+            Waiter::Soon => 50,
+        };
+        let tickets = (from..from + count).map(|it| turns.line_up(id(it), waiter));
         tickets.map(Option::unwrap).collect()
     }
 
-    /// The same, which nobody has asked for.
-    fn line_up_ahead(turns: &Arc<Turns>, count: u8) -> Vec<Ticket> {
-        let tickets = (100..100 + count).map(|it| turns.line_up(id(it), Asker::NOBODY));
-        tickets.map(Option::unwrap).collect()
+    fn device() -> Waiter {
+        Asker::device("laptop-7").into()
     }
 
     fn running(tickets: &mut [Ticket]) -> Vec<Turn> {
@@ -288,21 +319,36 @@ mod tests {
 
     #[test]
     fn what_nobody_has_asked_for_leaves_a_turn_to_whoever_asks() {
-        for (bearable, ahead, then) in [(1, 1, 0), (2, 1, 1), (3, 2, 1), (16, 7, 1)] {
-            let turns = turns(bearable, u64::MAX);
-            let mut tickets = line_up_ahead(&turns, 20);
-            let before = running(&mut tickets);
-            assert_eq!(before.len(), ahead, "{bearable}");
-            let mut asked = line_up(&turns, 20);
-            assert_eq!(running(&mut asked).len(), then, "{bearable}");
+        for waiter in [Waiter::Ahead, Waiter::Soon] {
+            for (bearable, ahead, then) in [(1, 1, 0), (2, 1, 1), (3, 2, 1), (16, 7, 1)] {
+                let turns = turns(bearable, u64::MAX);
+                let mut tickets = line_up_for(waiter, &turns, 20);
+                let before = running(&mut tickets);
+                assert_eq!(before.len(), ahead, "{waiter:?} {bearable}");
+                let mut asked = line_up(&turns, 20);
+                assert_eq!(running(&mut asked).len(), then, "{waiter:?} {bearable}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_to_ask_for_what_waits_has_that_turn() {
+        for waiter in [Waiter::Ahead, Waiter::Soon] {
+            let turns = turns(2, u64::MAX);
+            let mut tickets = line_up_for(waiter, &turns, 3);
+            let first = running(&mut tickets);
+            turns.also_wanted(tickets[2].id, device());
+            assert!(tickets[2].granted.try_recv().is_ok());
+            assert!(running(&mut tickets[..2]).is_empty());
+            drop(first);
         }
     }
 
     #[test]
     fn another_runs_beside_one_that_has_little_left() {
-        for line_up in [line_up, line_up_ahead] {
+        for waiter in [Waiter::Ahead, Waiter::Soon, device()] {
             let turns = turns(2, u64::MAX);
-            let mut tickets = line_up(&turns, 20);
+            let mut tickets = line_up_for(waiter, &turns, 20);
             let mut first = running(&mut tickets);
             let before = first.len();
             // However often that is said, it is one more.
@@ -318,12 +364,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_fetched_ahead_of_time_holds_up_nothing_that_somebody_is_about_to_ask_for() {
+        let turns = turns(2, u64::MAX);
+        let mut pins = line_up_for(Waiter::Ahead, &turns, 2);
+        let pin = running(&mut pins);
+        let mut asked = running(&mut line_up(&turns, 1));
+        assert_eq!((pin.len(), asked.len()), (1, 1));
+        let mut next = line_up_for(Waiter::Soon, &turns, 2);
+        assert!(running(&mut next).is_empty());
+        asked[0].ebbs();
+        let soon = running(&mut next);
+        assert_eq!(soon.len(), 1);
+        drop((pins, next));
+        drop((pin, asked, soon));
+        assert_eq!(turns.state().busy, 0);
+    }
+
+    #[test]
     fn when_all_have_little_left_there_is_one_more() {
         let turns = turns(2, u64::MAX);
         let mut tickets = line_up(&turns, 2);
         let mut asked = running(&mut tickets);
         asked.iter_mut().for_each(Turn::ebbs);
-        let mut ahead = line_up_ahead(&turns, 20);
+        let mut ahead = line_up_for(Waiter::Soon, &turns, 20);
         let behind = running(&mut ahead);
         assert_eq!(behind.len(), 1);
         asked[0].lingers();

@@ -108,3 +108,28 @@ async fn memory_is_given_back_however_a_fill_ends() {
     assert_eq!(bed.metrics.fill_bytes.get(), 0);
     assert_eq!(bed.metrics.fills_waiting.get(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_turn_may_be_waited_for_counts_from_when_somebody_asked() {
+    let folder = folder();
+    let packs: Vec<BuiltPack> = (0..2).map(|seed| pack_of(seed, 1)).collect();
+    let (bed, _source) = one_at_a_time(&folder, &packs).await;
+    let want = |at: usize, asker: Asker| {
+        let (name, entry, cache) = (fileset(), entry(&packs[at]), bed.cache.clone());
+        async move { cache.pack(&name, entry, Extent::Whole, asker).await }
+    };
+    let mut first = Box::pin(want(0, Asker::device("laptop-1")));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let most = bed.cache.shared.limits.turn_wait * 2 / 3;
+    let mut ahead = Box::pin(want(1, Asker::NOBODY));
+    assert!(tokio::time::timeout(most, &mut ahead).await.is_err());
+    let mut asked = Box::pin(want(1, Asker::device("laptop-2")));
+    assert!(tokio::time::timeout(most, &mut asked).await.is_err());
+    let refused = soon(asked).await.unwrap_err();
+    assert!(matches!(refused, FillError::Busy), "{refused}");
+    // What nobody has asked for is not refused: it may come another time.
+    drop(ahead);
+    let put_off = soon(want(1, Asker::NOBODY)).await.unwrap_err();
+    assert!(matches!(put_off, FillError::PutOff), "{put_off}");
+    assert!(futures_util::poll!(&mut first).is_pending());
+}

@@ -169,10 +169,10 @@ async fn what_comes_behind_a_pack_that_many_take_is_begun_before_they_have_it() 
     for (at, behind) in [(0, 1), (3, 4)] {
         check_many(&[], &many, Extent::Whole, at, &[at, behind]).await;
     }
-    // The next that is new.
-    check_many(&[4, 5], &many, Extent::Whole, 3, &[3, 6]).await;
-    // What is not new is wanted by those who take all, and by others.
-    check_many(&[3, 4], &many, Extent::Whole, 3, &[3]).await;
+    check_many(&[2, 5], &many, Extent::Whole, 3, &[3, 4]).await;
+    // An update goes on with another pack than a whole revision does.
+    check_many(&[4, 5], &many, Extent::Whole, 3, &[3]).await;
+    check_many(&[3, 5], &many, Extent::Whole, 3, &[3]).await;
     // Two are few; parts are for those who mend something; behind the last comes nothing.
     check_many(&[], &many[..2], Extent::Whole, 3, &[3]).await;
     check_many(&[], &many, Extent::Part, 3, &[3]).await;
@@ -183,20 +183,23 @@ async fn what_comes_behind_a_pack_that_many_take_is_begun_before_they_have_it() 
 async fn what_was_begun_behind_a_pack_ends_if_nobody_asks_for_it() {
     let read = Read::open(8, &[], limits()).await;
     read.source.gate_at(start(&read.packs[0], 0));
-    let ask = |who| read.ask(3, who, Extent::Whole);
-    let served = [
-        ask("laptop-1").await,
-        ask("laptop-2").await,
-        ask("laptop-3").await,
-    ];
-    read.source.gate_at(start(&read.packs[0], 1) + 10);
-    until(async || read.asked(), |asked| *asked == [3, 4]).await;
+    let mut served = Vec::new();
+    for who in ["laptop-1", "laptop-2", "laptop-3"] {
+        served.push(read.ask(3, who, Extent::Whole).await);
+    }
+    read.source.gate_at(start(&read.packs[0], 3) + 10);
+    let bytes = async || read.bed.metrics.upstream_bytes.get();
+    until(bytes, |bytes| *bytes > 2 * start(&read.packs[0], 3)).await;
+    assert_eq!(read.asked(), [3, 4]);
     drop(served);
+    // However much of it is there; of the other, which was asked for, half is worth the rest.
     let began = tokio::time::Instant::now();
-    read.bed.settled().await;
+    until(async || read.bed.metrics.fills_running.get(), |it| *it == 1).await;
     assert!(began.elapsed() < Duration::from_secs(3));
-    let cancelled = read.bed.metrics.fills.with_label_values(&["cancelled"]);
-    assert_eq!(cancelled.get(), 2);
+    read.source.gate_at(u64::MAX);
+    read.bed.settled().await;
+    let fills = |how| read.bed.metrics.fills.with_label_values(&[how]).get();
+    assert_eq!((fills("stored"), fills("cancelled")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,6 +231,28 @@ async fn what_was_begun_ahead_ends_when_the_reader_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_begun_ahead_is_held_by_whoever_comes_when_nobody_has_for_a_moment() {
+    let read = Read::open(8, &[], limits()).await;
+    for at in 1..3 {
+        read.read(at, "laptop-7").await;
+    }
+    read.source.gate_at(start(&read.packs[0], 1) + 10);
+    let first = read.ask(3, "laptop-7", Extent::Whole).await;
+    until(async || read.asked().len(), |asked| *asked == 5).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One who reads what is here, and is not followed.
+    let other = read.ask(2, "laptop-8", Extent::Whole).await;
+    assert_eq!(other.how(), How::Disk);
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(read.bed.metrics.fills_running.get(), 2);
+    drop(other);
+    let began = tokio::time::Instant::now();
+    read.bed.settled().await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_begun_ahead_goes_on_for_whoever_reads_that_fileset() {
     let read = Read::open(8, &[], limits()).await;
     read.read(1, "laptop-7").await;
@@ -255,24 +280,30 @@ async fn what_was_begun_ahead_goes_on_for_whoever_reads_that_fileset() {
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_has_asked_for_makes_way_and_is_gone_on_from() {
-    let read = Read::open(8, &[], limits()).await;
+    let limits = Limits {
+        // Whoever waits is let in by what makes way, and not since a source is given up.
+        stall: Duration::from_secs(3600),
+        ..limits()
+    };
+    let read = Read::open(8, &[], limits).await;
     for at in 1..3 {
         read.read(at, "laptop-7").await;
     }
-    // A frame comes, and no more until two others have come.
+    // A frame comes, and no more until another has come.
     read.source.gate_at(start(&read.packs[0], 1) + 10);
     let first = read.ask(3, "laptop-7", Extent::Whole).await;
+    // As many as may, since all of them seem to have little left.
     until(async || read.asked().len(), |asked| *asked == 5).await;
-    // One runs beside those two, since the first has little left; the next must wait.
-    let second = read.ask(7, "other", Extent::Whole).await;
-    let wanted = read.ask(6, "another", Extent::Whole);
+    let wanted = read.ask(7, "other", Extent::Whole);
     let mut wanted = Box::pin(wanted);
     assert!(futures_util::poll!(&mut wanted).is_pending());
+    let waiting = async || read.bed.metrics.fills_waiting.get();
+    until(waiting, |waiting| *waiting == 1).await;
     read.source.gate_at(start(&read.packs[0], 2) + 10);
     // The third frame of what is asked for stays out: only what is read ahead can make room.
     let wanted = soon(wanted).await;
     read.source.gate_at(u64::MAX);
-    for (served, at) in [(first, 3), (second, 7), (wanted, 6)] {
+    for (served, at) in [(first, 3), (wanted, 7)] {
         let got = soon(all(served.reader(0, u64::MAX))).await.unwrap();
         assert!(got == read.packs[at].bytes);
     }

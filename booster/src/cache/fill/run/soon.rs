@@ -41,7 +41,8 @@ impl Job {
     /// Little is left to come: lets one more run beside it. If many read this one, that is what comes
     /// behind it: else the line would be idle until one of them has this one and asks for the next.
     pub(super) fn ebbs(&mut self) {
-        if self.fill.is_read_by_many() {
+        self.fill.ebbs();
+        if self.fill.is_next_wanted() {
             self.shared.fetch_behind(&self.fill);
         }
         if let Some(turn) = &mut self.turn {
