@@ -93,7 +93,13 @@ impl<T> Queue<T> {
 
     /// How much that is wanted which goes next. None if nothing waits.
     pub(super) fn most_wanted(&self) -> Option<Want> {
-        self.waiters.keys().map(|waiter| waiter.want()).max()
+        // However many devices wait, this is asked for each that comes.
+        let [ahead, soon] = [Waiter::Ahead, Waiter::Soon].map(|it| self.waiters.contains_key(&it));
+        if self.waiters.len() > usize::from(ahead) + usize::from(soon) {
+            return Some(Want::Now);
+        }
+        let ahead = ahead.then_some(Want::Ahead);
+        soon.then_some(Want::Soon).or(ahead)
     }
 
     /// Lines a fill up. If there is no room, gives the last up that only the greediest wants, unless
